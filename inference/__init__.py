@@ -1,0 +1,72 @@
+"""Fitting and judging Pyro pairs: data, stochastic variational inference, evidence, pictures.
+
+Names are loaded when first used, so that ``latente --help`` need not wait for PyTorch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .data import Data, load_data
+    from .evaluation import active_units, evaluate
+    from .evidence import Evidence, log_evidence
+    from .figures import (
+        plot_all,
+        plot_interpolation,
+        plot_latent,
+        plot_manifold,
+        plot_reconstructions,
+        plot_samples,
+        plot_training,
+    )
+    from .predictive import decode, posterior_means, reconstruct, sample_prior
+    from .recipes import RECIPES, Recipe, load_run
+    from .runs import Run
+    from .svi import fit
+
+__all__ = [
+    "RECIPES",
+    "Data",
+    "Evidence",
+    "Recipe",
+    "Run",
+    "active_units",
+    "decode",
+    "evaluate",
+    "fit",
+    "load_data",
+    "load_run",
+    "log_evidence",
+    "plot_all",
+    "plot_interpolation",
+    "plot_latent",
+    "plot_manifold",
+    "plot_reconstructions",
+    "plot_samples",
+    "plot_training",
+    "posterior_means",
+    "reconstruct",
+    "sample_prior",
+]
+
+_HOMES = {
+    "data": ("Data", "load_data"),
+    "evaluation": ("active_units", "evaluate"),
+    "evidence": ("Evidence", "log_evidence"),
+    "predictive": ("decode", "posterior_means", "reconstruct", "sample_prior"),
+    "recipes": ("RECIPES", "Recipe", "load_run"),
+    "runs": ("Run",),
+    "svi": ("fit",),
+    "figures": tuple(name for name in __all__ if name.startswith("plot_")),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,109 @@
+"""What is refused before any work is done, each in one clear line."""
+
+from typing import Any
+
+import numpy as np
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from .pairs import Program
+from .terms import observed_sites
+
+
+def check_finite(values: Any, name: str, first_row: int = 0) -> None:
+    """Refuse rows that hold NaN or infinity, and say which.
+
+    Raises:
+        ValueError: naming the first of those rows and their number.
+    """
+    array = np.asarray(values)
+    if array.dtype.kind != "f":
+        return
+    bad = np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(1))
+    if len(bad):
+        raise ValueError(f"{name} holds NaN or infinity in {name_rows(bad + first_row)}")
+
+
+def check_unit_interval(values: Tensor, name: str, first_row: int = 0) -> None:
+    """Refuse to binarize values outside [0, 1].
+
+    Raises:
+        ValueError: naming the first of those rows and their number.
+    """
+    outside = ((values < 0) | (values > 1)).reshape(len(values), -1).any(1)
+    if outside.any():
+        rows = outside.nonzero().flatten().numpy() + first_row
+        raise ValueError(
+            f"{name} cannot be binarized: values outside [0, 1] in {name_rows(rows)}; "
+            "rescale them, or leave binarize out"
+        )
+
+
+def name_rows(rows: np.ndarray, most: int = 5) -> str:
+    """Row numbers in words, the first few of them.
+
+    >>> name_rows(np.array([3])), name_rows(np.arange(7))
+    ('row 3', 'rows 0, 1, 2, 3, 4, … (7 in all)')
+    """
+    if len(rows) == 1:
+        return f"row {rows[0]}"
+    shown = ", ".join(str(row) for row in rows[:most])
+    return f"rows {shown}, … ({len(rows)} in all)" if len(rows) > most else f"rows {shown}"
+
+
+def check_support(
+    model: Program, guide: Program, args: tuple[Any, ...], name: str, first_row: int = 0
+) -> None:
+    """Refuse data outside the support of the model's observed sites.
+
+    A distribution built with ``validate_args=False`` says that its user means it (grey
+    values under a Bernoulli, say), and is not checked.
+
+    Raises:
+        ValueError: naming the site, its distribution, the first of those rows and a value.
+    """
+    with pyro.validation_enabled(True):
+        guide_trace = poutine.trace(guide).get_trace(*args)
+        trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args)
+    for site_name, site in observed_sites(trace).items():
+        law, value = site["fn"], site["value"]
+        if not _is_validated(law) or len(value) != len(args[0]):
+            continue
+        inside = law.support.check(value).reshape(len(value), -1).all(1)
+        if not inside.all():
+            bad = (~inside).nonzero().flatten().cpu().numpy()
+            raise ValueError(
+                f"{name} has values outside the support of {_law_name(law)} at site "
+                f"{site_name!r}, {_outlier(law, value[int(bad[0])])} for one, in "
+                f"{name_rows(bad + first_row)}{_advice(law)}"
+            )
+
+
+def _base(law: Any) -> Any:
+    while hasattr(law, "base_dist"):
+        law = law.base_dist
+    return law
+
+
+def _is_validated(law: Any) -> bool:
+    while getattr(law, "_validate_args", True) and hasattr(law, "base_dist"):
+        law = law.base_dist
+    return bool(getattr(law, "_validate_args", True))
+
+
+def _law_name(law: Any) -> str:
+    return type(_base(law)).__name__
+
+
+def _outlier(law: Any, datum: Tensor) -> str:
+    values = datum.reshape(-1)
+    outside = ~_base(law).support.check(values)
+    return f"{values[outside][0].item():.6g}" if outside.any() else "the whole datum"
+
+
+def _advice(law: Any) -> str:
+    if _law_name(law) == "Bernoulli":
+        return ": load them with binarize='dynamic' or 'static', or use a Normal likelihood"
+    return ": use a likelihood of that support"

@@ -1,0 +1,297 @@
+"""The command ``latente``."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+app = typer.Typer(
+    name="latente",
+    help="Fit deep latent-variable models, and judge whether their posteriors can be trusted.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+# Everything that needs PyTorch is imported inside the commands: --help must not wait for it.
+
+
+def _fail(message: str, code: int = 2) -> NoReturn:
+    Console(stderr=True, soft_wrap=True, highlight=False).print(message, markup=False, style="red")
+    raise typer.Exit(code)
+
+
+def _one_line(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn what a user can mend into one line and exit code 2; all else stays a traceback."""
+
+    @wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except (ValueError, OSError, FloatingPointError) as error:
+            _fail(f"latente: {' '.join(str(error).split())}")
+
+    return wrapped
+
+
+RunFolder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run.")]
+
+
+@app.command()
+@_one_line
+def train(
+    context: typer.Context,
+    recipe: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[RECIPE]",
+            help="What to fit: see `latente recipes`.",
+            show_default="vae for the image sets, vae-normal for other data",
+        ),
+    ] = None,
+    data: Annotated[
+        str,
+        typer.Option(
+            help="digits, mnist, fashion-mnist, kmnist, freyfaces, or a file: "
+            ".npy, .npz, .csv, .parquet."
+        ),
+    ] = "digits",
+    labels: Annotated[
+        str | None, typer.Option(help="Column of a table that holds labels.", show_default="none")
+    ] = None,
+    standardize: Annotated[
+        bool, typer.Option("--standardize", help="Standardize each element by its training data.")
+    ] = False,
+    latent_dim: Annotated[int, typer.Option(help="Dimension K of the latent space.")] = 2,
+    hidden: Annotated[
+        str | None,
+        typer.Option(
+            help="Widths of the hidden layers, as in 400,400.",
+            show_default="400,400; 200,200 for data of at most 256 values",
+        ),
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="Passes over the data.")] = 50,
+    batch_size: Annotated[int, typer.Option(help="Data in a minibatch.")] = 128,
+    learning_rate: Annotated[
+        float, typer.Option(help="Adam's step size at the start; it falls to zero.")
+    ] = 1e-3,
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            help="Stop after so many epochs without a better validation ELBO, and keep the best.",
+            show_default="never stop early",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Decides split, weights, order and draws.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder for the run.",
+            show_default="runs/DATA-RECIPE-kK",
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with the run in DIR, with its own settings."),
+    ] = False,
+) -> None:
+    """Fit a recipe to data, into a run folder."""
+    from .recipes import Plan, complete, read_plan
+    from .recipes import train as train_plan
+
+    plan = complete(
+        Plan(
+            recipe=recipe,
+            data=data,
+            labels=labels,
+            standardize=standardize,
+            latent_dim=latent_dim,
+            hidden=_widths(hidden),
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            patience=patience,
+            seed=seed,
+        )
+    )
+    folder = out or Path("runs") / f"{Path(plan.data).stem}-{plan.recipe}-k{plan.latent_dim}"
+    if resume:
+        plan = _resumed(context, plan, read_plan(folder))
+    elif (folder / "checkpoint.safetensors").exists():
+        _fail(
+            f"latente: {folder} already holds a run: go on with it (latente train --out {folder} "
+            "--resume), or name another folder (--out)"
+        )
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    try:
+        run = train_plan(plan, folder, device=device, resume=resume)
+    except KeyboardInterrupt:
+        _fail(_how_to_go_on(folder), code=130)
+    last = run.history[-1]
+    held_out = f", validation {last['validation_elbo']:.2f}" if "validation_elbo" in last else ""
+    kept = f" (kept: epoch {run.best_epoch})" if run.best_epoch else ""
+    console.print(
+        f"{run.epoch} epochs{kept}: ELBO {last['elbo']:.2f} nats per datum{held_out}\n"
+        f"run folder: {folder}\nnext: latente evaluate {folder}; latente plot {folder}"
+    )
+
+
+def _how_to_go_on(folder: Path) -> str:
+    from . import checkpoints, runs
+
+    try:
+        epoch = checkpoints.load(folder / runs.CHECKPOINT)[1]["epoch"]
+    except (FileNotFoundError, ValueError):
+        return "latente: stopped before anything was fitted; nothing was kept"
+    return (
+        f"latente: stopped; {folder} keeps epoch {epoch}. "
+        f"Go on with: latente train --out {folder} --resume"
+    )
+
+
+def _widths(hidden: str | None) -> tuple[int, ...] | None:
+    try:
+        return None if hidden is None else tuple(int(width) for width in hidden.split(","))
+    except ValueError:
+        raise ValueError(f"--hidden takes widths such as 400,400, not {hidden!r}") from None
+
+
+def _resumed(context: typer.Context, said: Any, saved: Any) -> Any:
+    """The saved plan, with more epochs if so asked; whatever else was said must agree with it."""
+    for name, parameter in context.params.items():
+        if not _was_said(context, name) or not hasattr(saved, name) or name == "epochs" or parameter is None:
+            continue
+        if getattr(said, name) != getattr(saved, name):
+            raise ValueError(
+                f"--resume goes on with {name}={getattr(saved, name)}, not {parameter}: leave it "
+                "out, or begin a new run in another folder"
+            )
+    return replace(saved, epochs=said.epochs) if _was_said(context, "epochs") else saved
+
+
+def _was_said(context: typer.Context, name: str) -> bool:
+    """Whether an option was given on the command line, rather than left at its default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+@app.command()
+@_one_line
+def evaluate(
+    folder: RunFolder,
+    num_samples: Annotated[
+        int, typer.Option(help="Importance samples per datum; 2200 give k̂ its full threshold.")
+    ] = 1000,
+    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
+) -> None:
+    """Evidence, bound and posterior health on the test data; writes DIR/evaluation.json."""
+    from . import runs
+    from .evaluation import evaluate as evaluate_pair
+    from .evaluation import verdict
+    from .recipes import load_plan_data, load_run, read_plan
+
+    plan = read_plan(folder)
+    run = load_run(folder)
+    data = load_plan_data(plan)
+    figures = evaluate_pair(
+        run.model, run.guide, data.test, num_samples=num_samples, seed=seed, show_progress=True
+    )
+    runs.write_json(folder / runs.EVALUATION, figures)
+    console = Console()
+    console.print(_table(figures, f"{folder}: {figures['num_data']} test data"))
+    console.print(verdict(figures), highlight=False)
+
+
+def _table(figures: dict[str, float], title: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    table.add_column("what it is")
+    evidence = f"{figures['log_evidence']:.2f} ± {figures['log_evidence_se']:.2f}"
+    samples = f"log p(x), {figures['num_samples']:,} importance samples"
+    table.add_row("log evidence", evidence, f"nats per datum; {samples}")
+    table.add_row("ELBO", f"{figures['elbo']:.2f}", "nats per datum; the bound SVI maximizes")
+    table.add_row("gap", f"{figures['gap']:.2f}", "log evidence − ELBO: what the posterior misses")
+    table.add_row("reconstruction", f"{figures['reconstruction']:.2f}", "E_q[log p(x|z)]")
+    table.add_row("KL", f"{figures['kl']:.2f}", "from the posterior to the prior")
+    table.add_row("bits per dimension", f"{figures['bits_per_dimension']:.3f}", "of the evidence")
+    active = f"{figures['active_units']} of {figures['latent_dim']}"
+    table.add_row("active units", active, "latent dimensions in use")
+    bad = f"{figures['khat_bad_fraction']:.1%}"
+    table.add_row("k̂ bad", bad, f"of the data, above {figures['khat_threshold']:.2f}")
+    return table
+
+
+@app.command()
+@_one_line
+def plot(folder: RunFolder) -> None:
+    """Pictures of a run: training curve, reconstructions, samples, latent space, interpolation."""
+    from . import runs
+    from .figures import plot_all, save_figures
+    from .recipes import load_plan_data, load_run, read_plan
+
+    run, data = load_run(folder), load_plan_data(read_plan(folder))
+    if len(data.test) == 0:
+        raise ValueError(f"{data.name} has no test data to draw")
+    figures = plot_all(
+        run.model, run.guide, data.test, labels=data.test_labels, history=run.history
+    )
+    for path in save_figures(figures, folder / runs.FIGURES):
+        typer.echo(str(path))
+
+
+@app.command()
+@_one_line
+def sample(
+    folder: RunFolder,
+    num: Annotated[int, typer.Option(help="How many.")] = 64,
+    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
+) -> None:
+    """Draw from the model: DIR/samples.npy has draws of x, DIR/figures/samples.png their means."""
+    import numpy as np
+
+    from . import runs
+    from .figures import plot_samples, save_figures
+    from .predictive import sample_prior
+    from .recipes import load_plan_data, load_run, read_plan
+
+    run, data = load_run(folder), load_plan_data(read_plan(folder))
+    _, drawn = sample_prior(run.model, run.guide, num, data.train, seed=seed)
+    np.save(folder / "samples.npy", drawn.numpy())
+    figure = plot_samples(run.model, run.guide, data.train, num=num, seed=seed)
+    for path in [*save_figures({"samples": figure}, folder / runs.FIGURES), folder / "samples.npy"]:
+        typer.echo(str(path))
+
+
+@app.command()
+def recipes() -> None:
+    """List what can be fitted, with the paper it is from."""
+    from .recipes import RECIPES
+
+    table = Table()
+    for column in ("recipe", "what it is", "paper"):
+        table.add_column(column)
+    for recipe in RECIPES.values():
+        table.add_row(recipe.name, recipe.summary, recipe.paper)
+    Console().print(table)
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

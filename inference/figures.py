@@ -1,0 +1,291 @@
+"""Pictures of a run, each a matplotlib figure fit to print."""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .data import Rows, as_rows
+from .pairs import Program
+from .predictive import decode, posterior_means, reconstruct, sample_prior
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDTH = 6.5
+"""Width of a figure in inches: the text width of a letter page."""
+
+_STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "savefig.dpi": 200,
+    "figure.dpi": 110,
+    "image.interpolation": "nearest",
+}
+
+
+@contextlib.contextmanager
+def _figure(height: float, columns: int = 1) -> Iterator[tuple["Figure", list["Axes"]]]:
+    """A figure in the house style, that no global state holds on to."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        axes = figure.subplots(1, columns, squeeze=False)[0]
+        yield figure, list(axes)
+
+
+def plot_training(history: Sequence[Mapping[str, float]]) -> "Figure":
+    """The bound over epochs, and its two terms, on training and validation data.
+
+    Args:
+        history: rows as in ``metrics.csv`` and ``Run.history``.
+
+    Raises:
+        ValueError: if the history is empty.
+    """
+    if not history:
+        raise ValueError("there is no epoch to plot yet")
+    epochs = [row["epoch"] for row in history]
+    panels = (("elbo", "ELBO"), ("reconstruction", "E[log p(x|z)]"), ("kl", "KL(q(z|x) ‖ p(z))"))
+    with _figure(2.4, columns=3) as (figure, axes):
+        for ax, (name, label) in zip(axes, panels, strict=True):
+            marker = "o" if len(epochs) < 3 else None
+            ax.plot(epochs, [row[name] for row in history], label="training", marker=marker)
+            if f"validation_{name}" in history[0]:
+                held_out = [row[f"validation_{name}"] for row in history]
+                ax.plot(epochs, held_out, "--", label="validation", marker=marker)
+            _ignore_warm_up(ax, [row[name] for row in history])
+            ax.set(title=label, xlabel="epoch")
+        axes[0].set_ylabel("nats per datum")
+        axes[0].legend(loc="lower right")
+    return figure
+
+
+def _ignore_warm_up(ax: "Axes", values: Sequence[float]) -> None:
+    """Let the axis show what came after the first tenth: the start would flatten the rest."""
+    settled = values[max(1, len(values) // 10) :]
+    if len(settled) >= 5:
+        low, high = min(settled), max(settled)
+        margin = 0.15 * (high - low) or 1.0
+        ax.set_ylim(low - margin, high + margin)
+
+
+def plot_reconstructions(model: Program, guide: Program, data: Any, *, num: int = 10) -> "Figure":
+    """Originals above E[x|z] at one draw z ~ q(z|x) of each.
+
+    Args:
+        data: x or (x, *context); the first ``num`` are shown.
+    """
+    rows = tuple(part[:num] for part in as_rows(data, "data"))
+    shown = reconstruct(model, guide, rows)
+    return _plot_rows([rows[0].cpu(), shown], ["original", "reconstruction"])
+
+
+def plot_samples(
+    model: Program, guide: Program, data: Any, *, num: int = 64, seed: int = 0
+) -> "Figure":
+    """E[x|z] at ``num`` draws z ~ p(z) of the prior.
+
+    Args:
+        data: data whose shape the samples take; their values do not matter.
+    """
+    means, _ = sample_prior(model, guide, num, data, seed=seed)
+    return _plot_wall(means, "E[x|z], z ~ p(z)")
+
+
+def plot_latent(model: Program, guide: Program, data: Any, labels: Any = None) -> "Figure":
+    """Posterior means E[z|x], coloured by label; beyond two dimensions, their principal plane.
+
+    Args:
+        labels: integers (N,), or ``None`` for one colour.
+
+    Raises:
+        ValueError: if there are not as many labels as data.
+    """
+    means = torch.cat(
+        [value.flatten(1) for value in posterior_means(model, guide, data).values()], dim=1
+    )
+    if labels is not None and len(labels) != len(means):
+        raise ValueError(f"there are {len(means)} data but {len(labels)} labels")
+    points, names = _plane(means)
+    with _figure(4.6) as (figure, (ax,)):
+        if labels is None:
+            ax.scatter(points[:, 0], points[:, 1], s=6, linewidths=0, alpha=0.7)
+        else:
+            _scatter_by_label(ax, points, torch.as_tensor(labels))
+        ax.set(xlabel=names[0], ylabel=names[1], title="posterior means E[z|x]")
+        ax.set_aspect("equal", adjustable="datalim")
+    return figure
+
+
+def _plane(means: Tensor) -> tuple[Tensor, list[str]]:
+    """Two coordinates of each mean, and what to call them."""
+    if means.shape[1] == 1:
+        return torch.cat([means, torch.zeros_like(means)], dim=1), ["z₁", ""]
+    if means.shape[1] == 2:
+        return means, ["z₁", "z₂"]
+    from sklearn.decomposition import PCA
+
+    pca = PCA(2)
+    points = torch.from_numpy(pca.fit_transform(means.double().numpy()))
+    shares = pca.explained_variance_ratio_
+    return points, [
+        f"principal component {i + 1} of E[z|x] ({share:.0%} of variance)"
+        for i, share in enumerate(shares)
+    ]
+
+
+def _scatter_by_label(ax: "Axes", points: Tensor, labels: Tensor) -> None:
+    from matplotlib import colormaps
+
+    classes = labels.unique().tolist()
+    palette = colormaps["tab10"] if len(classes) <= 10 else colormaps["viridis"]
+    for position, name in enumerate(classes):
+        chosen = points[labels == name]
+        colour = palette(position if len(classes) <= 10 else position / (len(classes) - 1))
+        ax.scatter(
+            chosen[:, 0], chosen[:, 1], s=6, linewidths=0, alpha=0.7, color=colour, label=str(name)
+        )
+    if len(classes) <= 20:
+        ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), markerscale=2.5, handletextpad=0.2)
+
+
+def plot_manifold(model: Program, guide: Program, data: Any, *, side: int = 20) -> "Figure":
+    """E[x|z] over a grid of a two-dimensional latent plane.
+
+    The grid is even in probability: its coordinates are the standard normal quantiles
+    Φ⁻¹((i + ½) / side), so each cell holds the same prior mass.
+
+    Raises:
+        ValueError: if z is not two-dimensional.
+    """
+    means = posterior_means(model, guide, tuple(part[:1] for part in as_rows(data, "data")))
+    if len(means) != 1 or next(iter(means.values())).shape[1:] != (2,):
+        raise ValueError("the latent plane can only be drawn for one latent site of dimension 2")
+    quantiles = torch.special.ndtri((torch.arange(side, dtype=torch.float64) + 0.5) / side)
+    vertical, horizontal = torch.meshgrid(quantiles.flip(0), quantiles, indexing="ij")
+    grid = torch.stack([horizontal, vertical], dim=-1).reshape(-1, 2)
+    decoded = decode(model, guide, {next(iter(means)): grid}, data)
+    return _plot_wall(decoded, "E[x|z] over the plane of z, even in prior mass", side, gap=0)
+
+
+def plot_interpolation(
+    model: Program, guide: Program, data: Any, *, pairs: int = 5, steps: int = 11
+) -> "Figure":
+    """E[x|z] along z = (1−λ) z₁ + λ z₂ between the posterior means of two data, a pair a row.
+
+    Args:
+        data: x or (x, *context): its first 2 · ``pairs`` data are paired in order.
+    """
+    rows = tuple(part[: 2 * pairs] for part in as_rows(data, "data"))
+    pairs = len(rows[0]) // 2
+    if pairs == 0:
+        raise ValueError("an interpolation needs two data at least")
+    weights = torch.linspace(0, 1, steps)
+    path = {}
+    for name, value in posterior_means(model, guide, rows).items():
+        first, second = value[0 : 2 * pairs : 2], value[1 : 2 * pairs : 2]
+        mix = weights.view(-1, 1, *[1] * (value.dim() - 1)).to(value.dtype)
+        path[name] = ((1 - mix) * first + mix * second).transpose(0, 1).flatten(0, 1)
+    decoded = decode(model, guide, path, rows).unflatten(0, (pairs, steps))
+    columns = [rows[0][0 : 2 * pairs : 2].cpu()[:, None], decoded]
+    columns.append(rows[0][1 : 2 * pairs : 2].cpu()[:, None])
+    wall = torch.cat(columns, dim=1).flatten(0, 1)
+    title = "x₁, E[x|(1−λ)z₁ + λz₂] for λ from 0 to 1, x₂"
+    return _plot_wall(wall, title, steps + 2)
+
+
+def is_image(event_shape: Sequence[int]) -> bool:
+    """Whether data of this shape are drawn as images: (H, W), or (C, H, W) with C = 1 or 3."""
+    return len(event_shape) == 2 or (len(event_shape) == 3 and event_shape[0] in (1, 3))
+
+
+def _plot_rows(rows: list[Tensor], names: list[str]) -> "Figure":
+    """Rows of data below one another, each row with its name."""
+    num, shape = len(rows[0]), rows[0].shape[1:]
+    if not is_image(shape):
+        return _plot_curves(rows, names)
+    cell = WIDTH / num
+    with _figure(cell * len(rows) * shape[-2] / shape[-1] + 0.1) as (figure, (ax,)):
+        wall = torch.cat(rows)
+        _draw_images(ax, wall, num)
+        pitch = shape[-2] + 2
+        ax.set_yticks([2 + pitch * i + shape[-2] / 2 for i in range(len(rows))], names)
+        ax.tick_params(left=False)
+        ax.axis("on")
+        ax.set_xticks([])
+        ax.spines[:].set_visible(False)
+    return figure
+
+
+def _plot_wall(data: Tensor, title: str, columns: int | None = None, gap: int = 2) -> "Figure":
+    """A wall of data, with a title."""
+    if not is_image(data.shape[1:]):
+        return _plot_curves([data], [title])
+    columns = columns or max(1, round(len(data) ** 0.5))
+    lines = -(-len(data) // columns)
+    height = WIDTH * lines * data.shape[-2] / (columns * data.shape[-1]) + 0.3
+    with _figure(height) as (figure, (ax,)):
+        _draw_images(ax, data, columns, gap)
+        ax.set_title(title)
+    return figure
+
+
+def _draw_images(ax: "Axes", images: Tensor, columns: int, gap: int = 2) -> None:
+    from torchvision.utils import make_grid
+
+    images = images if images.dim() == 4 else images[:, None]
+    low, high = images.min(), images.max()
+    in_range = low >= 0 and high <= 1
+    scaled = images if in_range else (images - low) / (high - low).clamp(min=1e-12)
+    grid = make_grid(scaled.float(), nrow=columns, padding=gap, pad_value=1.0)
+    ax.imshow(grid.permute(1, 2, 0).clamp(0, 1))
+    ax.axis("off")
+
+
+def _plot_curves(groups: list[Tensor], names: list[str]) -> "Figure":
+    """Data that are no images, each as a curve over its elements."""
+    with _figure(2.6, columns=len(groups)) as (figure, axes):
+        for ax, group, name in zip(axes, groups, names, strict=True):
+            marker = "." if group[0].numel() < 40 else None
+            ax.plot(group.flatten(1).T, color="C0", alpha=min(1, 8 / len(group)), marker=marker)
+            ax.set(title=name, xlabel="element")
+            ax.sharey(axes[0])
+        axes[0].set_ylabel("value")
+    return figure
+
+
+def plot_all(
+    model: Program, guide: Program, data: Any, *, labels: Any = None, history: Any = ()
+) -> dict[str, "Figure"]:
+    """All pictures that apply to a pair, by the name of their file."""
+    rows: tuple[Rows, ...] = as_rows(data, "data")
+    figures = {"training": plot_training(history)} if history else {}
+    figures["reconstructions"] = plot_reconstructions(model, guide, rows)
+    figures["samples"] = plot_samples(model, guide, rows)
+    figures["latent"] = plot_latent(model, guide, rows, labels)
+    means = posterior_means(model, guide, tuple(part[:1] for part in rows))
+    if len(means) == 1 and next(iter(means.values())).shape[1:] == (2,):
+        figures["manifold"] = plot_manifold(model, guide, rows)
+    if len(rows[0]) > 1:
+        figures["interpolation"] = plot_interpolation(model, guide, rows)
+    return figures
+
+
+def save_figures(figures: Mapping[str, "Figure"], folder: Path) -> list[Path]:
+    """Write figures as PNG into a folder; returns their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, figure in figures.items():
+        paths.append(folder / f"{name}.png")
+        figure.savefig(paths[-1], dpi=200)
+    return paths

@@ -1,0 +1,150 @@
+"""What fitting and evaluating need to know of a pair: its parameters, its modules, its data plate.
+
+A *pair* is a Pyro model and a Pyro guide of the same arguments: plain callables, methods
+of an ``nn.Module``, or (Pyro) modules. Everything here works on any of them.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.poutine.messenger import Messenger
+from torch import Tensor, nn
+
+Program = Callable[..., Any]
+"""A Pyro program: ``model(x, *context)`` or ``guide(x, *context)``."""
+
+DATA_PLATE = "data"
+
+
+class StoredProgram:
+    """A program together with the Pyro parameters that belong to it.
+
+    A plain callable keeps its ``pyro.param`` values in Pyro's global store, where a second
+    fit would meet them. Called through this wrapper, it finds its own.
+    """
+
+    def __init__(self, program: Program, store: dict[str, Any]):
+        self.program = program
+        self.store = store
+
+    def __call__(self, *args: Any) -> Any:
+        """Run the program among its own parameters."""
+        with pyro.get_param_store().scope(self.store):  # pyright: ignore[reportArgumentType]
+            return self.program(*args)
+
+    def __repr__(self) -> str:
+        """Name the program and its parameters."""
+        return f"StoredProgram({self.program!r}, {sorted(self.store['params'])})"
+
+
+def modules(model: Program, guide: Program) -> dict[str, nn.Module]:
+    """The ``nn.Module``s behind a pair, by role; one serving both stands once, as the model.
+
+    >>> net = nn.Linear(1, 1)
+    >>> modules(net.forward, net)
+    {'model': Linear(in_features=1, out_features=1, bias=True)}
+    """
+    found: dict[str, nn.Module] = {}
+    for role, program in (("model", model), ("guide", guide)):
+        program = program.program if isinstance(program, StoredProgram) else program
+        owner = program if isinstance(program, nn.Module) else getattr(program, "__self__", None)
+        if isinstance(owner, nn.Module) and all(owner is not other for other in found.values()):
+            found[role] = owner
+    return found
+
+
+@contextlib.contextmanager
+def private_store(*, inherit: bool) -> Iterator[dict[str, Any]]:
+    """A parameter store of one's own: what happens inside leaves the global one as it was.
+
+    Args:
+        inherit: start from what the ambient store holds (to evaluate a pair that was
+            trained by hand), rather than from nothing (to fit).
+    """
+    store = pyro.get_param_store()
+    state = store.get_state() if inherit else None
+    with store.scope(state) as inner:
+        yield inner  # pyright: ignore[reportReturnType]
+
+
+@contextlib.contextmanager
+def evaluating(model: Program, guide: Program) -> Iterator[None]:
+    """Evaluate a pair: no gradients, evaluation mode, a private store; all undone after."""
+    parts = [part for root in modules(model, guide).values() for part in root.modules()]
+    training = [part.training for part in parts]
+    with torch.no_grad(), private_store(inherit=True):
+        try:
+            for part in parts:
+                part.training = False
+            yield
+        finally:
+            for part, mode in zip(parts, training, strict=True):
+                part.training = mode
+
+
+def parameters(model: Program, guide: Program, args: tuple[Any, ...]) -> dict[str, Tensor]:
+    """All trainable tensors of a pair, unconstrained, by name, each once.
+
+    Module parameters are named ``model.…`` and ``guide.…``; those known only to Pyro's
+    store, ``param.…``. The pair is run once on ``args`` to meet its ``pyro.param`` and
+    ``pyro.module`` statements, so call it inside :func:`private_store`.
+    """
+    named: dict[str, Tensor] = {}
+    for role, module in modules(model, guide).items():
+        named |= {f"{role}.{name}": value for name, value in module.named_parameters()}
+    with torch.no_grad(), poutine.trace(param_only=True) as captured:
+        trace = poutine.trace(guide).get_trace(*args)
+        poutine.replay(model, trace=trace)(*args)
+    for name, site in captured.trace.nodes.items():
+        if site["type"] == "param":
+            value = site["value"]
+            named[f"param.{name}"] = value.unconstrained() if _constrained(value) else value
+    unique: dict[int, str] = {}
+    for name, value in named.items():
+        if value.requires_grad:
+            unique.setdefault(id(value), name)
+    return {name: named[name] for name in unique.values()}
+
+
+def _constrained(value: Tensor) -> bool:
+    return hasattr(value, "unconstrained")
+
+
+def placement(model: Program, guide: Program) -> tuple[torch.device | None, torch.dtype | None]:
+    """Device and floating dtype of a pair's modules; (None, None) where it has none."""
+    for module in modules(model, guide).values():
+        for value in module.parameters():
+            if value.is_floating_point():
+                return value.device, value.dtype
+    return None, None
+
+
+def place(
+    args: tuple[Tensor, ...], device: torch.device | None, dtype: torch.dtype | None
+) -> tuple[Tensor, ...]:
+    """Move a batch to the pair's device, and its floating tensors to the pair's dtype."""
+    return tuple(
+        arg.to(device=device, dtype=dtype if arg.is_floating_point() else None) for arg in args
+    )
+
+
+class ScaleData(Messenger):
+    """Scale each site of the data plate by N/M, so that M of N data stand for all.
+
+    Sites outside the plate (a global latent variable) keep their weight, which makes
+    minibatch losses unbiased for the whole data's. A plate that the user already
+    subsamples carries its own scale and is left alone.
+    """
+
+    def __init__(self, num_data: int):
+        super().__init__()
+        self.num_data = num_data
+
+    def _pyro_sample(self, msg: Any) -> None:
+        for frame in msg["cond_indep_stack"]:
+            if frame.name == DATA_PLATE and frame.full_size in (None, frame.size):
+                msg["scale"] = msg["scale"] * (self.num_data / frame.size)

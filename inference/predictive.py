@@ -1,0 +1,116 @@
+"""What a pair says of data: posterior means, reconstructions, and samples of its prior."""
+
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.poutine.trace_struct import Trace
+from torch import Tensor
+
+from .data import BLOCK, as_rows
+from .pairs import Program, evaluating, place, placement
+from .terms import latent_sites, observed_sites
+
+MEAN_DRAWS = 100
+"""Draws whose average stands for a posterior mean that has no closed form."""
+
+
+def posterior_means(model: Program, guide: Program, data: Any) -> dict[str, Tensor]:
+    """E_q[z|x] of each latent site, (N, *event_shape), on CPU.
+
+    Taken from the posterior where it knows its mean, else as an average of
+    :data:`MEAN_DRAWS` draws.
+    """
+    rows = as_rows(data, "data")
+    device, dtype = placement(model, guide)
+    blocks: list[dict[str, Tensor]] = []
+    with evaluating(model, guide), torch.random.fork_rng(), pyro.validation_enabled(False):
+        torch.manual_seed(0)
+        for start in range(0, len(rows[0]), BLOCK):
+            args = place(tuple(part[start : start + BLOCK] for part in rows), device, dtype)
+            sites = latent_sites(poutine.trace(guide).get_trace(*args))
+            blocks.append({name: _mean(site["fn"]).cpu() for name, site in sites.items()})
+    return {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
+
+
+def reconstruct(model: Program, guide: Program, data: Any) -> Tensor:
+    """E[x|z] at one draw z ~ q(z|x) of each datum, in the shape of the data, on CPU."""
+    args = _args(model, guide, data)
+    with evaluating(model, guide), torch.random.fork_rng(), pyro.validation_enabled(False):
+        torch.manual_seed(0)
+        trace = poutine.trace(guide).get_trace(*args)
+        return _observed_mean(poutine.replay(model, trace=trace), args)
+
+
+def decode(model: Program, guide: Program, values: dict[str, Tensor], like: Any) -> Tensor:
+    """E[x|z] at given values z of the latent sites, each (N, *event_shape), on CPU.
+
+    Args:
+        like: data whose shape the result takes; its values do not matter.
+    """
+    num_rows = len(next(iter(values.values())))
+    args = _like(model, guide, like, num_rows)
+    trace = Trace()
+    for name, value in values.items():
+        (value,) = place((value,), *placement(model, guide))
+        trace.add_node(name, type="sample", is_observed=False, value=value, infer={})
+    with evaluating(model, guide), pyro.validation_enabled(False):
+        return _observed_mean(poutine.replay(model, trace=trace), args)
+
+
+def sample_prior(
+    model: Program, guide: Program, num: int, like: Any, *, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Draw z ~ p(z) and x ~ p(x|z), ``num`` times.
+
+    Returns:
+        The means E[x|z] and the draws x, each (num, *event_shape), on CPU.
+    """
+    if num < 1:
+        raise ValueError(f"the number of samples must be at least 1, got {num}")
+    args = _like(model, guide, like, num)
+    with evaluating(model, guide), torch.random.fork_rng(), pyro.validation_enabled(False):
+        torch.manual_seed(seed)
+        prior = poutine.trace(poutine.uncondition(model)).get_trace(*args)
+    site, shape = _main_site(prior, args), args[0].shape
+    return site["fn"].mean.reshape(shape).cpu(), site["value"].reshape(shape).cpu()
+
+
+def _args(model: Program, guide: Program, data: Any) -> tuple[Tensor, ...]:
+    rows = as_rows(data, "data")
+    return place(tuple(part[: len(part)] for part in rows), *placement(model, guide))
+
+
+def _like(model: Program, guide: Program, like: Any, num: int) -> tuple[Tensor, ...]:
+    """Arguments of ``num`` rows, in the shape of some data."""
+    rows = as_rows(like, "data")
+    index = torch.arange(num) % len(rows[0])
+    return place(tuple(part[index] for part in rows), *placement(model, guide))
+
+
+def _observed_mean(program: Program, args: tuple[Tensor, ...]) -> Tensor:
+    site = _main_site(poutine.trace(program).get_trace(*args), args)
+    return site["fn"].mean.reshape(args[0].shape).cpu()
+
+
+def _main_site(trace: Trace, args: tuple[Tensor, ...]) -> Any:
+    """The site that observes x, or did before its observation was taken away."""
+    was_observed = {
+        name: site
+        for name, site in latent_sites(trace).items()
+        if site["infer"].get("was_observed")
+    }
+    for site in {**observed_sites(trace), **was_observed}.values():
+        if site["value"].numel() == args[0].numel():
+            return site
+    raise ValueError(
+        f"no observed site of the model holds as many values as its data, {args[0].numel()}"
+    )
+
+
+def _mean(law: Any) -> Tensor:
+    try:
+        return law.mean
+    except NotImplementedError:
+        return law.sample((MEAN_DRAWS,)).mean(0)

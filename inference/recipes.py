@@ -1,0 +1,258 @@
+"""Recipes: named (model, guide, objective) triples with their settings and their paper."""
+
+import difflib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from ..guides import DiagonalNormal
+from ..models import VAE, Bernoulli, Likelihood, Normal, StandardNormal, mlp
+from . import checkpoints, runs
+from .data import BLOCK, Binarization, Data, Rows, load_data
+from .pairs import Program
+from .runs import Run
+from .svi import fit, resolve_device
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A model and a guide to be built for some data, with the settings to fit them by."""
+
+    name: str
+    summary: str
+    paper: str
+    likelihood: Callable[[tuple[int, ...]], Likelihood]
+    """From the shape of a datum to the likelihood."""
+    binarize: Binarization
+    """How its data are binarized."""
+
+    def build(
+        self, event_shape: tuple[int, ...], latent_dim: int, hidden: tuple[int, ...]
+    ) -> tuple[VAE, DiagonalNormal]:
+        """The pair for data of this shape, with the same hidden widths in both networks."""
+        likelihood = self.likelihood(event_shape)
+        decoder = mlp(latent_dim, *reversed(hidden), out=likelihood.num_features)
+        encoder = mlp(math.prod(event_shape), *hidden, out=2 * latent_dim)
+        model = VAE(StandardNormal(latent_dim), decoder, likelihood)
+        return model, DiagonalNormal(encoder, latent_dim)
+
+
+def _learned_normal(event_shape: tuple[int, ...]) -> Normal:
+    return Normal(event_shape, scale=nn.Parameter(torch.full(event_shape, 0.5)))
+
+
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            "vae",
+            "VAE for images in [0, 1], binarized anew each epoch: Bernoulli likelihood",
+            "Kingma and Welling 2014, arXiv 1312.6114",
+            Bernoulli,
+            "dynamic",
+        ),
+        Recipe(
+            "vae-static",
+            "the same on one fixed draw of the bits",
+            "Kingma and Welling 2014, arXiv 1312.6114",
+            Bernoulli,
+            "static",
+        ),
+        Recipe(
+            "vae-normal",
+            "VAE for continuous data: normal likelihood, one learned scale for each element",
+            "Kingma and Welling 2014, arXiv 1312.6114",
+            _learned_normal,
+            "none",
+        ),
+        Recipe(
+            "vae-normal-predicted",
+            "VAE for continuous data: normal likelihood, scales predicted by the decoder",
+            "Kingma and Welling 2014, arXiv 1312.6114, appendix C.2",
+            partial(Normal, scale=None),
+            "none",
+        ),
+    )
+}
+
+BINARY_SETS = ("digits", "mnist", "fashion-mnist", "kmnist")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that ``latente train`` is told, and that makes its run what it is.
+
+    Fields left at ``None`` are filled in by :func:`complete`.
+    """
+
+    recipe: str | None = None
+    data: str = "digits"
+    labels: str | None = None
+    standardize: bool = False
+    latent_dim: int = 2
+    hidden: tuple[int, ...] | None = None
+    epochs: int = 50
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    patience: int | None = None
+    seed: int = 0
+
+
+def find_recipe(name: str) -> Recipe:
+    """The recipe of that name.
+
+    Raises:
+        ValueError: if there is none, with the nearest name.
+    """
+    if name in RECIPES:
+        return RECIPES[name]
+    near = difflib.get_close_matches(name, RECIPES, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(RECIPES)}"
+    raise ValueError(f"there is no recipe {name!r}: {hint}")
+
+
+def complete(plan: Plan) -> Plan:
+    """Choose the recipe that fits the data, where none was named, and check what was said."""
+    recipe = plan.recipe or ("vae" if plan.data in BINARY_SETS else "vae-normal")
+    find_recipe(recipe)
+    if plan.latent_dim < 1:
+        raise ValueError(f"the latent dimension must be at least 1, got {plan.latent_dim}")
+    named = plan.data in BINARY_SETS or plan.data == "freyfaces"
+    data = plan.data if named or not Path(plan.data).exists() else str(Path(plan.data).resolve())
+    return Plan(**{**asdict(plan), "recipe": recipe, "data": data})
+
+
+def load_plan_data(plan: Plan) -> Data:
+    """The data a plan names, binarized as its recipe says."""
+    recipe = find_recipe(plan.recipe or "vae")
+    return load_data(
+        plan.data,
+        labels=plan.labels,
+        binarize=recipe.binarize,
+        standardize=plan.standardize,
+        seed=plan.seed,
+    )
+
+
+def train(
+    plan: Plan,
+    out: Path,
+    *,
+    device: str = "auto",
+    resume: bool = False,
+    show_progress: bool = True,
+) -> Run:
+    """Load a plan's data, build its pair from its seed, and fit it into a run folder.
+
+    The learning rate falls along half a cosine to zero. The decoder's last bias starts at
+    what reproduces the training mean (as in Burda et al. 2016), so that training begins
+    from the best constant rather than from noise.
+    """
+    plan = complete(plan)
+    runs.check_folder(out, resume=resume)
+    resolve_device(device)
+    data = load_plan_data(plan)
+    model, guide = _build(plan, tuple(data.event_shape))
+    _start_at_mean(model, data.train)
+    return fit(
+        model,
+        guide,
+        data,
+        epochs=plan.epochs,
+        batch_size=plan.batch_size,
+        learning_rate=plan.learning_rate,
+        schedule=cosine(plan.epochs),
+        patience=plan.patience,
+        seed=plan.seed,
+        device=device,
+        out=out,
+        resume=resume,
+        config={"plan": asdict(plan), "event_shape": list(data.event_shape)},
+        show_progress=show_progress,
+    )
+
+
+def cosine(epochs: int) -> Callable[[Optimizer], LambdaLR]:
+    """A schedule that falls from the full rate to zero along half a cosine."""
+    return lambda optimizer: LambdaLR(
+        optimizer, lambda epoch: 0.5 * (1 + math.cos(math.pi * min(epoch / epochs, 1)))
+    )
+
+
+def _build(plan: Plan, event_shape: tuple[int, ...]) -> tuple[VAE, DiagonalNormal]:
+    hidden = plan.hidden or ((400, 400) if math.prod(event_shape) > 256 else (200, 200))
+    with torch.random.fork_rng():
+        torch.manual_seed(plan.seed)
+        return find_recipe(plan.recipe or "vae").build(event_shape, plan.latent_dim, hidden)
+
+
+def _start_at_mean(model: VAE, rows: Rows) -> None:
+    mean = rows[:BLOCK].mean(0).flatten()
+    if isinstance(model.likelihood, Bernoulli):
+        mean = mean.clamp(0.01, 0.99).logit()
+    last = model.decoder.get_submodule(str(len(list(model.decoder.children())) - 1))
+    with torch.no_grad():
+        last.bias[: len(mean)] = mean.to(last.bias.dtype)  # pyright: ignore
+
+
+def read_plan(out: str | Path) -> Plan:
+    """The plan of the run in a folder.
+
+    Raises:
+        FileNotFoundError: if there is no run.
+        ValueError: if its ``config.json`` was not written by ``latente train``.
+    """
+    path = Path(out) / runs.CONFIG
+    plan = runs.read_json(path).get("plan")
+    names = {field.name for field in fields(Plan)}
+    if not isinstance(plan, Mapping) or set(plan) != names:
+        raise ValueError(
+            f"{path} holds no plan of a recipe: the run was fitted from Python; load it with "
+            "load_run(folder, model=…, guide=…)"
+        )
+    hidden = plan["hidden"]
+    return Plan(**{**plan, "hidden": None if hidden is None else tuple(hidden)})
+
+
+def load_run(
+    out: str | Path, *, model: Program | None = None, guide: Program | None = None
+) -> Run:
+    """Load a fitted pair from its folder, with the weights it is to be used with, on CPU.
+
+    Args:
+        out: the run's folder.
+        model: the model whose weights these are, where the run was fitted from Python; the
+            recipe's own, rebuilt, if not given.
+        guide: its guide.
+
+    Raises:
+        FileNotFoundError: if there is no run.
+        ValueError: if the checkpoint is truncated or of another model.
+    """
+    out = Path(out)
+    config = runs.read_json(out / runs.CONFIG)
+    path = out / runs.CHECKPOINT
+    tensors, facts = checkpoints.load(path)
+    if (model is None) != (guide is None):
+        raise ValueError("give both model and guide, or neither")
+    if model is None or guide is None:
+        model, guide = _build(read_plan(out), tuple(config["event_shape"]))
+    weights = checkpoints.kept_weights(tensors)
+    stored = [name for name in weights if name.startswith("param.")]
+    if stored:
+        raise ValueError(
+            f"{path} holds parameters of Pyro's store ({stored[0]}): resume the run with fit "
+            "to use them"
+        )
+    checkpoints.restore(checkpoints.weights(model, guide, {}), weights, str(path))
+    history: list[Any] = runs.read_history(out / runs.METRICS, facts["epoch"])
+    best = facts["best_epoch"] if checkpoints.with_prefix(tensors, "best.") else None
+    return Run(model, guide, history, facts["epoch"], best, out, config)

@@ -1,0 +1,116 @@
+"""Runs: a fitted pair with its history, and the folder that keeps it."""
+
+import csv
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .pairs import Program
+
+CONFIG, CHECKPOINT, METRICS = "config.json", "checkpoint.safetensors", "metrics.csv"
+EVALUATION, FIGURES = "evaluation.json", "figures"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A fitted pair, and how its fit went.
+
+    ``model`` and ``guide`` are the objects that were fitted, in place (a plain callable
+    comes back bound to the Pyro parameters it was fitted with).
+    """
+
+    model: Program
+    guide: Program
+    history: Sequence[Mapping[str, float]] = field(repr=False)
+    """One row an epoch, as in ``metrics.csv``; figures in nats per datum."""
+    epoch: int = 0
+    """How many epochs were done."""
+    best_epoch: int | None = None
+    """The epoch whose weights are kept, where early stopping was asked for."""
+    out: Path | None = None
+    """The run's folder."""
+    config: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """The settings, as in ``config.json``."""
+
+
+def check_folder(out: Path, *, resume: bool) -> None:
+    """Check that a folder is free for a new run, or holds the one to resume.
+
+    Raises:
+        FileExistsError: if it already holds a run and ``resume`` is not set.
+        FileNotFoundError: if ``resume`` is set and there is none.
+    """
+    if resume and not (out / CHECKPOINT).is_file():
+        raise FileNotFoundError(f"{out} holds no run to resume: leave resume out to begin one")
+    if not resume and any((out / name).exists() for name in (CONFIG, CHECKPOINT, METRICS)):
+        raise FileExistsError(
+            f"{out} already holds a run: resume it, or choose another folder for a new one"
+        )
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON to a temporary file and move it into place."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a run's JSON.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+        ValueError: if it is truncated or not JSON.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path.parent} holds no run: there is no {path.name} in it")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is truncated or not JSON ({error})") from error
+
+
+def write_history(path: Path, history: Sequence[Mapping[str, float]]) -> None:
+    """Write all rows of a history, replacing the file."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        if history:
+            writer = csv.DictWriter(file, fieldnames=list(history[0]))
+            writer.writeheader()
+            writer.writerows(history)
+    os.replace(temporary, path)
+
+
+def append_history(path: Path, row: Mapping[str, float]) -> None:
+    """Add one epoch's row."""
+    new = not path.exists() or path.stat().st_size == 0
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(row))
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def read_history(path: Path, epochs: int | None = None) -> list[dict[str, float]]:
+    """Read the rows of a history, up to an epoch.
+
+    Raises:
+        ValueError: if the file is not such a table.
+    """
+    if not path.is_file():
+        return []
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [
+                {name: float(value) for name, value in row.items()} for row in csv.DictReader(file)
+            ]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not a table of numbers ({error})") from error
+    return [
+        {**row, "epoch": int(row["epoch"])}
+        for row in rows
+        if epochs is None or row["epoch"] <= epochs
+    ]

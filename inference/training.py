@@ -1,0 +1,300 @@
+"""The state of a fit between two epochs, and the steps that change it."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+from pyro.infer import ELBO
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from . import checkpoints, runs
+from .checks import check_support
+from .data import BLOCK, Rows, epoch_batches
+from .pairs import Program, ScaleData, evaluating, modules, parameters, place, placement
+from .progress import progress
+from .terms import draw, inspect_pair, score
+
+MEASURED_ROWS = 2000
+"""How many training data the terms of the bound are measured on each epoch."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The numbers that a fit is determined by, beside pair and data; see :func:`fit`."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    clip_norm: float | None
+    patience: int | None
+    seed: int
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "learning_rate", "clip_norm", "patience"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be positive, got {value}")
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative, got {self.seed}")
+
+
+class Training:
+    """One fit in progress. Made by :func:`latente.inference.fit`, which says what all is."""
+
+    def __init__(
+        self,
+        model: Program,
+        guide: Program,
+        objective: ELBO,
+        rows: tuple[Rows, ...],
+        held_out: tuple[Rows, ...] | None,
+        *,
+        resample: bool,
+        settings: Settings,
+    ):
+        self.model, self.guide, self.objective = model, guide, objective
+        self.rows, self.held_out, self.resample = rows, held_out, resample
+        self.settings = settings
+        self.num_data = len(rows[0])
+        self.epoch = 0
+        self.best_epoch = 0
+        self.best: dict[str, Tensor] = {}
+        self.history: list[dict[str, float]] = []
+        self.folder: Path | None = None
+        self.config: dict[str, Any] = {}
+
+    def prepare(
+        self,
+        device: torch.device,
+        optimizer: Callable[..., Optimizer] | None,
+        schedule: Callable[[Optimizer], LRScheduler] | None,
+    ) -> None:
+        """Put the data in place, check pair and data, and make the optimizer."""
+        torch.manual_seed(self.settings.seed)
+        self.device = device
+        self.dtype = placement(self.model, self.guide)[1] or torch.get_default_dtype()
+        self.rows = self._settle(self.rows)
+        self.held_out = None if self.held_out is None else self._settle(self.held_out)
+        sample = next(self._batches())
+        with pyro.validation_enabled(True):
+            with evaluating(self.model, self.guide):
+                self.structure = inspect_pair(self.model, self.guide, sample)
+            self._check_support()
+            # Pyro's own checks of this pair under this objective run once, here.
+            with evaluating(self.model, self.guide), ScaleData(self.num_data):
+                self.objective.loss(self.model, self.guide, *sample)
+            self.named = parameters(self.model, self.guide, sample)
+        if not self.named:
+            raise ValueError(
+                "the pair has no parameters to fit: pass nn.Modules, or register them with "
+                "pyro.module or pyro.param inside the programs"
+            )
+        make = optimizer or partial(torch.optim.Adam, fused=True)
+        self.optimizer = make(list(self.named.values()), lr=self.settings.learning_rate)
+        self.scheduler = schedule(self.optimizer) if schedule is not None else None
+        self.measured = self._choose_measured()
+        torch.manual_seed(self.settings.seed)
+
+    def _settle(self, rows: tuple[Rows, ...]) -> tuple[Rows, ...]:
+        """Move what is in memory to the device, as one tensor; the rest is moved by batch."""
+        return tuple(self._place((part,))[0] if isinstance(part, Tensor) else part for part in rows)
+
+    def _place(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return place(batch, self.device, self.dtype)
+
+    def _batches(self) -> Iterator[tuple[Tensor, ...]]:
+        batches = epoch_batches(
+            self.rows,
+            self.settings.batch_size,
+            seed=self.settings.seed,
+            epoch=self.epoch,
+            resample=self.resample,
+            device=self.device,
+        )
+        return map(self._place, batches)
+
+    def _blocks(self, rows: tuple[Rows, ...]) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
+        """All rows in order, some thousands at a time, each block with its first row's number."""
+        for start in range(0, len(rows[0]), BLOCK):
+            yield start, self._place(tuple(part[start : start + BLOCK] for part in rows))
+
+    def _check_support(self) -> None:
+        named = [("training data", self.rows, self.resample)]
+        if self.held_out is not None:
+            named.append(("validation data", self.held_out, False))
+        with evaluating(self.model, self.guide):
+            for name, rows, resample in named:
+                for start, block in self._blocks(rows):
+                    if resample:
+                        block = (torch.bernoulli(block[0]), *block[1:])
+                    check_support(self.model, self.guide, block, name, start)
+
+    def _choose_measured(self) -> tuple[Tensor, ...]:
+        """The training data whose bound is measured each epoch: always the same, bits and all."""
+        generator = torch.Generator().manual_seed(self.settings.seed)
+        subset = torch.randperm(self.num_data, generator=generator)[:MEASURED_ROWS]
+        x, *context = (part[subset.to(self.device)] for part in self.rows)
+        if self.resample:
+            x = torch.bernoulli(x.cpu(), generator=generator)
+        return self._place((x, *context))
+
+    def run(self, *, show: bool) -> None:
+        """Do the epochs that are left, or fewer if the validation ELBO stops rising."""
+        epochs = self.settings.epochs
+        steps = math.ceil(self.num_data / self.settings.batch_size)
+        with progress("fit", epochs * steps, show=show) as advance:
+            advance(self.epoch * steps)
+            while self.epoch < epochs and not self._exhausted():
+                began = time.perf_counter()
+                with pyro.validation_enabled(False):
+                    loss = self._pass(advance)
+                    self._finish_epoch(loss, time.perf_counter() - began)
+                advance(0, f"epoch {self.epoch}/{epochs}, {_note(self.history[-1])}")
+        if self.best:
+            checkpoints.restore(self._weights(), self.best, "the best epoch")
+        for module in modules(self.model, self.guide).values():
+            module.eval()
+
+    def _pass(self, advance: Callable[[], None]) -> float:
+        """One epoch of steps; returns its mean loss in nats per datum."""
+        for module in modules(self.model, self.guide).values():
+            module.train()
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        for batch in self._batches():
+            with ScaleData(self.num_data):
+                loss = loss_and_grads(self.objective, self.model, self.guide, batch)
+            if self.settings.clip_norm is not None:
+                # The loss is of all data: its gradient is num_data times that per datum.
+                limit = self.settings.clip_norm * self.num_data
+                torch.nn.utils.clip_grad_norm_(list(self.named.values()), limit)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            total += loss * (len(batch[0]) / self.num_data)
+            advance()
+        return total.item() / self.num_data
+
+    def _finish_epoch(self, loss: float, seconds: float) -> None:
+        rate = self.optimizer.param_groups[0]["lr"]
+        if not math.isfinite(loss):
+            kept = "" if self.folder is None else f"; {self.folder} keeps epoch {self.epoch}"
+            raise FloatingPointError(
+                f"the loss became {loss} in epoch {self.epoch + 1}: lower the learning rate "
+                f"(now {rate:g}) or set clip_norm{kept}"
+            )
+        self.epoch += 1
+        row: dict[str, float] = {"epoch": self.epoch, "loss": loss}
+        row |= self._measure("", self.measured)
+        if self.held_out is not None:
+            row |= self._measure("validation_", self.held_out)
+        row |= {"learning_rate": rate, "seconds": seconds}
+        row["rows_per_second"] = self.num_data / seconds
+        self.history.append(row)
+        if self.settings.patience is not None and self._improved():
+            self.best_epoch = self.epoch
+            self.best = {name: v.detach().clone() for name, v in self._weights().items()}
+        if self.scheduler is not None:
+            self.scheduler.step()
+        if self.folder is not None:
+            runs.append_history(self.folder / runs.METRICS, row)
+            self._save(self.folder)
+
+    def _improved(self) -> bool:
+        bounds = [row["validation_elbo"] for row in self.history]
+        return not bounds[:-1] or bounds[-1] > max(bounds[:-1])
+
+    def _exhausted(self) -> bool:
+        patience = self.settings.patience
+        return patience is not None and self.epoch - self.best_epoch >= patience
+
+    def _measure(self, prefix: str, rows: tuple[Rows, ...]) -> dict[str, float]:
+        """The ELBO and its two terms in nats per datum, by one draw that is always the same."""
+        reconstruction = kl = 0.0
+        with evaluating(self.model, self.guide), torch.random.fork_rng():
+            torch.manual_seed(self.settings.seed)
+            for _, block in self._blocks(rows):
+                terms = score(self.model, draw(self.guide, block, 1, self.structure))
+                share = len(block[0]) / len(rows[0])
+                beyond = terms.log_posterior_global - terms.log_prior_global
+                reconstruction += share * terms.log_likelihood.mean().item()
+                kl += share * (terms.log_posterior - terms.log_prior).mean().item()
+                kl += share * beyond.item() / self.num_data
+        figures = {"elbo": reconstruction - kl, "reconstruction": reconstruction, "kl": kl}
+        return {prefix + name: value for name, value in figures.items()}
+
+    @property
+    def needs_store(self) -> bool:
+        """Whether some parameters live in Pyro's store alone."""
+        return any(name.startswith("param.") for name in self.named)
+
+    def _weights(self) -> dict[str, Tensor]:
+        return checkpoints.weights(self.model, self.guide, self.named)
+
+    def keep_in(self, folder: Path, config: Mapping[str, Any], *, resume: bool) -> None:
+        """Keep this run in a folder; take up the one that is there, if so asked."""
+        self.config = {
+            **config,
+            "fit": {**asdict(self.settings), "objective": type(self.objective).__name__},
+            "num_data": self.num_data,
+            "versions": {"torch": torch.__version__, "pyro": pyro.__version__},
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        if resume:
+            self._load(folder)
+            runs.write_history(folder / runs.METRICS, self.history)
+        else:
+            self._save(folder)
+        runs.write_json(folder / runs.CONFIG, self.config)
+
+    def _identity(self) -> dict[str, Any]:
+        """What a resumed run must share with the interrupted one."""
+        return {
+            "num_data": self.num_data,
+            "seed": self.settings.seed,
+            "batch_size": self.settings.batch_size,
+        }
+
+    def _save(self, folder: Path) -> None:
+        tensors, facts = checkpoints.pack(self.optimizer, self.scheduler)
+        tensors |= self._weights()
+        tensors |= {f"best.{name}": value for name, value in self.best.items()}
+        facts |= {"epoch": self.epoch, "best_epoch": self.best_epoch, **self._identity()}
+        checkpoints.save(folder / runs.CHECKPOINT, tensors, facts)
+
+    def _load(self, folder: Path) -> None:
+        tensors, facts = checkpoints.load(folder / runs.CHECKPOINT)
+        for name, mine in self._identity().items():
+            if facts[name] != mine:
+                raise ValueError(f"{folder} was run with {name}={facts[name]}, not {mine}")
+        path = str(folder / runs.CHECKPOINT)
+        checkpoints.restore(self._weights(), checkpoints.current_weights(tensors), path)
+        checkpoints.unpack(self.optimizer, self.scheduler, tensors, facts)
+        self.best = checkpoints.with_prefix(tensors, "best.")
+        self.epoch, self.best_epoch = facts["epoch"], facts["best_epoch"]
+        self.history = runs.read_history(folder / runs.METRICS, self.epoch)
+
+
+def loss_and_grads(
+    objective: ELBO, model: Program, guide: Program, args: tuple[Tensor, ...]
+) -> Tensor | float:
+    """The objective's loss of one batch; its gradient is added to the parameters' ``grad``."""
+    if hasattr(objective, "differentiable_loss"):
+        loss: Tensor = objective.differentiable_loss(model, guide, *args)  # pyright: ignore
+        loss.backward()
+        return loss.detach()
+    return objective.loss_and_grads(model, guide, *args)  # pyright: ignore
+
+
+def _note(row: Mapping[str, float]) -> str:
+    """A row of the history in a few words."""
+    validation = f", validation {row['validation_elbo']:.2f}" if "validation_elbo" in row else ""
+    rate = f"{row['rows_per_second']:,.0f} data/s"
+    return f"ELBO {row['elbo']:.2f}{validation} nats per datum, {rate}"

@@ -1,0 +1,141 @@
+"""Likelihoods p(x|z): each turns a decoder's features into a distribution of one datum x."""
+
+import math
+from abc import ABC, abstractmethod
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+
+class Likelihood(nn.Module, ABC):
+    """What all likelihoods share: the shape of a datum, and how features are laid out.
+
+    A decoder's features (…, num_features) hold ``features_per_element`` blocks, one
+    after the other, of one number per element of the datum. A likelihood of one's own
+    states how many blocks it takes and implements :meth:`distribution`.
+
+    Args:
+        event_shape: shape of one datum.
+        features_per_element: how many numbers of the decoder each element takes.
+
+    Raises:
+        ValueError: if a dimension of ``event_shape`` is less than 1, or, when called,
+            if the decoder's features are not ``num_features`` long.
+    """
+
+    def __init__(self, event_shape: tuple[int, ...], *, features_per_element: int = 1):
+        super().__init__()
+        if min(event_shape, default=1) < 1:
+            raise ValueError(f"event_shape must be positive throughout, got {event_shape}")
+        self.event_shape = torch.Size(event_shape)
+        self.num_features = features_per_element * math.prod(event_shape)
+        self.features_per_element = features_per_element
+
+    def forward(self, features: Tensor) -> dist.TorchDistribution:
+        """Features (…, num_features) to p(x|z): batch shape (…), event shape event_shape."""
+        if features.dim() == 0 or features.shape[-1] != self.num_features:
+            raise ValueError(
+                f"{self} takes {self.num_features} decoder features, "
+                f"but the decoder gave a tensor of shape {tuple(features.shape)}: "
+                f"give it out={self.num_features}"
+            )
+        blocks = features.reshape(
+            *features.shape[:-1], self.features_per_element, *self.event_shape
+        ).unbind(-1 - len(self.event_shape))
+        return self.distribution(*blocks).to_event(len(self.event_shape))
+
+    @abstractmethod
+    def distribution(self, *blocks: Tensor) -> dist.TorchDistribution:
+        """Blocks of features, each (…, *event_shape), to independent elementwise laws."""
+
+    def extra_repr(self) -> str:
+        """The constructor's arguments."""
+        return f"{tuple(self.event_shape)}"
+
+
+class Bernoulli(Likelihood):
+    """Independent bits, p(x|z) = ∏ᵢ σ(fᵢ)^xᵢ (1 − σ(fᵢ))^(1−xᵢ) for features f of z.
+
+    The data are 0 or 1: grey values are refused when a fit begins. Load them with
+    ``binarize="dynamic"`` or ``"static"``, or use :class:`Normal`.
+
+    Args:
+        event_shape: shape of one datum.
+
+    >>> likelihood = Bernoulli((8, 8))
+    >>> likelihood.num_features
+    64
+    >>> p = likelihood(torch.zeros(5, 64))
+    >>> round(p.log_prob(torch.ones(5, 8, 8))[0].item(), 3)  # 64 log ½, in nats
+    -44.361
+    """
+
+    def __init__(self, event_shape: tuple[int, ...]):
+        super().__init__(event_shape)
+
+    def distribution(self, *blocks: Tensor) -> dist.TorchDistribution:
+        """Logits (…, *event_shape) to independent Bernoulli laws."""
+        (logits,) = blocks
+        return dist.Bernoulli(logits=logits)
+
+
+class Normal(Likelihood):
+    """Independent normals, p(x|z) = ∏ᵢ N(xᵢ; μᵢ(z), σᵢ²), where σ is a standard deviation.
+
+    Args:
+        event_shape: shape of one datum.
+        scale: what σ is. A number: fixed at it. An ``nn.Parameter``: learned, starting
+            from its value, one for all elements (shape ``()``) or one each (any shape
+            that broadcasts to ``event_shape``); log σ is what the optimizer sees.
+            ``None``: predicted by the decoder for each datum and element, whose second
+            half of features is log σ(z).
+
+    Raises:
+        ValueError: if the scale is not positive, or does not broadcast to ``event_shape``.
+
+    >>> Normal((3,), scale=0.5)(torch.zeros(3)).base_dist.scale
+    tensor([0.5000, 0.5000, 0.5000])
+    >>> Normal((3,), scale=nn.Parameter(torch.ones(3))).num_features
+    3
+    >>> Normal((3,), scale=None).num_features
+    6
+    """
+
+    def __init__(self, event_shape: tuple[int, ...], scale: float | nn.Parameter | None = 1.0):
+        super().__init__(event_shape, features_per_element=2 if scale is None else 1)
+        # A fixed scale stays a Python number: it is then exact in every dtype.
+        self.scale = scale if isinstance(scale, int | float) else None
+        self.log_scale: nn.Parameter | None = None
+        if scale is None:
+            return
+        value = torch.as_tensor(scale).detach()
+        if not bool((value > 0).all()):
+            raise ValueError(f"the scale of a Normal likelihood must be positive, got {scale}")
+        if isinstance(scale, nn.Parameter):
+            if not _broadcasts(value.shape, self.event_shape):
+                raise ValueError(
+                    f"a scale of shape {tuple(value.shape)} does not fit data of shape "
+                    f"{event_shape}: give it shape () or the data's"
+                )
+            self.log_scale = nn.Parameter(value.log())
+
+    def distribution(self, *blocks: Tensor) -> dist.TorchDistribution:
+        """Means (and log σ where predicted), each (…, *event_shape), to independent normals."""
+        if self.scale is not None:
+            return dist.Normal(blocks[0], self.scale)
+        log_scale = blocks[1] if self.log_scale is None else self.log_scale
+        return dist.Normal(blocks[0], log_scale.exp())
+
+    def extra_repr(self) -> str:
+        """The constructor's arguments."""
+        learned = "learned" if self.log_scale is not None else None
+        return f"{tuple(self.event_shape)}, scale={self.scale or learned}"
+
+
+def _broadcasts(shape: torch.Size, to: torch.Size) -> bool:
+    """Whether a tensor of this shape broadcasts to exactly that shape."""
+    try:
+        return torch.broadcast_shapes(shape, to) == to
+    except RuntimeError:
+        return False

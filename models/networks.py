@@ -1,0 +1,77 @@
+"""Networks: functions from tensors to tensors with any leading batch shape."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+class FlattenEvent(nn.Module):
+    """Flatten the shortest run of trailing dimensions that holds ``num_features`` values.
+
+    A batch of images (…, 8, 8) and a batch of latents (…, 2) both reach a dense
+    layer as (…, num_features), whatever their leading batch shape is.
+
+    Raises:
+        ValueError: if no run of trailing dimensions holds ``num_features`` values.
+
+    >>> FlattenEvent(64)(torch.zeros(5, 3, 8, 8)).shape
+    torch.Size([5, 3, 64])
+    """
+
+    def __init__(self, num_features: int):
+        super().__init__()
+        self.num_features = num_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Tensor (…, *event) to tensor (…, num_features)."""
+        size = 1
+        for dim in range(x.dim() - 1, -1, -1):
+            size *= x.shape[dim]
+            if size == self.num_features:
+                return x.flatten(dim)
+        raise ValueError(
+            f"a network of {self.num_features} inputs got a tensor of shape {tuple(x.shape)}: "
+            f"no trailing dimensions of it hold {self.num_features} values"
+        )
+
+    def extra_repr(self) -> str:
+        """The constructor's arguments."""
+        return f"{self.num_features}"
+
+
+def mlp(
+    in_features: int,
+    *hidden: int,
+    out: int,
+    activation: Callable[[], nn.Module] = nn.Tanh,
+) -> nn.Sequential:
+    """A multilayer perceptron in_features → hidden… → out, linear at the end.
+
+    The trailing dimensions of its input that hold ``in_features`` values are flattened
+    first (:class:`FlattenEvent`), so images need no reshaping. Weights are drawn by
+    Glorot's uniform rule (Glorot and Bengio 2010), U(±√(6 / (fan in + fan out))), and
+    biases start at zero.
+
+    Args:
+        in_features: number of values of one input.
+        *hidden: widths of the hidden layers, in order; none gives a linear map.
+        out: number of output features.
+        activation: makes the nonlinearity after each hidden layer.
+
+    Raises:
+        ValueError: if a width is less than 1.
+
+    >>> mlp(64, 32, 16, out=4)(torch.zeros(10, 8, 8)).shape
+    torch.Size([10, 4])
+    """
+    widths = (in_features, *hidden, out)
+    if min(widths) < 1:
+        raise ValueError(f"every width of an mlp must be at least 1, got {widths}")
+    layers: list[nn.Module] = [FlattenEvent(in_features)]
+    for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True):
+        linear = nn.Linear(fan_in, fan_out)
+        nn.init.xavier_uniform_(linear.weight)
+        nn.init.zeros_(linear.bias)
+        layers += [linear, activation()]
+    return nn.Sequential(*layers[:-1])
