@@ -79,7 +79,7 @@ def restore(into: Mapping[str, Tensor], saved: Mapping[str, Tensor], path: str) 
         ValueError: if a name or a shape differs: the checkpoint is of another model.
     """
     foreign = f"{path} is a checkpoint of another model"
-    for name in into.keys() ^ saved.keys():
+    for name in sorted(into.keys() ^ saved.keys()):
         where = "is missing in the file" if name in into else "is not in this model"
         raise ValueError(f"{foreign}: {name} {where}")
     for name, value in into.items():

@@ -19,26 +19,29 @@ def check_finite(values: Any, name: str, first_row: int = 0) -> None:
         ValueError: naming the first of those rows and their number.
     """
     array = np.asarray(values)
-    if array.dtype.kind != "f":
-        return
-    bad = np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(1))
-    if len(bad):
-        raise ValueError(f"{name} holds NaN or infinity in {name_rows(bad + first_row)}")
+    if array.dtype.kind == "f":
+        bad = _rows_where(~np.isfinite(array))
+        if len(bad):
+            raise ValueError(f"{name} holds NaN or infinity in {name_rows(bad + first_row)}")
 
 
-def check_unit_interval(values: Tensor, name: str, first_row: int = 0) -> None:
+def check_unit_interval(values: np.ndarray, name: str, first_row: int = 0) -> None:
     """Refuse to binarize values outside [0, 1].
 
     Raises:
         ValueError: naming the first of those rows and their number.
     """
-    outside = ((values < 0) | (values > 1)).reshape(len(values), -1).any(1)
-    if outside.any():
-        rows = outside.nonzero().flatten().numpy() + first_row
+    bad = _rows_where((values < 0) | (values > 1))
+    if len(bad):
         raise ValueError(
-            f"{name} cannot be binarized: values outside [0, 1] in {name_rows(rows)}; "
+            f"{name} cannot be binarized: values outside [0, 1] in {name_rows(bad + first_row)}; "
             "rescale them, or leave binarize out"
         )
+
+
+def _rows_where(flags: np.ndarray) -> np.ndarray:
+    """Numbers of the rows in which any flag is set."""
+    return np.flatnonzero(flags.any(axis=tuple(range(1, flags.ndim))))
 
 
 def name_rows(rows: np.ndarray, most: int = 5) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 app = typer.Typer(
@@ -221,7 +222,7 @@ def _table(figures: dict[str, float], title: str) -> Table:
     table.add_row("log evidence", evidence, f"nats per datum; {samples}")
     table.add_row("ELBO", f"{figures['elbo']:.2f}", "nats per datum; the bound SVI maximizes")
     table.add_row("gap", f"{figures['gap']:.2f}", "log evidence − ELBO: what the posterior misses")
-    table.add_row("reconstruction", f"{figures['reconstruction']:.2f}", "E_q[log p(x|z)]")
+    table.add_row("reconstruction", f"{figures['reconstruction']:.2f}", escape("E_q[log p(x|z)]"))
     table.add_row("KL", f"{figures['kl']:.2f}", "from the posterior to the prior")
     table.add_row("bits per dimension", f"{figures['bits_per_dimension']:.3f}", "of the evidence")
     active = f"{figures['active_units']} of {figures['latent_dim']}"

@@ -134,6 +134,8 @@ def load_data(
     """
     if binarize not in (None, "none", "static", "dynamic"):
         raise ValueError(f"binarize must be 'none', 'static' or 'dynamic', got {binarize!r}")
+    if seed < 0:
+        raise ValueError(f"seed must not be negative, got {seed}")
     read_in = read(source, labels)
     if len(read_in.values) == 0:
         raise ValueError(f"{read_in.name} holds no rows")
@@ -141,6 +143,11 @@ def load_data(
         raise ValueError(
             f"{read_in.name} has {len(read_in.values)} rows but {len(read_in.labels)} labels"
         )
+    for start in range(0, len(read_in.values), BLOCK):
+        block = read_in.values[start : start + BLOCK]
+        check_finite(block, read_in.name, start)
+        if binarize in ("static", "dynamic"):
+            check_unit_interval(block / read_in.divisor, read_in.name, start)
     parts = _split(len(read_in.values), read_in.num_test, validation, test, seed)
     if _is_streamed(read_in.values, stream):
         if standardize:
@@ -189,7 +196,6 @@ def _hold(
     seed: int,
 ) -> tuple[list[Tensor], Tensor | None, Tensor | None]:
     """The parts as tensors in memory, and the location and scale they were standardized by."""
-    check_finite(source.values, source.name)
     dtype = np.float64 if source.values.dtype == np.float64 else np.float32
     rows = [
         torch.from_numpy(source.values[part].astype(dtype) / dtype(source.divisor))
@@ -202,8 +208,6 @@ def _hold(
         scale = torch.where(scale > 0, scale, 1.0)
         rows = [(part - location) / scale for part in rows]
     if binarize in ("static", "dynamic"):
-        for part in rows:
-            check_unit_interval(part, source.name)
         kept = 1 if binarize == "dynamic" else 0
         rows[kept:] = [
             _bits(part, index, seed) for part, index in zip(rows[kept:], parts[kept:], strict=True)
@@ -214,12 +218,7 @@ def _hold(
 def _stream(
     source: Source, parts: list[np.ndarray], binarize: Binarization | None, seed: int
 ) -> list[Streamed]:
-    """The parts as rows on disk; every value is looked at once, a block at a time."""
-    for start in range(0, len(source.values), BLOCK):
-        block = source.values[start : start + BLOCK]
-        check_finite(block, source.name, start)
-        if binarize in ("static", "dynamic"):
-            check_unit_interval(torch.as_tensor(block / source.divisor), source.name, start)
+    """The parts as rows on disk."""
     seeds = {"static": (seed, seed, seed), "dynamic": (None, seed, seed)}
     return [
         Streamed(source.values, part, source.divisor, bits)

@@ -79,8 +79,8 @@ def verdict(figures: dict[str, float]) -> str:
     share, threshold = figures["khat_bad_fraction"], figures["khat_threshold"]
     if share > 0.1:
         return (
-            f"Pareto k̂ is above {threshold:.2f} for {share:.0%} of the data: the evidence is "
-            "an underestimate of unknown size; take more samples or a better posterior."
+            f"Pareto k̂ is above {threshold:.2f} for {share:.0%} of the data: the evidence may "
+            "be too low by an unknown amount; take more samples or a better posterior."
         )
     if share > 0:
         return (

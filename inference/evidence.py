@@ -63,8 +63,8 @@ class Evidence:
 
     @property
     def khat_bad_fraction(self) -> float:
-        """Fraction of the data whose k̂ is above :attr:`khat_threshold`."""
-        return (self.khat > self.khat_threshold).double().mean().item()
+        """Fraction of the data whose k̂ is above :attr:`khat_threshold`, or not to be had."""
+        return 1 - (self.khat <= self.khat_threshold).double().mean().item()
 
     def __repr__(self) -> str:
         return (
@@ -207,17 +207,27 @@ def weigh(log_weight: Tensor) -> dict[str, Tensor]:
 def pareto_khat(log_weight: Tensor) -> Tensor:
     """Pareto k̂ of log weights (S, N), one for each of the N (Vehtari et al. 2024).
 
-    Weights that are all equal, to rounding, have no tail: k̂ = −∞.
+    Fitted by ArviZ to the M largest weights, M = ⌊3√S⌋, or ⌊S / 5⌋ where S ≤ 225. Where these
+    are all equal, to rounding, there is no tail and k̂ = −∞; fewer than five of them (S < 25)
+    cannot be fitted, and k̂ is NaN.
 
     >>> pareto_khat(torch.zeros(100, 1))
     tensor([-inf], dtype=torch.float64)
     """
     from arviz_stats.base import array_stats  # slow to import
 
-    log_weight = log_weight.double()
-    spread = log_weight.max(0).values - log_weight.min(0).values
-    # ArviZ takes log-likelihoods and negates them: it is given minus the log weights.
-    with np.errstate(all="ignore"):
-        _, khat = array_stats.psislw(-log_weight.T.cpu().numpy())
-    khat = torch.as_tensor(np.atleast_1d(khat), dtype=torch.float64)
-    return torch.where(spread.cpu() > 1e-9, khat, -math.inf)
+    log_weight = log_weight.double().cpu()
+    num_samples, num_data = log_weight.shape
+    khat = torch.full((num_data,), math.nan, dtype=torch.float64)
+    tail = math.floor(3 * num_samples**0.5) if num_samples > 225 else num_samples // 5
+    if tail < 5:
+        return khat
+    largest = log_weight.topk(tail, dim=0).values
+    flat = largest[0] - largest[-1] < 1e-9
+    khat[flat] = -math.inf
+    if not flat.all():
+        # ArviZ takes log-likelihoods and negates them: it is given minus the log weights.
+        with np.errstate(all="ignore"):
+            _, fitted = array_stats.psislw(-log_weight[:, ~flat].T.numpy())
+        khat[~flat] = torch.as_tensor(np.atleast_1d(fitted), dtype=torch.float64)
+    return khat

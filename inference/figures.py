@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -66,7 +67,9 @@ def plot_training(history: Sequence[Mapping[str, float]]) -> "Figure":
             _ignore_warm_up(ax, [row[name] for row in history])
             ax.set(title=label, xlabel="epoch")
         axes[0].set_ylabel("nats per datum")
-        axes[0].legend(loc="lower right")
+        handles, names = axes[0].get_legend_handles_labels()
+        if len(names) > 1:
+            figure.legend(handles, names, loc="outside lower center", ncols=len(names))
     return figure
 
 
@@ -116,47 +119,52 @@ def plot_latent(model: Program, guide: Program, data: Any, labels: Any = None) -
     )
     if labels is not None and len(labels) != len(means):
         raise ValueError(f"there are {len(means)} data but {len(labels)} labels")
-    points, names = _plane(means)
+    points, names = _plane(means.numpy())
     with _figure(4.6) as (figure, (ax,)):
         if labels is None:
-            ax.scatter(points[:, 0], points[:, 1], s=6, linewidths=0, alpha=0.7)
+            ax.scatter(points[:, 0], points[:, 1], s=_point_size(points), linewidths=0, alpha=0.7)
         else:
-            _scatter_by_label(ax, points, torch.as_tensor(labels))
+            _scatter_by_label(ax, points, np.asarray(labels))
         ax.set(xlabel=names[0], ylabel=names[1], title="posterior means E[z|x]")
         ax.set_aspect("equal", adjustable="datalim")
     return figure
 
 
-def _plane(means: Tensor) -> tuple[Tensor, list[str]]:
+def _plane(means: np.ndarray) -> tuple[np.ndarray, list[str]]:
     """Two coordinates of each mean, and what to call them."""
     if means.shape[1] == 1:
-        return torch.cat([means, torch.zeros_like(means)], dim=1), ["z₁", ""]
+        return np.concatenate([means, np.zeros_like(means)], axis=1), ["z₁", ""]
     if means.shape[1] == 2:
         return means, ["z₁", "z₂"]
     from sklearn.decomposition import PCA
 
     pca = PCA(2)
-    points = torch.from_numpy(pca.fit_transform(means.double().numpy()))
-    shares = pca.explained_variance_ratio_
+    points = pca.fit_transform(means.astype(np.float64))
     return points, [
         f"principal component {i + 1} of E[z|x] ({share:.0%} of variance)"
-        for i, share in enumerate(shares)
+        for i, share in enumerate(pca.explained_variance_ratio_)
     ]
 
 
-def _scatter_by_label(ax: "Axes", points: Tensor, labels: Tensor) -> None:
+def _scatter_by_label(ax: "Axes", points: np.ndarray, labels: np.ndarray) -> None:
     from matplotlib import colormaps
 
-    classes = labels.unique().tolist()
+    classes = np.unique(labels).tolist()
     palette = colormaps["tab10"] if len(classes) <= 10 else colormaps["viridis"]
     for position, name in enumerate(classes):
         chosen = points[labels == name]
         colour = palette(position if len(classes) <= 10 else position / (len(classes) - 1))
-        ax.scatter(
-            chosen[:, 0], chosen[:, 1], s=6, linewidths=0, alpha=0.7, color=colour, label=str(name)
-        )
+        style = {"s": _point_size(points), "linewidths": 0, "alpha": 0.7, "color": colour}
+        ax.scatter(chosen[:, 0], chosen[:, 1], label=str(name), **style)
     if len(classes) <= 20:
-        ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), markerscale=2.5, handletextpad=0.2)
+        legend = ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), handletextpad=0.2)
+        for handle in legend.legend_handles:
+            handle.set(sizes=[24], alpha=1)  # pyright: ignore
+
+
+def _point_size(points: np.ndarray) -> float:
+    """Area of a point in points²: smaller the more there are."""
+    return float(np.clip(3000 / len(points), 3, 14))
 
 
 def plot_manifold(model: Program, guide: Program, data: Any, *, side: int = 20) -> "Figure":
@@ -175,7 +183,22 @@ def plot_manifold(model: Program, guide: Program, data: Any, *, side: int = 20) 
     vertical, horizontal = torch.meshgrid(quantiles.flip(0), quantiles, indexing="ij")
     grid = torch.stack([horizontal, vertical], dim=-1).reshape(-1, 2)
     decoded = decode(model, guide, {next(iter(means)): grid}, data)
-    return _plot_wall(decoded, "E[x|z] over the plane of z, even in prior mass", side, gap=0)
+    figure = _plot_wall(decoded, "E[x|z] over the plane of z, even in prior mass", side, gap=1)
+    if is_image(decoded.shape[1:]):
+        _label_plane(figure.axes[0], quantiles.tolist(), decoded.shape[-2] + 1, decoded.shape[-1] + 1)
+    return figure
+
+
+def _label_plane(ax: "Axes", quantiles: list[float], height: int, width: int) -> None:
+    """Write the coordinates of z beside some of the tiles of a grid."""
+    chosen = range(0, len(quantiles), max(1, len(quantiles) // 5))
+    ax.axis("on")
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
+    names = [f"{quantiles[i]:.2f}".replace("-", "−") for i in chosen]
+    ax.set_xticks([1 + width * (i + 0.5) for i in chosen], names)
+    ax.set_yticks([1 + height * (len(quantiles) - i - 0.5) for i in chosen], names)
+    ax.set(xlabel="z₁", ylabel="z₂")
 
 
 def plot_interpolation(
@@ -248,7 +271,7 @@ def _draw_images(ax: "Axes", images: Tensor, columns: int, gap: int = 2) -> None
     in_range = low >= 0 and high <= 1
     scaled = images if in_range else (images - low) / (high - low).clamp(min=1e-12)
     grid = make_grid(scaled.float(), nrow=columns, padding=gap, pad_value=1.0)
-    ax.imshow(grid.permute(1, 2, 0).clamp(0, 1))
+    ax.imshow(grid.permute(1, 2, 0).clamp(0, 1).numpy())
     ax.axis("off")
 
 
@@ -257,7 +280,7 @@ def _plot_curves(groups: list[Tensor], names: list[str]) -> "Figure":
     with _figure(2.6, columns=len(groups)) as (figure, axes):
         for ax, group, name in zip(axes, groups, names, strict=True):
             marker = "." if group[0].numel() < 40 else None
-            ax.plot(group.flatten(1).T, color="C0", alpha=min(1, 8 / len(group)), marker=marker)
+            ax.plot(group.flatten(1).T.numpy(), color="C0", alpha=min(1, 8 / len(group)), marker=marker)
             ax.set(title=name, xlabel="element")
             ax.sharey(axes[0])
         axes[0].set_ylabel("value")

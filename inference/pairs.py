@@ -5,6 +5,8 @@ of an ``nn.Module``, or (Pyro) modules. Everything here works on any of them.
 """
 
 import contextlib
+import re
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -67,8 +69,23 @@ def private_store(*, inherit: bool) -> Iterator[dict[str, Any]]:
     """
     store = pyro.get_param_store()
     state = store.get_state() if inherit else None
-    with store.scope(state) as inner:
+    with store.scope(state) as inner, warnings.catch_warnings():
+        # Frozen parameters are meant, and a loss that is NaN is reported by the fit itself.
+        warnings.filterwarnings("ignore", ".* was not registered in the param store because")
+        warnings.filterwarnings("ignore", "Encountered (NaN|[+-]?inf)")
         yield inner  # pyright: ignore[reportReturnType]
+
+
+@contextlib.contextmanager
+def plain_errors() -> Iterator[None]:
+    """Cut off the table of shapes that Pyro appends to an error raised inside a program."""
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        message = re.split(r"\n\s*Trace Shapes:", str(error))[0]
+        if message == str(error):
+            raise
+        raise type(error)(message) from error
 
 
 @contextlib.contextmanager

@@ -152,7 +152,7 @@ def train(
 ) -> Run:
     """Load a plan's data, build its pair from its seed, and fit it into a run folder.
 
-    The learning rate falls along half a cosine to zero. The decoder's last bias starts at
+    The learning rate is held, then falls to zero (:func:`hold_then_fall`). The decoder's last bias starts at
     what reproduces the training mean (as in Burda et al. 2016), so that training begins
     from the best constant rather than from noise.
     """
@@ -169,7 +169,7 @@ def train(
         epochs=plan.epochs,
         batch_size=plan.batch_size,
         learning_rate=plan.learning_rate,
-        schedule=cosine(plan.epochs),
+        schedule=hold_then_fall(plan.epochs),
         patience=plan.patience,
         seed=plan.seed,
         device=device,
@@ -180,11 +180,14 @@ def train(
     )
 
 
-def cosine(epochs: int) -> Callable[[Optimizer], LambdaLR]:
-    """A schedule that falls from the full rate to zero along half a cosine."""
-    return lambda optimizer: LambdaLR(
-        optimizer, lambda epoch: 0.5 * (1 + math.cos(math.pi * min(epoch / epochs, 1)))
-    )
+def hold_then_fall(epochs: int, hold: float = 0.6) -> Callable[[Optimizer], LambdaLR]:
+    """A schedule: the full rate for a share of the epochs, then half a cosine down to zero."""
+
+    def factor(epoch: int) -> float:
+        progress = (epoch / epochs - hold) / (1 - hold)
+        return 0.5 * (1 + math.cos(math.pi * min(max(progress, 0), 1)))
+
+    return lambda optimizer: LambdaLR(optimizer, factor)
 
 
 def _build(plan: Plan, event_shape: tuple[int, ...]) -> tuple[VAE, DiagonalNormal]:

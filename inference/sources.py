@@ -99,6 +99,8 @@ def read(source: Any, labels: Any = None) -> Source:
         ValueError: if the name is unknown, or the file is truncated or of another kind.
     """
     if isinstance(source, str) and source in NAMED:
+        if labels is not None:
+            raise ValueError(f"{source} brings its own labels: leave labels out")
         return NAMED[source]()
     if isinstance(source, str | Path):
         return _read_file(Path(source), labels)
@@ -181,6 +183,8 @@ def _from_table(name: str, table: Any, labels: Any) -> Source:
             hint = f": did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"{name} has no column {labels!r}{hint}")
         labels, table = table[labels].to_numpy(), table.drop(columns=labels)
+    if len(table) == 0:
+        raise ValueError(f"{name} holds no rows")
     other = [str(column) for column in table.columns if table[column].dtype.kind not in "fiub"]
     if other:
         raise ValueError(

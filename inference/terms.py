@@ -12,7 +12,7 @@ from pyro.poutine.subsample_messenger import _Subsample
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from .pairs import DATA_PLATE, Program
+from .pairs import DATA_PLATE, Program, plain_errors
 
 SAMPLE_PLATE = "latente_samples"
 
@@ -118,8 +118,9 @@ def inspect_pair(model: Program, guide: Program, args: tuple[Any, ...]) -> Struc
             observed site inside, if that plate is not as long as the data, or if a latent
             site stands in only one of the two programs.
     """
-    guide_trace = poutine.trace(guide).get_trace(*args)
-    model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args)
+    with plain_errors():
+        guide_trace = poutine.trace(guide).get_trace(*args)
+        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args)
     in_guide, in_model = latent_sites(guide_trace), latent_sites(model_trace)
     for name in in_model.keys() - in_guide.keys():
         raise ValueError(f"the model samples {name!r}, which the guide does not")

@@ -49,9 +49,8 @@ def mlp(
     """A multilayer perceptron in_features → hidden… → out, linear at the end.
 
     The trailing dimensions of its input that hold ``in_features`` values are flattened
-    first (:class:`FlattenEvent`), so images need no reshaping. Weights are drawn by
-    Glorot's uniform rule (Glorot and Bengio 2010), U(±√(6 / (fan in + fan out))), and
-    biases start at zero.
+    first (:class:`FlattenEvent`), so images need no reshaping. Weights and biases start as
+    PyTorch's linear layers do, U(±1 / √fan in).
 
     Args:
         in_features: number of values of one input.
@@ -70,8 +69,5 @@ def mlp(
         raise ValueError(f"every width of an mlp must be at least 1, got {widths}")
     layers: list[nn.Module] = [FlattenEvent(in_features)]
     for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True):
-        linear = nn.Linear(fan_in, fan_out)
-        nn.init.xavier_uniform_(linear.weight)
-        nn.init.zeros_(linear.bias)
-        layers += [linear, activation()]
+        layers += [nn.Linear(fan_in, fan_out), activation()]
     return nn.Sequential(*layers[:-1])

@@ -1,0 +1,50 @@
+"""Fixtures that many tests share."""
+
+import os
+from pathlib import Path
+
+import pyro
+import pytest
+import torch
+
+from latente.guides import DiagonalNormal
+from latente.models import VAE, Bernoulli, StandardNormal, mlp
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+torch.set_num_threads(1)  # these nets are too small to share out
+
+
+@pytest.fixture(autouse=True)
+def _fresh_state():
+    """Each test begins from the same seed, with an empty parameter store."""
+    torch.manual_seed(0)
+    pyro.clear_param_store()
+
+
+@pytest.fixture
+def binary_images():
+    """Bits with structure, (200, 4, 4): the rows of each image agree."""
+    column = torch.rand(200, 1, 4, generator=torch.Generator().manual_seed(1)).round()
+    return column.expand(200, 4, 4).contiguous()
+
+
+@pytest.fixture
+def make_pair():
+    """A small VAE on 4×4 bits with its guide, the same weights each time."""
+
+    def make(latent_dim=2, seed=0, dtype=torch.float32):
+        torch.manual_seed(seed)
+        vae = VAE(StandardNormal(latent_dim), mlp(latent_dim, 8, out=16), Bernoulli((4, 4)))
+        guide = DiagonalNormal(mlp(16, 8, out=2 * latent_dim), latent_dim)
+        return vae.to(dtype), guide.to(dtype)
+
+    return make
+
+
+@pytest.fixture
+def mnist():
+    """Skip where MNIST is not on disk: a test run downloads nothing."""
+    root = Path(os.environ.get("LATENTE_DATA", Path.home() / ".cache" / "latente"))
+    if not (root / "MNIST" / "raw" / "t10k-images-idx3-ubyte").exists():
+        pytest.skip(f"MNIST is not in {root}: set LATENTE_DATA to a folder that has MNIST/raw")
+    return root

@@ -1,0 +1,128 @@
+"""Models whose answers are known, and programs that a user might have written."""
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import nn
+
+from latente.guides import DiagonalNormal
+from latente.models import VAE, Normal, StandardNormal, mlp
+
+
+class LinearGaussian:
+    """x = W z + b + σ ε with z, ε standard normal: log p(x) and p(z|x) in closed form."""
+
+    def __init__(self, num_latent: int, num_observed: int = 8, scale: float = 0.7, seed: int = 0):
+        generator = torch.Generator().manual_seed(seed)
+        self.weight = torch.randn(num_observed, num_latent, generator=generator).double()
+        self.bias = torch.randn(num_observed, generator=generator).double()
+        self.scale = scale
+        eye = torch.eye(num_observed).double()
+        self.marginal = dist.MultivariateNormal(
+            self.bias, self.weight @ self.weight.T + scale**2 * eye
+        )
+        precision = torch.eye(num_latent).double() + self.weight.T @ self.weight / scale**2
+        self.covariance = precision.inverse()
+
+    def sample(self, num: int, seed: int = 1) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        z = torch.randn(num, self.weight.shape[1], generator=generator).double()
+        noise = torch.randn(num, len(self.bias), generator=generator).double()
+        return z @ self.weight.T + self.bias + self.scale * noise
+
+    def posterior_mean(self, x: torch.Tensor) -> torch.Tensor:
+        return (x - self.bias) @ self.weight @ self.covariance / self.scale**2
+
+    def pair(self, widen: float = 1.0, shift: float = 0.0) -> tuple[VAE, DiagonalNormal]:
+        """The model as a VAE, with the diagonal guide of its posterior's marginals.
+
+        Args:
+            widen: factor on the guide's standard deviations.
+            shift: added to the guide's means, in posterior standard deviations.
+        """
+        num_observed, num_latent = self.weight.shape
+        decoder = mlp(num_latent, out=num_observed)
+        encoder = mlp(num_observed, out=2 * num_latent)
+        vae = VAE(StandardNormal(num_latent), decoder, Normal((num_observed,), self.scale))
+        guide = DiagonalNormal(encoder, num_latent)
+        vae.double(), guide.double()
+        sd = self.covariance.diagonal().sqrt()
+        slope = self.covariance @ self.weight.T / self.scale**2
+        with torch.no_grad():
+            decoder[1].weight.copy_(self.weight)
+            decoder[1].bias.copy_(self.bias)
+            encoder[1].weight.copy_(torch.cat([slope, torch.zeros_like(slope)]))
+            mean = -slope @ self.bias + shift * sd
+            encoder[1].bias.copy_(torch.cat([mean, (widen * sd).log()]))
+        return vae, guide
+
+
+class TutorialVAE(nn.Module):
+    """A VAE in the manner of Pyro's tutorial: methods, ``pyro.module``, flattened images.
+
+    It knows nothing of this library, switches validation of grey values off, and registers
+    its networks by names that any other such VAE would use too.
+    """
+
+    def __init__(self, num_pixels: int = 64, latent_dim: int = 2, hidden: int = 16):
+        super().__init__()
+        self.num_pixels, self.latent_dim = num_pixels, latent_dim
+        self.decoder = nn.Sequential(
+            nn.Linear(latent_dim, hidden),
+            nn.Softplus(),
+            nn.Linear(hidden, num_pixels),
+            nn.Sigmoid(),
+        )
+        self.encoder = nn.Sequential(nn.Linear(num_pixels, hidden), nn.Softplus())
+        self.to_loc = nn.Linear(hidden, latent_dim)
+        self.to_scale = nn.Linear(hidden, latent_dim)
+
+    def model(self, x):
+        pyro.module("decoder", self.decoder)
+        with pyro.plate("data", x.shape[0]):
+            zeros = x.new_zeros(x.shape[0], self.latent_dim)
+            z = pyro.sample("latent", dist.Normal(zeros, torch.ones_like(zeros)).to_event(1))
+            image = self.decoder(z)
+            pixels = dist.Bernoulli(image, validate_args=False).to_event(1)
+            pyro.sample("obs", pixels, obs=x.reshape(-1, self.num_pixels))
+            return image
+
+    def guide(self, x):
+        pyro.module("encoder", self.encoder)
+        pyro.module("to_loc", self.to_loc)
+        pyro.module("to_scale", self.to_scale)
+        with pyro.plate("data", x.shape[0]):
+            features = self.encoder(x.reshape(-1, self.num_pixels))
+            posterior = dist.Normal(self.to_loc(features), self.to_scale(features).exp())
+            pyro.sample("latent", posterior.to_event(1))
+
+
+class OneBatchDimension(nn.Module):
+    """A decoder that only takes (N, latent_dim), as many convolutional ones do."""
+
+    def __init__(self, decoder: nn.Module, latent_dim: int):
+        super().__init__()
+        self.decoder, self.latent_dim = decoder, latent_dim
+
+    def forward(self, z):
+        if z.dim() != 2:
+            raise RuntimeError(f"expected (N, {self.latent_dim}), got {tuple(z.shape)}")
+        return self.decoder(z)
+
+
+class GlobalMean:
+    """xₙ ~ N(zₙ + w, 1), with zₙ local and w shared by all data; plain ``pyro.param`` guides."""
+
+    def model(self, x):
+        w = pyro.sample("w", dist.Normal(x.new_zeros(()), 1.0))
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+            pyro.sample("x", dist.Normal(z + w, 1.0), obs=x)
+
+    def guide(self, x):
+        loc = pyro.param("loc", x.new_tensor(0.3))
+        scale = pyro.param("scale", x.new_tensor(0.5), constraint=dist.constraints.positive)
+        slope = pyro.param("slope", x.new_tensor(0.2))
+        pyro.sample("w", dist.Normal(loc, scale))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(slope * x, 0.8))

@@ -1,0 +1,188 @@
+"""The command line: each command, and each way to use it wrongly."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from latente.inference.cli import app
+
+SMALL = ["--epochs", "2", "--hidden", "8"]
+
+
+def latente(*arguments, code=0):
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(app, [str(a) for a in arguments])
+    assert result.exit_code == code, result.output
+    return result
+
+
+def epochs_of(folder):
+    return list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A run of a few seconds that several tests look at."""
+    out = tmp_path_factory.mktemp("runs") / "digits"
+    latente("train", "--epochs", 3, "--hidden", "16", "--out", out)
+    return out
+
+
+def test_train_writes_the_run_folder(folder):
+    assert {path.name for path in folder.iterdir()} >= {
+        "config.json", "checkpoint.safetensors", "metrics.csv"
+    }  # fmt: skip
+    rows = epochs_of(folder)
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert float(rows[-1]["validation_elbo"]) > float(rows[0]["validation_elbo"])
+    assert json.loads((folder / "config.json").read_text())["plan"]["data"] == "digits"
+
+
+def test_evaluate_prints_and_writes_what_it_found(folder):
+    output = latente("evaluate", folder, "--num-samples", 100).output
+    figures = json.loads((folder / "evaluation.json").read_text())
+    assert {
+        "log_evidence", "log_evidence_se", "elbo", "reconstruction", "kl", "active_units",
+        "khat_bad_fraction", "num_samples",
+    } <= set(figures)  # fmt: skip
+    assert figures["num_samples"] == 100
+    assert figures["num_data"] == 180
+    assert figures["elbo"] == pytest.approx(figures["reconstruction"] - figures["kl"])
+    assert figures["elbo"] < figures["log_evidence"] < 0
+    assert f"{figures['log_evidence']:.2f}" in output
+    assert f"{figures['elbo']:.2f}" in output
+    assert "E_q[log p(x|z)]" in output
+
+
+def test_plot_and_sample_leave_pictures(folder):
+    output = latente("plot", folder).output
+    names = {path.name for path in (folder / "figures").iterdir()}
+    assert names >= {"training.png", "reconstructions.png", "latent.png", "manifold.png"}
+    assert all(name in output for name in names)
+    latente("sample", folder, "--num", 9)
+    assert np.load(folder / "samples.npy").shape == (9, 8, 8)
+
+
+def test_recipes_are_listed_with_their_papers():
+    output = latente("recipes").output
+    assert "vae-normal" in output
+    assert "1312.6114" in output
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "plot", "sample", "recipes"])
+def test_help_gives_every_option_with_its_default(command):
+    output = latente(command, "--help").output
+    for line in output.splitlines():
+        option = line.strip("│ ").startswith("--") and "--help" not in line
+        if option and "--standardize" not in line and "--resume" not in line:
+            assert "[default: " in line, line
+
+
+def test_help_does_not_wait_for_torch():
+    code = (
+        "import sys; from latente.inference.cli import app; from typer.testing import CliRunner; "
+        "CliRunner().invoke(app, ['--help']); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_table_of_ones_own(tmp_path):
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(300, 1)) @ rng.normal(size=(1, 4)) + rng.normal(size=(300, 4)) / 4
+    lines = ["a,b,c,d,kind"] + [",".join(map(str, row)) + ",x" for row in values.tolist()]
+    (tmp_path / "my table.csv").write_text("\n".join(lines))
+    out = tmp_path / "run"
+    latente(
+        "train", "--data", tmp_path / "my table.csv", "--labels", "kind", "--standardize",
+        "--latent-dim", 1, "--out", out, "--epochs", 30, "--batch-size", 20, "--hidden", 8,
+    )  # fmt: skip
+    assert json.loads((out / "config.json").read_text())["plan"]["recipe"] == "vae-normal"
+    latente("evaluate", out)
+    assert json.loads((out / "evaluation.json").read_text())["active_units"] == 1
+    latente("plot", out)
+
+
+BAD = {
+    "recipe": (["train", "vea"], "there is no recipe 'vea': did you mean 'vae'?"),
+    "data": (["train", "--data", "digit"], "did you mean 'digits'?"),
+    "file": (["train", "--data", "no.csv"], "no such file: no.csv"),
+    "device": (["train", "--device", "cuda:7"], "there is no device 'cuda:7'"),
+    "hidden": (["train", "--hidden", "wide"], "--hidden takes widths such as 400,400, not 'wide'"),
+    "width": (["train", "--hidden", "0"], "every width of an mlp must be at least 1"),
+    "latent": (["train", "--latent-dim", "0"], "the latent dimension must be at least 1, got 0"),
+    "epochs": (["train", "--epochs", "0"], "epochs must be positive, got 0"),
+    "batch": (["train", "--batch-size", "2000"], "1437 training rows are fewer than a batch of"),
+    "seed": (["train", "--seed", "-1"], "seed must not be negative, got -1"),
+    "no run": (["evaluate", "nowhere"], "nowhere holds no run: there is no config.json in it"),
+    "no plot": (["plot", "nowhere"], "nowhere holds no run"),
+    "no sample": (["sample", "nowhere"], "nowhere holds no run"),
+    "no resume": (["train", "--resume"], "holds no run"),
+    "labels": (["train", "--labels", "kind"], "digits brings its own labels"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD.values(), ids=BAD)
+def test_mistakes_get_one_line_and_exit_code_2(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = latente(*arguments, code=2)
+    assert message in result.stderr
+    assert result.stderr.strip().count("\n") == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_holds_a_run_is_left_alone(folder):
+    before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    result = latente("train", "--out", folder, code=2)
+    assert f"{folder} already holds a run" in result.stderr
+    assert "--resume" in result.stderr
+    assert before == {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_a_truncated_checkpoint_is_named(folder, tmp_path):
+    for name in ("config.json", "metrics.csv"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    content = (folder / "checkpoint.safetensors").read_bytes()
+    (tmp_path / "checkpoint.safetensors").write_bytes(content[:1000])
+    for command in ("evaluate", "plot", "sample"):
+        assert "is truncated" in latente(command, tmp_path, code=2).stderr
+
+
+def test_resume_goes_on_with_its_own_settings(tmp_path):
+    out = tmp_path / "run"
+    latente("train", *SMALL, "--out", out, "--latent-dim", 3)
+    result = latente("train", "--out", out, "--resume", "--latent-dim", 2, code=2)
+    assert "--resume goes on with latent_dim=3, not 2" in result.stderr
+    latente("train", "--out", out, "--resume", "--epochs", 4)
+    assert len(epochs_of(out)) == 4
+    assert json.loads((out / "config.json").read_text())["plan"]["latent_dim"] == 3
+
+
+def test_ctrl_c_leaves_a_run_to_go_on_with(tmp_path):
+    """A real process, a real interrupt, in the middle of its epochs."""
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "latente.inference.cli", "train", "--out", str(out)]
+    process = subprocess.Popen(
+        [*command, "--epochs", "5000"], stderr=subprocess.PIPE, text=True, env={**os.environ}
+    )
+    deadline = time.monotonic() + 90
+    while not (out / "metrics.csv").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert f"latente train --out {out} --resume" in errors
+    assert {path.name for path in out.iterdir()} == {
+        "config.json", "checkpoint.safetensors", "metrics.csv"
+    }  # fmt: skip
+    done = len(epochs_of(out))
+    latente("train", "--out", out, "--resume", "--epochs", done + 2)
+    epochs = [row["epoch"] for row in epochs_of(out)]
+    assert epochs == [str(epoch + 1) for epoch in range(done + 2)]

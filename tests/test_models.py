@@ -1,0 +1,147 @@
+"""Contracts of likelihoods, priors, networks and models."""
+
+import math
+
+import pyro
+import pytest
+import torch
+from torch import nn
+
+import latente.models
+from latente.models import VAE, Bernoulli, FlattenEvent, Likelihood, Normal, StandardNormal, mlp
+
+LIKELIHOODS = {
+    "Bernoulli": lambda shape: Bernoulli(shape),
+    "Normal fixed": lambda shape: Normal(shape, scale=0.5),
+    "Normal learned": lambda shape: Normal(shape, scale=nn.Parameter(torch.tensor(0.5))),
+    "Normal learned each": lambda shape: Normal(shape, scale=nn.Parameter(torch.ones(shape))),
+    "Normal predicted": lambda shape: Normal(shape, scale=None),
+}
+PRIORS = {"StandardNormal": lambda latent_dim: StandardNormal(latent_dim)}
+
+
+def test_every_exported_part_is_under_contract():
+    exported = {
+        name
+        for name in latente.models.__all__
+        if isinstance(getattr(latente.models, name), type)
+        and issubclass(getattr(latente.models, name), nn.Module)
+    }
+    under_contract = {name.split()[0] for name in (*LIKELIHOODS, *PRIORS)}
+    assert exported == under_contract | {"Likelihood", "FlattenEvent", "VAE"}
+
+
+@pytest.mark.parametrize("make", LIKELIHOODS.values(), ids=LIKELIHOODS)
+@pytest.mark.parametrize("shape", [(3,), (2, 3), ()])
+def test_likelihood_contract(make, shape):
+    likelihood = make(shape).double()
+    for batch in [(), (5,), (4, 5)]:
+        features = torch.randn(*batch, likelihood.num_features).double()
+        law = likelihood(features)
+        assert law.batch_shape == batch
+        assert law.event_shape == shape
+        assert law.sample().shape == (*batch, *shape)
+    features = torch.randn(7, likelihood.num_features).double().requires_grad_()
+    law = likelihood(features)
+    law.log_prob(law.sample()).sum().backward()
+    assert (features.grad != 0).all()
+    assert all((p.grad != 0).all() for p in likelihood.parameters())
+    again = make(shape).double()
+    again.load_state_dict(likelihood.state_dict())
+    value = law.sample()
+    assert torch.equal(again(features).log_prob(value), law.log_prob(value))
+    assert str(shape) in repr(likelihood)
+    with pytest.raises(ValueError, match=f"give it out={likelihood.num_features}"):
+        likelihood(torch.zeros(2, likelihood.num_features + 1))
+
+
+@pytest.mark.parametrize("make", LIKELIHOODS.values(), ids=LIKELIHOODS)
+def test_likelihood_density_integrates_to_one(make):
+    likelihood = make((1,)).double()
+    law = likelihood(torch.randn(likelihood.num_features).double())
+    if isinstance(likelihood, Bernoulli):
+        total = law.log_prob(torch.tensor([[0.0], [1.0]]).double()).exp().sum()
+    else:
+        grid = torch.linspace(-60, 60, 20_001).double()
+        total = torch.trapezoid(law.log_prob(grid[:, None]).exp(), grid)
+    assert total.item() == pytest.approx(1, abs=1e-9)
+
+
+@pytest.mark.parametrize("make", PRIORS.values(), ids=PRIORS)
+def test_prior_contract(make):
+    prior = make(2).double()
+    law = prior()
+    assert law.batch_shape == ()
+    assert law.event_shape == (2,)
+    grid = torch.linspace(-9, 9, 361).double()
+    points = torch.cartesian_prod(grid, grid)
+    density = law.log_prob(points).exp().reshape(361, 361)
+    assert torch.trapezoid(torch.trapezoid(density, grid), grid).item() == pytest.approx(1, abs=1e-9)
+    assert "2" in repr(prior)
+    with pytest.raises(ValueError, match="at least 1"):
+        make(0)
+
+
+def test_bernoulli_by_hand():
+    features = torch.tensor([0.3, -1.2, 2.0]).double()
+    x = torch.tensor([1.0, 0.0, 1.0]).double()
+    p = [1 / (1 + math.exp(-f)) for f in features.tolist()]
+    by_hand = math.log(p[0]) + math.log(1 - p[1]) + math.log(p[2])
+    assert Bernoulli((3,))(features).log_prob(x).item() == pytest.approx(by_hand, abs=1e-12)
+
+
+def test_predicted_scale_is_a_standard_deviation():
+    # Features (μ, log σ) = (1, log 3): the errata's diag(σ) against diag(σ²), for x.
+    law = Normal((1,), scale=None)(torch.tensor([1.0, math.log(3.0)]).double())
+    by_hand = -0.5 * math.log(2 * math.pi) - math.log(3) - 0.5 * ((2.5 - 1) / 3) ** 2
+    assert law.log_prob(torch.tensor([2.5]).double()).item() == pytest.approx(by_hand, abs=1e-7)
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, math.nan, nn.Parameter(torch.tensor([1.0, -1.0]))])
+def test_a_scale_that_is_not_positive_is_refused(scale):
+    with pytest.raises(ValueError, match="must be positive"):
+        Normal((2,), scale=scale)
+
+
+def test_a_scale_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match="does not fit data of shape"):
+        Normal((2,), scale=nn.Parameter(torch.ones(3)))
+
+
+def test_mlp_flattens_what_it_must_and_no_more():
+    net = mlp(12, 5, out=2)
+    assert net(torch.zeros(7, 3, 4)).shape == (7, 2)
+    assert net(torch.zeros(6, 7, 3, 4)).shape == (6, 7, 2)
+    assert net(torch.zeros(12)).shape == (2,)
+    with pytest.raises(ValueError, match=r"network of 12 inputs got a tensor of shape \(7, 5\)"):
+        net(torch.zeros(7, 5))
+    with pytest.raises(ValueError, match="at least 1"):
+        mlp(3, 0, out=1)
+    assert repr(FlattenEvent(12)) == "FlattenEvent(12)"
+
+
+def test_vae_keeps_to_the_contract(make_pair):
+    vae, _ = make_pair()
+    trace = pyro.poutine.trace(vae).get_trace(torch.zeros(5, 4, 4))
+    for name in ("z", "x"):
+        (frame,) = trace.nodes[name]["cond_indep_stack"]
+        assert (frame.name, frame.dim, frame.size) == ("data", -1, 5)
+    assert trace.nodes["x"]["is_observed"]
+    assert not trace.nodes["z"]["is_observed"]
+
+
+@pytest.mark.parametrize("shape", [(5, 16), (4, 4), (5, 2, 8), (5, 4, 4, 1)])
+def test_vae_refuses_data_of_another_shape(make_pair, shape):
+    vae, _ = make_pair()
+    with pytest.raises(ValueError, match=r"takes data of shape \(N, 4, 4\), got"):
+        vae(torch.zeros(shape))
+
+
+def test_a_likelihood_of_ones_own():
+    class Poisson(Likelihood):
+        def distribution(self, *blocks):
+            return pyro.distributions.Poisson(blocks[0].exp())
+
+    vae = VAE(StandardNormal(1), mlp(1, out=3), Poisson((3,)))
+    trace = pyro.poutine.trace(vae).get_trace(torch.tensor([[0.0, 3.0, 1.0]]))
+    assert trace.nodes["x"]["fn"].event_shape == (3,)
