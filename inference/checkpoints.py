@@ -29,7 +29,9 @@ def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) ->
     os.close(handle)
     try:
         # Copies, since parameters may be views of one storage, which the format refuses.
-        save_file({name: value.detach().clone() for name, value in tensors.items()}, temporary, metadata)
+        save_file(
+            {name: value.detach().clone() for name, value in tensors.items()}, temporary, metadata
+        )
         os.chmod(temporary, 0o644)  # a temporary file starts out private
         os.replace(temporary, path)
     finally:
@@ -50,7 +52,9 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             facts = json.loads((file.metadata() or {})["latente"])
             return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118
     except (SafetensorError, KeyError, ValueError) as error:
-        raise ValueError(f"{path} is truncated, or not a checkpoint of latente ({error})") from error
+        raise ValueError(
+            f"{path} is truncated, or not a checkpoint of latente ({error})"
+        ) from error
 
 
 def weights(model: Program, guide: Program, trained: Mapping[str, Tensor]) -> dict[str, Tensor]:

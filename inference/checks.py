@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import pyro
-import torch
 from pyro import poutine
 from torch import Tensor
 

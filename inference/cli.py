@@ -169,7 +169,12 @@ def _widths(hidden: str | None) -> tuple[int, ...] | None:
 def _resumed(context: typer.Context, said: Any, saved: Any) -> Any:
     """The saved plan, with more epochs if so asked; whatever else was said must agree with it."""
     for name, parameter in context.params.items():
-        if not _was_said(context, name) or not hasattr(saved, name) or name == "epochs" or parameter is None:
+        if (
+            not _was_said(context, name)
+            or not hasattr(saved, name)
+            or name == "epochs"
+            or parameter is None
+        ):
             continue
         if getattr(said, name) != getattr(saved, name):
             raise ValueError(

@@ -155,11 +155,17 @@ def load_data(
         rows, location, scale = _stream(read_in, parts, binarize, seed), None, None
     else:
         rows, location, scale = _hold(read_in, parts, binarize, standardize, seed)
-    targets = [
-        None if read_in.labels is None else torch.as_tensor(read_in.labels[part]) for part in parts
-    ]
+    labels = read_in.labels
+    targets = [None if labels is None else torch.as_tensor(labels[part]) for part in parts]
     return Data(
-        read_in.name, *rows, *targets, binarize or "none", location=location, scale=scale
+        read_in.name,
+        *rows,
+        train_labels=targets[0],
+        validation_labels=targets[1],
+        test_labels=targets[2],
+        binarize=binarize or "none",
+        location=location,
+        scale=scale,
     )
 
 

@@ -87,4 +87,6 @@ def verdict(figures: dict[str, float]) -> str:
             f"Pareto k̂ is above {threshold:.2f} for {share:.1%} of the data: the mean is "
             "usable, those data's own values are not."
         )
-    return f"Pareto k̂ is below {threshold:.2f} for all data: the importance weights are well behaved."
+    return (
+        f"Pareto k̂ is below {threshold:.2f} for all data: the importance weights are well behaved."
+    )

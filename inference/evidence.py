@@ -214,7 +214,7 @@ def pareto_khat(log_weight: Tensor) -> Tensor:
     >>> pareto_khat(torch.zeros(100, 1))
     tensor([-inf], dtype=torch.float64)
     """
-    from arviz_stats.base import array_stats  # slow to import
+    from arviz_stats.base import array_stats  # pyright: ignore # slow to import
 
     log_weight = log_weight.double().cpu()
     num_samples, num_data = log_weight.shape

@@ -38,7 +38,7 @@ def _figure(height: float, columns: int = 1) -> Iterator[tuple["Figure", list["A
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(_STYLE):  # pyright: ignore
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         axes = figure.subplots(1, columns, squeeze=False)[0]
         yield figure, list(axes)
@@ -185,7 +185,9 @@ def plot_manifold(model: Program, guide: Program, data: Any, *, side: int = 20) 
     decoded = decode(model, guide, {next(iter(means)): grid}, data)
     figure = _plot_wall(decoded, "E[x|z] over the plane of z, even in prior mass", side, gap=1)
     if is_image(decoded.shape[1:]):
-        _label_plane(figure.axes[0], quantiles.tolist(), decoded.shape[-2] + 1, decoded.shape[-1] + 1)
+        _label_plane(
+            figure.axes[0], quantiles.tolist(), decoded.shape[-2] + 1, decoded.shape[-1] + 1
+        )
     return figure
 
 
@@ -280,7 +282,9 @@ def _plot_curves(groups: list[Tensor], names: list[str]) -> "Figure":
     with _figure(2.6, columns=len(groups)) as (figure, axes):
         for ax, group, name in zip(axes, groups, names, strict=True):
             marker = "." if group[0].numel() < 40 else None
-            ax.plot(group.flatten(1).T.numpy(), color="C0", alpha=min(1, 8 / len(group)), marker=marker)
+            ax.plot(
+                group.flatten(1).T.numpy(), color="C0", alpha=min(1, 8 / len(group)), marker=marker
+            )
             ax.set(title=name, xlabel="element")
             ax.sharey(axes[0])
         axes[0].set_ylabel("value")

@@ -117,18 +117,14 @@ def parameters(model: Program, guide: Program, args: tuple[Any, ...]) -> dict[st
         trace = poutine.trace(guide).get_trace(*args)
         poutine.replay(model, trace=trace)(*args)
     for name, site in captured.trace.nodes.items():
-        if site["type"] == "param":
-            value = site["value"]
-            named[f"param.{name}"] = value.unconstrained() if _constrained(value) else value
+        value: Any = site.get("value")
+        # PyroModules state a module's parameters as they are, pyro.param as constrained ones.
+        named[f"param.{name}"] = getattr(value, "unconstrained", lambda value=value: value)()
     unique: dict[int, str] = {}
     for name, value in named.items():
         if value.requires_grad:
             unique.setdefault(id(value), name)
     return {name: named[name] for name in unique.values()}
-
-
-def _constrained(value: Tensor) -> bool:
-    return hasattr(value, "unconstrained")
 
 
 def placement(model: Program, guide: Program) -> tuple[torch.device | None, torch.dtype | None]:

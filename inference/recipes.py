@@ -152,9 +152,9 @@ def train(
 ) -> Run:
     """Load a plan's data, build its pair from its seed, and fit it into a run folder.
 
-    The learning rate is held, then falls to zero (:func:`hold_then_fall`). The decoder's last bias starts at
-    what reproduces the training mean (as in Burda et al. 2016), so that training begins
-    from the best constant rather than from noise.
+    The learning rate is held, then falls to zero (:func:`hold_then_fall`). The decoder's last
+    bias starts at what reproduces the training mean (as in Burda et al. 2016), so that
+    training begins from the best constant rather than from noise.
     """
     plan = complete(plan)
     runs.check_folder(out, resume=resume)
@@ -225,9 +225,7 @@ def read_plan(out: str | Path) -> Plan:
     return Plan(**{**plan, "hidden": None if hidden is None else tuple(hidden)})
 
 
-def load_run(
-    out: str | Path, *, model: Program | None = None, guide: Program | None = None
-) -> Run:
+def load_run(out: str | Path, *, model: Program | None = None, guide: Program | None = None) -> Run:
     """Load a fitted pair from its folder, with the weights it is to be used with, on CPU.
 
     Args:

@@ -116,9 +116,7 @@ def fit(
     return Run(model, guide, training.history, training.epoch, best, folder, training.config)
 
 
-def _unpack(
-    data: Any, validation: Any
-) -> tuple[tuple[Rows, ...], tuple[Rows, ...] | None, bool]:
+def _unpack(data: Any, validation: Any) -> tuple[tuple[Rows, ...], tuple[Rows, ...] | None, bool]:
     """Training rows with contexts, validation rows, and whether bits are drawn each epoch."""
     if isinstance(data, Data):
         if validation is None and len(data.validation):

@@ -80,29 +80,28 @@ class Draws:
         return self.log_posterior.shape[1]
 
 
-def latent_sites(trace: Trace) -> dict[str, Any]:
-    """The unobserved sample sites of a trace, by name."""
+def sample_sites(trace: Trace) -> dict[str, Any]:
+    """The sample sites of a trace, by name; what plates draw of their indices is none."""
+    nodes: dict[str, Any] = dict(trace.nodes)
     return {
         name: site
-        for name, site in trace.nodes.items()
-        if site["type"] == "sample" and not site["is_observed"] and not _is_subsample(site)
+        for name, site in nodes.items()
+        if site["type"] == "sample" and not isinstance(site["fn"], _Subsample)
     }
+
+
+def latent_sites(trace: Trace) -> dict[str, Any]:
+    """The unobserved sample sites of a trace, by name."""
+    return {n: site for n, site in sample_sites(trace).items() if not site["is_observed"]}
 
 
 def observed_sites(trace: Trace) -> dict[str, Any]:
-    """The observed sites of a trace that carry data: no factors, no deterministic ones."""
+    """The observed sites of a trace that carry data, by name: no deterministic ones."""
     return {
         name: site
-        for name, site in trace.nodes.items()
-        if site["type"] == "sample"
-        and site["is_observed"]
-        and not site["infer"].get("_deterministic")
-        and not _is_subsample(site)
+        for name, site in sample_sites(trace).items()
+        if site["is_observed"] and not site["infer"].get("_deterministic")
     }
-
-
-def _is_subsample(site: Any) -> bool:
-    return isinstance(site["fn"], _Subsample)
 
 
 def in_data_plate(site: Any) -> bool:
@@ -130,8 +129,7 @@ def inspect_pair(model: Program, guide: Program, args: tuple[Any, ...]) -> Struc
     frames = [
         frame
         for trace in (guide_trace, model_trace)
-        for site in trace.nodes.values()
-        if site["type"] == "sample"
+        for site in sample_sites(trace).values()
         for frame in site["cond_indep_stack"]
         if frame.dim is not None
     ]
@@ -222,11 +220,7 @@ def score(model: Program, draws: Draws, start: int = 0, stop: int | None = None)
         model_trace = replayed.get_trace(*_repeat(draws.args, count, num_data))
     shape, like = (count, num_data), draws.log_posterior
     latent = latent_sites(model_trace)
-    observed = [
-        site
-        for name, site in model_trace.nodes.items()
-        if site["type"] == "sample" and name not in latent and not _is_subsample(site)
-    ]
+    observed = [site for site in sample_sites(model_trace).values() if site["is_observed"]]
     log_prior, log_prior_global = _sum_sites(latent.values(), shape, draws.plated, like)
     log_likelihood, unplated = _sum_sites(observed, shape, draws.plated, like)
     return Terms(

@@ -90,7 +90,7 @@ class Training:
             self._check_support()
             # Pyro's own checks of this pair under this objective run once, here.
             with evaluating(self.model, self.guide), ScaleData(self.num_data):
-                self.objective.loss(self.model, self.guide, *sample)
+                self.objective.loss(self.model, self.guide, *sample)  # pyright: ignore
             self.named = parameters(self.model, self.guide, sample)
         if not self.named:
             raise ValueError(

@@ -1,8 +1,8 @@
 """Networks: functions from tensors to tensors with any leading batch shape."""
 
+import itertools
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
 
@@ -68,6 +68,6 @@ def mlp(
     if min(widths) < 1:
         raise ValueError(f"every width of an mlp must be at least 1, got {widths}")
     layers: list[nn.Module] = [FlattenEvent(in_features)]
-    for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True):
+    for fan_in, fan_out in itertools.pairwise(widths):
         layers += [nn.Linear(fan_in, fan_out), activation()]
     return nn.Sequential(*layers[:-1])

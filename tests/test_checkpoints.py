@@ -14,9 +14,7 @@ from latente.inference.recipes import Plan, read_plan, train
 from .oracles import GlobalMean
 from .test_fit import same, weights
 
-quiet = partial(
-    fit, show_progress=False, batch_size=20, schedule=partial(ExponentialLR, gamma=0.8)
-)
+quiet = partial(fit, show_progress=False, batch_size=20, schedule=partial(ExponentialLR, gamma=0.8))
 
 
 class Stop(Exception):
@@ -153,7 +151,7 @@ def test_a_checkpoint_of_another_model_is_refused(make_pair, binary_images, tmp_
         load_run(tmp_path, model=other[0], guide=other[1])
     assert same(weights(*other), before)
     vae, guide = make_pair()
-    with pytest.raises(ValueError, match="of another model: guide.1.bias is missing in the file"):
+    with pytest.raises(ValueError, match=r"of another model: guide\.1.bias is missing in the file"):
         load_run(tmp_path, model=vae, guide=guide.encoder)
     with pytest.raises(ValueError, match="give both model and guide"):
         load_run(tmp_path, model=vae)

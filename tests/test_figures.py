@@ -99,7 +99,9 @@ def test_interpolation_is_straight_in_z(fitted, binary_images, monkeypatch):
 
     seen = {}
     monkeypatch.setattr(
-        figures, "decode", lambda m, g, values, like: seen.update(values) or decode(m, g, values, like)
+        figures,
+        "decode",
+        lambda m, g, values, like: seen.update(values) or decode(m, g, values, like),
     )
     plot_interpolation(fitted.model, fitted.guide, binary_images, pairs=3, steps=5)
     means = posterior_means(fitted.model, fitted.guide, binary_images[:6])["z"]

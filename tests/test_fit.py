@@ -55,7 +55,9 @@ def test_100_steps_are_those_of_pyro_svi(make_pair, binary_images, objective):
     pyro.set_rng_seed(7)
     losses = [svi.step(x) / len(x) for _ in range(100)]
 
-    assert max(abs(row["loss"] - loss) for row, loss in zip(run.history, losses, strict=True)) < 1e-10
+    assert (
+        max(abs(row["loss"] - loss) for row, loss in zip(run.history, losses, strict=True)) < 1e-10
+    )
     assert same(weights(*ours), weights(*theirs), 1e-10)
     assert losses[-1] < losses[0]
 
@@ -417,14 +419,18 @@ def test_grey_values_under_a_bernoulli_are_refused_with_advice(make_pair, binary
 
 
 def test_images_of_another_size_are_refused_by_the_network(make_pair):
-    with pytest.raises(ValueError, match=r"network of 16 inputs got a tensor of shape \(75, 5, 5\).*values$"):
+    with pytest.raises(
+        ValueError, match=r"network of 16 inputs got a tensor of shape \(75, 5, 5\).*values$"
+    ):
         quiet(*make_pair(), torch.zeros(150, 5, 5))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(make_pair, binary_images, tmp_path):
     vae, guide = make_pair()
     vae.likelihood = Normal((4, 4), scale=nn.Parameter(torch.tensor(1.0)))
-    with pytest.raises(FloatingPointError, match=r"the loss became .* in epoch \d+: lower the lear"):
+    with pytest.raises(
+        FloatingPointError, match=r"the loss became .* in epoch \d+: lower the lear"
+    ):
         quiet(vae, guide, binary_images, epochs=100, learning_rate=1e4, out=tmp_path / "run")
     assert (tmp_path / "run" / "checkpoint.safetensors").exists()
 

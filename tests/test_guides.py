@@ -87,5 +87,5 @@ def test_diagonal_normal_is_mu_plus_sigma_epsilon():
 
 def test_an_encoder_of_another_width_is_refused():
     guide = DiagonalNormal(mlp(3, out=3), 2)
-    with pytest.raises(ValueError, match="takes 4 encoder features .* give it out=4"):
+    with pytest.raises(ValueError, match=r"takes 4 encoder features .* give it out=4"):
         guide.posterior(torch.zeros(1, 3))

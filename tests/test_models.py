@@ -76,7 +76,9 @@ def test_prior_contract(make):
     grid = torch.linspace(-9, 9, 361).double()
     points = torch.cartesian_prod(grid, grid)
     density = law.log_prob(points).exp().reshape(361, 361)
-    assert torch.trapezoid(torch.trapezoid(density, grid), grid).item() == pytest.approx(1, abs=1e-9)
+    assert torch.trapezoid(torch.trapezoid(density, grid), grid).item() == pytest.approx(
+        1, abs=1e-9
+    )
     assert "2" in repr(prior)
     with pytest.raises(ValueError, match="at least 1"):
         make(0)
