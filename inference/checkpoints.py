@@ -1,9 +1,9 @@
 """Checkpoints: tensors and a few facts in one safetensors file, written whole or not at all."""
 
+import contextlib
 import json
 import os
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +19,27 @@ from .pairs import Program, modules
 FORMAT = 1
 
 
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A temporary file to write, moved to ``path`` if all goes well and removed if not."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Write tensors and JSON facts to a temporary file, and move it into place.
 
     Whatever stops this in between leaves the former file as it was.
     """
     metadata = {"latente": json.dumps({"format": FORMAT, **facts})}
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        # Copies, since parameters may be views of one storage, which the format refuses.
-        save_file(
-            {name: value.detach().clone() for name, value in tensors.items()}, temporary, metadata
-        )
-        os.chmod(temporary, 0o644)  # a temporary file starts out private
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    # Copies, since parameters may be views of one storage, which the format refuses.
+    copies = {name: value.detach().clone() for name, value in tensors.items()}
+    with written_whole(path) as temporary:
+        save_file(copies, temporary, metadata)
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -47,12 +47,11 @@ def name_rows(rows: np.ndarray, most: int = 5) -> str:
     """Row numbers in words, the first few of them.
 
     >>> name_rows(np.array([3])), name_rows(np.arange(7))
-    ('row 3', 'rows 0, 1, 2, 3, 4, … (7 in all)')
+    ('row 3, counted from 0', 'rows 0, 1, 2, 3, 4, … (7 in all), counted from 0')
     """
-    if len(rows) == 1:
-        return f"row {rows[0]}"
     shown = ", ".join(str(row) for row in rows[:most])
-    return f"rows {shown}, … ({len(rows)} in all)" if len(rows) > most else f"rows {shown}"
+    more = f", … ({len(rows)} in all)" if len(rows) > most else ""
+    return f"row{'s' if len(rows) > 1 else ''} {shown}{more}, counted from 0"
 
 
 def check_support(

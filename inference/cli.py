@@ -198,6 +198,7 @@ def evaluate(
         int, typer.Option(help="Importance samples per datum; 2200 give k̂ its full threshold.")
     ] = 1000,
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Evidence, bound and posterior health on the test data; writes DIR/evaluation.json."""
     from . import runs
@@ -206,7 +207,7 @@ def evaluate(
     from .recipes import load_plan_data, load_run, read_plan
 
     plan = read_plan(folder)
-    run = load_run(folder)
+    run = load_run(folder, device=device)
     data = load_plan_data(plan)
     figures = evaluate_pair(
         run.model, run.guide, data.test, num_samples=num_samples, seed=seed, show_progress=True

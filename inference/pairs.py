@@ -13,6 +13,7 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
+from pyro.nn import PyroModule
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
@@ -60,16 +61,13 @@ def modules(model: Program, guide: Program) -> dict[str, nn.Module]:
 
 
 @contextlib.contextmanager
-def private_store(*, inherit: bool) -> Iterator[dict[str, Any]]:
+def private_store(state: Any = None) -> Iterator[dict[str, Any]]:
     """A parameter store of one's own: what happens inside leaves the global one as it was.
 
     Args:
-        inherit: start from what the ambient store holds (to evaluate a pair that was
-            trained by hand), rather than from nothing (to fit).
+        state: what it holds at first; nothing, if not given.
     """
-    store = pyro.get_param_store()
-    state = store.get_state() if inherit else None
-    with store.scope(state) as inner, warnings.catch_warnings():
+    with pyro.get_param_store().scope(state) as inner, warnings.catch_warnings():
         # Frozen parameters are meant, and a loss that is NaN is reported by the fit itself.
         warnings.filterwarnings("ignore", ".* was not registered in the param store because")
         warnings.filterwarnings("ignore", "Encountered (NaN|[+-]?inf)")
@@ -91,9 +89,17 @@ def plain_errors() -> Iterator[None]:
 @contextlib.contextmanager
 def evaluating(model: Program, guide: Program) -> Iterator[None]:
     """Evaluate a pair: no gradients, evaluation mode, a private store; all undone after."""
-    parts = [part for root in modules(model, guide).values() for part in root.modules()]
+    roots = modules(model, guide).values()
+    parts = [part for root in roots for part in root.modules()]
     training = [part.training for part in parts]
-    with torch.no_grad(), private_store(inherit=True):
+    # A pair trained by hand has values in the ambient store. What a PyroModule holds itself
+    # is left out: under the same name another module's values would overwrite its own.
+    state: Any = pyro.get_param_store().get_state()
+    for root in roots:
+        for name, _ in root.named_pyro_params() if isinstance(root, PyroModule) else ():
+            state["params"].pop(name, None)
+            state["constraints"].pop(name, None)
+    with torch.no_grad(), private_store(state):
         try:
             for part in parts:
                 part.training = False

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -17,7 +16,7 @@ from ..guides import DiagonalNormal
 from ..models import VAE, Bernoulli, Likelihood, Normal, StandardNormal, mlp
 from . import checkpoints, runs
 from .data import BLOCK, Binarization, Data, Rows, load_data
-from .pairs import Program
+from .pairs import Program, modules
 from .runs import Run
 from .svi import fit, resolve_device
 
@@ -225,20 +224,28 @@ def read_plan(out: str | Path) -> Plan:
     return Plan(**{**plan, "hidden": None if hidden is None else tuple(hidden)})
 
 
-def load_run(out: str | Path, *, model: Program | None = None, guide: Program | None = None) -> Run:
-    """Load a fitted pair from its folder, with the weights it is to be used with, on CPU.
+def load_run(
+    out: str | Path,
+    *,
+    model: Program | None = None,
+    guide: Program | None = None,
+    device: str = "cpu",
+) -> Run:
+    """Load a fitted pair from its folder, with the weights it is to be used with.
 
     Args:
         out: the run's folder.
         model: the model whose weights these are, where the run was fitted from Python; the
             recipe's own, rebuilt, if not given.
         guide: its guide.
+        device: where the pair is put.
 
     Raises:
         FileNotFoundError: if there is no run.
-        ValueError: if the checkpoint is truncated or of another model.
+        ValueError: if the checkpoint is truncated or of another model, or there is no such
+            device.
     """
-    out = Path(out)
+    out, where = Path(out), resolve_device(device)
     config = runs.read_json(out / runs.CONFIG)
     path = out / runs.CHECKPOINT
     tensors, facts = checkpoints.load(path)
@@ -254,6 +261,8 @@ def load_run(out: str | Path, *, model: Program | None = None, guide: Program | 
             "to use them"
         )
     checkpoints.restore(checkpoints.weights(model, guide, {}), weights, str(path))
-    history: list[Any] = runs.read_history(out / runs.METRICS, facts["epoch"])
+    for module in modules(model, guide).values():
+        module.to(where).eval()
+    history = runs.read_history(out / runs.METRICS, facts["epoch"])
     best = facts["best_epoch"] if checkpoints.with_prefix(tensors, "best.") else None
     return Run(model, guide, history, facts["epoch"], best, out, config)

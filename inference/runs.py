@@ -1,13 +1,14 @@
 """Runs: a fitted pair with its history, and the folder that keeps it."""
 
 import csv
+import itertools
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .checkpoints import written_whole
 from .pairs import Program
 
 CONFIG, CHECKPOINT, METRICS = "config.json", "checkpoint.safetensors", "metrics.csv"
@@ -53,9 +54,8 @@ def check_folder(out: Path, *, resume: bool) -> None:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON to a temporary file and move it into place."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    with written_whole(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -75,13 +75,14 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_history(path: Path, history: Sequence[Mapping[str, float]]) -> None:
     """Write all rows of a history, replacing the file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
+    with (
+        written_whole(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
         if history:
             writer = csv.DictWriter(file, fieldnames=list(history[0]))
             writer.writeheader()
             writer.writerows(history)
-    os.replace(temporary, path)
 
 
 def append_history(path: Path, row: Mapping[str, float]) -> None:
@@ -94,23 +95,22 @@ def append_history(path: Path, row: Mapping[str, float]) -> None:
         writer.writerow(row)
 
 
-def read_history(path: Path, epochs: int | None = None) -> list[dict[str, float]]:
-    """Read the rows of a history, up to an epoch.
+def read_history(path: Path, epochs: int) -> list[dict[str, float]]:
+    """Read the first rows of a history, one an epoch.
+
+    What follows them, an interrupted epoch's row or half of it, is not looked at.
 
     Raises:
-        ValueError: if the file is not such a table.
+        ValueError: if those rows are not there, or not numbers.
     """
-    if not path.is_file():
+    if epochs == 0:
         return []
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            rows = [
-                {name: float(value) for name, value in row.items()} for row in csv.DictReader(file)
-            ]
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a table of numbers ({error})") from error
-    return [
-        {**row, "epoch": int(row["epoch"])}
-        for row in rows
-        if epochs is None or row["epoch"] <= epochs
-    ]
+            rows = list(itertools.islice(csv.DictReader(file), epochs))
+        numbers = [{name: float(value) for name, value in row.items()} for row in rows]
+        if len(numbers) < epochs:
+            raise ValueError(f"it has {len(numbers)} of {epochs} epochs")
+        return [{**row, "epoch": int(row["epoch"])} for row in numbers]
+    except (OSError, TypeError, KeyError, ValueError) as error:
+        raise ValueError(f"{path} is not the history of this run ({error})") from error

@@ -64,7 +64,7 @@ def fit(
         patience: stop once the validation ELBO has not risen for so many epochs, and keep
             the best epoch's weights.
         seed: decides order, binarization and draws. Initial weights are the pair's own.
-        device: ``"auto"`` takes an accelerator where there is one.
+        device: ``"auto"`` takes CUDA where there is one.
         out: folder for ``config.json``, ``metrics.csv`` and a checkpoint each epoch.
         resume: go on with the run in ``out``.
         config: further facts for ``config.json``.
@@ -102,7 +102,7 @@ def fit(
     for module in modules(model, guide).values():
         module.to(where)
     objective = objective or TraceMeanField_ELBO()
-    with private_store(inherit=False) as store, torch.random.fork_rng():
+    with private_store() as store, torch.random.fork_rng():
         training = Training(
             model, guide, objective, rows, held_out, resample=resample, settings=settings
         )
@@ -130,7 +130,7 @@ def _unpack(data: Any, validation: Any) -> tuple[tuple[Rows, ...], tuple[Rows, .
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
-    """The device of that name; ``"auto"``: an accelerator where there is one, or the CPU.
+    """The device of that name; ``"auto"``: CUDA where there is one, or the CPU.
 
     Raises:
         ValueError: if there is no such device.
@@ -139,8 +139,7 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     device(type='cpu')
     """
     if device == "auto":
-        found = torch.accelerator.current_accelerator(check_available=True)
-        return found if found is not None else torch.device("cpu")
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:

@@ -167,7 +167,7 @@ class Training:
         """One epoch of steps; returns its mean loss in nats per datum."""
         for module in modules(self.model, self.guide).values():
             module.train()
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        losses: list[Tensor] = []
         for batch in self._batches():
             with ScaleData(self.num_data):
                 loss = loss_and_grads(self.objective, self.model, self.guide, batch)
@@ -177,9 +177,9 @@ class Training:
                 torch.nn.utils.clip_grad_norm_(list(self.named.values()), limit)
             self.optimizer.step()
             self.optimizer.zero_grad()
-            total += loss * (len(batch[0]) / self.num_data)
+            losses.append(torch.as_tensor(loss) * (len(batch[0]) / self.num_data))
             advance()
-        return total.item() / self.num_data
+        return torch.stack(losses).cpu().double().sum().item() / self.num_data
 
     def _finish_epoch(self, loss: float, seconds: float) -> None:
         rate = self.optimizer.param_groups[0]["lr"]

@@ -15,6 +15,7 @@ class FlattenEvent(nn.Module):
     Raises:
         ValueError: if no run of trailing dimensions holds ``num_features`` values.
 
+    >>> import torch
     >>> FlattenEvent(64)(torch.zeros(5, 3, 8, 8)).shape
     torch.Size([5, 3, 64])
     """
@@ -61,6 +62,7 @@ def mlp(
     Raises:
         ValueError: if a width is less than 1.
 
+    >>> import torch
     >>> mlp(64, 32, 16, out=4)(torch.zeros(10, 8, 8)).shape
     torch.Size([10, 4])
     """

@@ -58,7 +58,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(
         assert {k: v for k, v in row.items() if k not in timing} == {
             k: v for k, v in other.items() if k not in timing
         }
-    read = runs.read_history(tmp_path / "run" / "metrics.csv")
+    read = runs.read_history(tmp_path / "run" / "metrics.csv", 6)
     assert read == [dict(row) for row in run.history]
 
 
@@ -70,6 +70,18 @@ def test_an_interrupted_run_leaves_a_checkpoint_from_before_the_first_epoch_on(
     assert facts["epoch"] == 0
     run = quiet(*make_pair(), binary_images, out=tmp_path / "run", resume=True, epochs=2)
     assert run.epoch == 2
+
+
+def test_half_a_row_of_metrics_does_no_harm(make_pair, binary_images, tmp_path):
+    quiet(*make_pair(), binary_images, epochs=3, out=tmp_path)
+    metrics = tmp_path / "metrics.csv"
+    metrics.write_text(metrics.read_text() + "4,0.51")
+    run = quiet(*make_pair(), binary_images, epochs=4, out=tmp_path, resume=True)
+    assert [row["epoch"] for row in runs.read_history(metrics, 4)] == [1, 2, 3, 4]
+    assert run.epoch == 4
+    metrics.write_text("epoch,loss\n1,\n")
+    with pytest.raises(ValueError, match=r"metrics.csv is not the history of this run"):
+        quiet(*make_pair(), binary_images, epochs=5, out=tmp_path, resume=True)
 
 
 def test_early_stopping_survives_an_interruption(make_pair, binary_images, tmp_path, monkeypatch):
@@ -178,8 +190,7 @@ def test_a_checkpoint_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     before = path.read_bytes()
 
     def dying(tensors, file, metadata):
-        with open(file, "wb") as half:
-            half.write(b"half of it")
+        file.write_bytes(b"half of it")
         raise Stop
 
     monkeypatch.setattr("latente.inference.checkpoints.save_file", dying)

@@ -192,7 +192,10 @@ def test_freyfaces(mnist):
 
 
 BAD = {
-    "nan": (lambda d: with_value(np.nan), r"the array holds NaN or infinity in row 7$"),
+    "nan": (
+        lambda d: with_value(np.nan),
+        r"the array holds NaN or infinity in row 7, counted from 0$",
+    ),
     "infinity": (lambda d: with_value(np.inf), "NaN or infinity in row 7"),
     "empty": (lambda d: np.zeros((0, 3)), "the array holds no rows"),
     "one number": (lambda d: np.float64(3.0), "a single number"),

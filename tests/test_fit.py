@@ -16,6 +16,7 @@ from pyro.infer import (
     TraceGraph_ELBO,
     TraceMeanField_ELBO,
 )
+from pyro.nn import PyroModule, PyroParam
 from torch import nn
 from torch.optim.lr_scheduler import ExponentialLR
 
@@ -152,7 +153,7 @@ def test_minibatch_gradients_average_to_the_full_gradient(make_pair, binary_imag
     x = torch.randn(20, generator=torch.Generator().manual_seed(0)).double()
     pair = GlobalMean()
     # Deterministic draws (each site at its mean) make the comparison exact.
-    with private_store(inherit=False):
+    with private_store():
         pair.guide(x)
         store = pyro.get_param_store()
         names = list(store.keys())
@@ -188,7 +189,7 @@ def test_minibatch_gradients_of_a_vae_average_to_the_full_gradient(make_pair, bi
     def gradient(batch):
         for module in pair:
             module.zero_grad()
-        with private_store(inherit=False), ScaleData(len(x)), _AtMean():
+        with private_store(), ScaleData(len(x)), _AtMean():
             loss_and_grads(TraceMeanField_ELBO(), *pair, (batch,))
         return torch.cat([p.grad.flatten() for module in pair for p in module.parameters()])
 
@@ -413,7 +414,7 @@ def test_grey_values_under_a_bernoulli_are_refused_with_advice(make_pair, binary
     before = weights(*pair)
     x = binary_images.clone()
     x[150, 2, 1] = 0.25
-    with pytest.raises(ValueError, match=r"Bernoulli at site 'x', 0.25 .* row 150: .*binarize="):
+    with pytest.raises(ValueError, match=r"Bernoulli at site 'x', 0.25 .* row 150, .*binarize="):
         quiet(*pair, x, epochs=1)
     assert same(weights(*pair), before)
 
@@ -440,3 +441,59 @@ def test_modules_behind_a_pair():
     assert modules(vae.model, vae.guide) == {"model": vae}
     plain = itertools.count
     assert modules(plain, plain) == {}
+
+
+class PyroModulePair(PyroModule):
+    """A user's PyroModule with a constrained parameter of its own."""
+
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = PyroParam(torch.tensor(scale), constraint=dist.constraints.positive)
+
+    def forward(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), self.scale))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+def _posterior_of_unit_scale(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(x / 2, 0.9))
+
+
+def test_pyro_modules_keep_their_values_beside_stale_ones_of_the_same_name():
+    """Another module's value in the global store, under the same name, must not win."""
+    x = torch.randn(200)
+    other = PyroModulePair(50.0)
+    SVI(
+        other, _posterior_of_unit_scale, pyro.optim.Adam({"lr": 1e-3}), Trace_ELBO()
+    ).step(x)  # fmt: skip
+    assert "scale" in pyro.get_param_store()
+    pair = PyroModulePair(2.0)
+    evidence = log_evidence(pair, _posterior_of_unit_scale, x, num_samples=500)
+    exact = dist.Normal(0.0, 5**0.5).log_prob(x).mean().item()
+    assert evidence.mean == pytest.approx(exact, abs=0.05)
+    assert pair.scale.item() == pytest.approx(2.0)
+    quiet(pair, _posterior_of_unit_scale, x, epochs=3, learning_rate=0.05)
+    assert 1.0 < pair.scale.item() != 2.0
+    assert other.scale.item() == pytest.approx(50.0, abs=1)
+
+
+def test_a_pair_trained_by_hand_is_evaluated_with_its_values():
+    """Values that SVI left in the global store are found, and left there."""
+    pyro.param("loc", torch.tensor(3.0))
+    x = torch.full((5,), 3.0)
+
+    def model(x):
+        loc = pyro.param("loc", torch.tensor(0.0))
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(loc, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal((x + 3) / 2, 0.9))
+
+    evidence = log_evidence(model, guide, x, num_samples=1000)
+    assert evidence.mean == pytest.approx(-0.5 * math.log(4 * math.pi), abs=0.01)
+    assert pyro.param("loc").item() == 3.0
