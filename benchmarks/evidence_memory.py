@@ -10,25 +10,26 @@ import argparse
 import resource
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
+import numpy as np
 import torch
 
 from latente.inference import load_data, log_evidence
 from latente.inference.recipes import RECIPES
 
 
-def measure(data_name: str, num_data: int, latent_dim: int, num_samples: int) -> None:
-    data = load_data(data_name, binarize="static")
+def measure(path: Path, latent_dim: int, num_samples: int) -> None:
+    x = torch.from_numpy(np.load(path))
     torch.manual_seed(0)
-    pair = RECIPES["vae"].build(tuple(data.event_shape), latent_dim, (200, 200))
-    x = data.test[:num_data]
+    pair = RECIPES["vae"].build(tuple(x.shape[1:]), latent_dim, (200, 200))
     began = time.perf_counter()
     if num_samples:
         log_evidence(*pair, x, num_samples=num_samples)
     seconds = time.perf_counter() - began
-    # Linux counts in KiB, macOS in bytes.
-    unit = 1 if sys.platform == "darwin" else 1024
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     print(f"{num_samples:>8,} {len(x):>8,} {peak / 1e9:>10.2f} {seconds:>10.1f}", flush=True)
 
@@ -38,14 +39,18 @@ def main() -> None:
     parser.add_argument("--data", default="mnist")
     parser.add_argument("--num-data", type=int, default=1000)
     parser.add_argument("--latent-dim", type=int, default=50)
-    parser.add_argument("--num-samples", type=int, help="measure this S only, in this process")
-    arguments = parser.parse_args()
-    if arguments.num_samples is not None:
-        measure(arguments.data, arguments.num_data, arguments.latent_dim, arguments.num_samples)
+    parser.add_argument("--measure", nargs=2, metavar=("FILE", "S"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        measure(Path(options.measure[0]), options.latent_dim, int(options.measure[1]))
         return
     print(f"{'S':>8} {'data':>8} {'peak GB':>10} {'seconds':>10}", flush=True)
-    for num_samples in (0, 50, 500, 5000, 20_000):
-        subprocess.run([sys.executable, *sys.argv, "--num-samples", str(num_samples)], check=True)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x.npy"
+        np.save(path, load_data(options.data, binarize="static").test[: options.num_data].numpy())
+        for num_samples in (0, 50, 500, 5000, 20_000):
+            command = [sys.executable, __file__, "--latent-dim", str(options.latent_dim)]
+            subprocess.run([*command, "--measure", str(path), str(num_samples)], check=True)
 
 
 if __name__ == "__main__":

@@ -193,7 +193,7 @@ def plot_manifold(model: Program, guide: Program, data: Any, *, side: int = 20) 
 
 def _label_plane(ax: "Axes", quantiles: list[float], height: int, width: int) -> None:
     """Write the coordinates of z beside some of the tiles of a grid."""
-    chosen = range(0, len(quantiles), max(1, len(quantiles) // 5))
+    chosen = np.linspace(0, len(quantiles) - 1, 5).round().astype(int)
     ax.axis("on")
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
