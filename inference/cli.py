@@ -230,7 +230,6 @@ def _table(figures: dict[str, float], title: str) -> Table:
     table.add_row("gap", f"{figures['gap']:.2f}", "log evidence − ELBO: what the posterior misses")
     table.add_row("reconstruction", f"{figures['reconstruction']:.2f}", escape("E_q[log p(x|z)]"))
     table.add_row("KL", f"{figures['kl']:.2f}", "from the posterior to the prior")
-    table.add_row("bits per dimension", f"{figures['bits_per_dimension']:.3f}", "of the evidence")
     active = f"{figures['active_units']} of {figures['latent_dim']}"
     table.add_row("active units", active, "latent dimensions in use")
     bad = f"{figures['khat_bad_fraction']:.1%}"

@@ -46,9 +46,8 @@ def evaluate(
 
     Returns:
         ``log_evidence`` with its Monte Carlo standard error ``log_evidence_se``, ``elbo`` =
-        ``reconstruction`` − ``kl``, ``gap`` = ``log_evidence`` − ``elbo``,
-        ``bits_per_dimension`` = −``log_evidence`` / (D log 2), ``active_units`` of
-        ``latent_dim``, ``khat_bad_fraction`` above ``khat_threshold``, ``ess_median``,
+        ``reconstruction`` − ``kl``, ``gap`` = ``log_evidence`` − ``elbo``, ``active_units``
+        of ``latent_dim``, ``khat_bad_fraction`` above ``khat_threshold``, ``ess_median``,
         ``num_samples`` and ``num_data``.
     """
     rows = as_rows(data, "data")
@@ -63,7 +62,6 @@ def evaluate(
         "reconstruction": evidence.reconstruction.mean().item(),
         "kl": evidence.kl.mean().item(),
         "gap": evidence.mean - evidence.elbo,
-        "bits_per_dimension": -evidence.mean / math.log(2) / math.prod(rows[0].shape[1:]),
         "active_units": sum(active_units(value) for value in means),
         "latent_dim": sum(math.prod(value.shape[1:]) for value in means),
         "khat_bad_fraction": evidence.khat_bad_fraction,

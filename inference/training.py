@@ -80,7 +80,7 @@ class Training:
         """Put the data in place, check pair and data, and make the optimizer."""
         torch.manual_seed(self.settings.seed)
         self.device = device
-        self.dtype = placement(self.model, self.guide)[1] or torch.get_default_dtype()
+        self.dtype = placement(self.model, self.guide)[1]
         self.rows = self._settle(self.rows)
         self.held_out = None if self.held_out is None else self._settle(self.held_out)
         sample = next(self._batches())

@@ -168,14 +168,22 @@ def test_ctrl_c_leaves_a_run_to_go_on_with(tmp_path):
     """A real process, a real interrupt, in the middle of its epochs."""
     out = tmp_path / "run"
     command = [sys.executable, "-m", "latente.inference.cli", "train", "--out", str(out)]
-    process = subprocess.Popen(
-        [*command, "--epochs", "5000"], stderr=subprocess.PIPE, text=True, env={**os.environ}
-    )
-    deadline = time.monotonic() + 90
-    while not (out / "metrics.csv").exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    with subprocess.Popen(
+        [*command, "--epochs", "1000000"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        # A test run in the background has interrupts switched off, and would pass that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
+        try:
+            deadline = time.monotonic() + 120
+            while not (out / "metrics.csv").exists() and time.monotonic() < deadline:
+                time.sleep(0.1)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     assert f"latente train --out {out} --resume" in errors

@@ -4,6 +4,7 @@ import itertools
 import math
 from functools import partial
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -235,6 +236,20 @@ def test_any_pyro_elbo_trains(objective):
     vae = TutorialVAE()
     run = quiet(vae.model, vae.guide, x, objective=objective, epochs=5, learning_rate=0.01)
     assert run.history[-1]["elbo"] > run.history[0]["elbo"] + 1
+
+
+def test_a_streamed_file_is_fitted_like_the_same_data_in_memory(tmp_path, make_pair):
+    path = tmp_path / "big.npy"
+    np.save(path, np.random.default_rng(0).integers(0, 256, (300, 4, 4), dtype=np.uint8))
+    results = []
+    for stream in (False, True):
+        data = load_data(path, binarize="dynamic", stream=stream)
+        pair = make_pair()
+        run = quiet(*pair, data, epochs=3, batch_size=50)
+        evidence = log_evidence(*pair, data, num_samples=50)
+        results.append((weights(*pair), run.history[-1]["validation_elbo"], evidence.mean))
+    assert same(results[0][0], results[1][0])
+    assert results[0][1:] == results[1][1:]
 
 
 def test_history_adds_up_and_counts(make_pair, binary_images):
