@@ -29,9 +29,16 @@ def measure(path: Path, latent_dim: int, num_samples: int) -> None:
     if num_samples:
         log_evidence(*pair, x, num_samples=num_samples)
     seconds = time.perf_counter() - began
-    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    print(f"{num_samples:>8,} {len(x):>8,} {peak / 1e9:>10.2f} {seconds:>10.1f}", flush=True)
+    print(f"{num_samples:>8,} {len(x):>8,} {peak() / 1e9:>10.2f} {seconds:>10.1f}", flush=True)
+
+
+def peak() -> float:
+    """Largest resident memory of this process so far, in bytes."""
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux; its ru_maxrss would count the parent's memory before exec
+        line = next(row for row in status.read_text().splitlines() if row.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def main() -> None:

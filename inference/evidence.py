@@ -22,6 +22,9 @@ SCORED = 2_000
 """Draws whose decoder output is held together, unless told otherwise."""
 
 
+FIGURES = ("log_px", "standard_error", "ess", "khat", "reconstruction", "kl")
+
+
 @dataclass(frozen=True)
 class Evidence:
     """Importance-sampled evidence of N data, in nats; every tensor is (N,), float64, on CPU."""
@@ -133,7 +136,9 @@ def log_evidence(
     device, dtype = placement(model, guide)
     step = min(num_rows, max(1, DRAWS // num_samples))
     chunk = chunk_size or max(1, SCORED // step)
-    parts: list[dict[str, Tensor]] = []
+    # Room for the result is taken first: small tensors kept among the large passing ones
+    # would leave the memory in pieces, and its peak would creep up with S.
+    figures = {name: torch.empty(num_rows, dtype=torch.float64) for name in FIGURES}
     with evaluating(model, guide), torch.random.fork_rng():
         torch.manual_seed(seed)
         structure: Structure | None = None
@@ -145,10 +150,10 @@ def log_evidence(
                 with pyro.validation_enabled(False):
                     draws = draw(guide, args, num_samples, structure)
                     terms = list(score_in_chunks(model, draws, chunk))
-                parts.append(_summarize(terms))
+                for name, values in _summarize(terms).items():
+                    figures[name][start : start + step] = values
                 advance(len(args[0]), f"{start + len(args[0])} of {num_rows} data")
-    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    return Evidence(**joined, num_samples=num_samples)
+    return Evidence(**figures, num_samples=num_samples)
 
 
 def _inspect(model: Program, guide: Program, args: tuple[Tensor, ...]) -> Structure:
