@@ -43,67 +43,77 @@ def _one_line(command: Callable[..., None]) -> Callable[..., None]:
 
 
 RunFolder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run.")]
+RecipeName = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[RECIPE]",
+        help="What to fit: see `latente recipes`.",
+        show_default="vae for the image sets, vae-normal for other data",
+    ),
+]
+DataName = Annotated[
+    str,
+    typer.Option(
+        help="digits, mnist, fashion-mnist, kmnist, freyfaces, or a file: "
+        ".npy, .npz, .csv, .parquet."
+    ),
+]
+LabelColumn = Annotated[
+    str | None, typer.Option(help="Column of a table that holds labels.", show_default="none")
+]
+Standardize = Annotated[
+    bool, typer.Option("--standardize", help="Standardize each element by its training data.")
+]
+LatentDim = Annotated[int, typer.Option(help="Dimension K of the latent space.")]
+Hidden = Annotated[
+    str | None,
+    typer.Option(
+        help="Widths of the hidden layers, as in 400,400.",
+        show_default="400,400; 200,200 for data of at most 256 values",
+    ),
+]
+Epochs = Annotated[int, typer.Option(help="Passes over the data.")]
+BatchSize = Annotated[int, typer.Option(help="Data in a minibatch.")]
+LearningRate = Annotated[
+    float, typer.Option(help="Adam's step size at the start; it falls to zero.")
+]
+Patience = Annotated[
+    int | None,
+    typer.Option(
+        help="Stop after so many epochs without a better validation ELBO, and keep the best.",
+        show_default="never stop early",
+    ),
+]
+Seed = Annotated[int, typer.Option(help="Decides split, weights, order and draws.")]
+DrawSeed = Annotated[int, typer.Option(help="Seed of the draws.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Folder for the run.", show_default="runs/DATA-RECIPE-kK"),
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with the run in DIR, with its own settings.")
+]
 
 
 @app.command()
 @_one_line
 def train(
     context: typer.Context,
-    recipe: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[RECIPE]",
-            help="What to fit: see `latente recipes`.",
-            show_default="vae for the image sets, vae-normal for other data",
-        ),
-    ] = None,
-    data: Annotated[
-        str,
-        typer.Option(
-            help="digits, mnist, fashion-mnist, kmnist, freyfaces, or a file: "
-            ".npy, .npz, .csv, .parquet."
-        ),
-    ] = "digits",
-    labels: Annotated[
-        str | None, typer.Option(help="Column of a table that holds labels.", show_default="none")
-    ] = None,
-    standardize: Annotated[
-        bool, typer.Option("--standardize", help="Standardize each element by its training data.")
-    ] = False,
-    latent_dim: Annotated[int, typer.Option(help="Dimension K of the latent space.")] = 2,
-    hidden: Annotated[
-        str | None,
-        typer.Option(
-            help="Widths of the hidden layers, as in 400,400.",
-            show_default="400,400; 200,200 for data of at most 256 values",
-        ),
-    ] = None,
-    epochs: Annotated[int, typer.Option(help="Passes over the data.")] = 50,
-    batch_size: Annotated[int, typer.Option(help="Data in a minibatch.")] = 128,
-    learning_rate: Annotated[
-        float, typer.Option(help="Adam's step size at the start; it falls to zero.")
-    ] = 1e-3,
-    patience: Annotated[
-        int | None,
-        typer.Option(
-            help="Stop after so many epochs without a better validation ELBO, and keep the best.",
-            show_default="never stop early",
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Decides split, weights, order and draws.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Folder for the run.",
-            show_default="runs/DATA-RECIPE-kK",
-        ),
-    ] = None,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Go on with the run in DIR, with its own settings."),
-    ] = False,
+    recipe: RecipeName = None,
+    data: DataName = "digits",
+    labels: LabelColumn = None,
+    standardize: Standardize = False,
+    latent_dim: LatentDim = 2,
+    hidden: Hidden = None,
+    epochs: Epochs = 50,
+    batch_size: BatchSize = 128,
+    learning_rate: LearningRate = 1e-3,
+    patience: Patience = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    out: Out = None,
+    resume: Resume = False,
 ) -> None:
     """Fit a recipe to data, into a run folder."""
     from .recipes import Plan, complete, read_plan
@@ -197,8 +207,8 @@ def evaluate(
     num_samples: Annotated[
         int, typer.Option(help="Importance samples per datum; 2200 give k̂ its full threshold.")
     ] = 1000,
-    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    seed: DrawSeed = 0,
+    device: Device = "auto",
 ) -> None:
     """Evidence, bound and posterior health on the test data; writes DIR/evaluation.json."""
     from . import runs
@@ -260,7 +270,7 @@ def plot(folder: RunFolder) -> None:
 def sample(
     folder: RunFolder,
     num: Annotated[int, typer.Option(help="How many.")] = 64,
-    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
+    seed: DrawSeed = 0,
 ) -> None:
     """Draw from the model: DIR/samples.npy has draws of x, DIR/figures/samples.png their means."""
     import numpy as np

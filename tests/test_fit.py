@@ -1,34 +1,28 @@
 """Fitting: the same numbers as Pyro's own SVI, reproducible, isolated, on any pair."""
 
-import itertools
 import math
 from functools import partial
 
 import numpy as np
 import pyro
-import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
 from pyro.infer import (
     SVI,
-    RenyiELBO,
     Trace_ELBO,
-    TraceGraph_ELBO,
     TraceMeanField_ELBO,
 )
-from pyro.nn import PyroModule, PyroParam
-from torch import nn
 from torch.optim.lr_scheduler import ExponentialLR
 
 from latente.guides import DiagonalNormal
 from latente.inference import fit, load_data, log_evidence
 from latente.inference.data import epoch_batches
-from latente.inference.pairs import ScaleData, StoredProgram, modules, private_store
+from latente.inference.pairs import ScaleData, StoredProgram, private_store
 from latente.inference.training import loss_and_grads
-from latente.models import VAE, Bernoulli, Normal, StandardNormal, mlp
+from latente.models import VAE, Bernoulli, StandardNormal, mlp
 
-from .oracles import GlobalMean, LinearGaussian, TutorialVAE
+from .oracles import GlobalMean, LinearGaussian
 
 quiet = partial(fit, show_progress=False)
 
@@ -100,52 +94,6 @@ def test_the_same_seed_gives_the_same_numbers_bit_for_bit(make_pair):
     assert results[0][0] == results[1][0]
     assert same(results[0][1], results[1][1])
     assert results[0][0] != results[2][0]
-
-
-def test_global_state_is_left_as_it_was(make_pair, binary_images):
-    """Parameters in Pyro's store, the random state, and validation."""
-    pair = make_pair()
-    pyro.param("decoder$$$mine", torch.tensor(3.0))
-    torch.manual_seed(5)
-    expected = torch.rand(3)
-    torch.manual_seed(5)
-    quiet(*pair, binary_images, epochs=1)
-    log_evidence(*pair, binary_images[:5], num_samples=30)
-    assert torch.equal(torch.rand(3), expected)
-    assert list(pyro.get_param_store()) == ["decoder$$$mine"]
-    assert pyro.param("decoder$$$mine").item() == 3.0
-    assert dist.is_validation_enabled()
-
-
-def test_two_fits_of_pairs_with_the_same_names_do_not_touch_each_other():
-    """Two tutorial VAEs register "decoder" alike; alone or after one another, each trains."""
-    x = torch.rand(100, 8, 8).round()
-
-    def make():
-        torch.manual_seed(3)
-        return TutorialVAE()
-
-    alone, first, second = make(), make(), make()
-    expected = quiet(alone.model, alone.guide, x, epochs=3, batch_size=50)
-    quiet(first.model, first.guide, 1 - x, epochs=3, batch_size=50)
-    run = quiet(second.model, second.guide, x, epochs=3, batch_size=50)
-    assert [row["loss"] for row in run.history] == [row["loss"] for row in expected.history]
-    assert same(weights(second), weights(alone))
-    assert not same(weights(first), weights(alone), 1e-3)
-    assert not pyro.get_param_store()
-
-
-def test_the_tutorial_vae_goes_through_unchanged():
-    """Grey values, which its Bernoulli allows by validate_args=False, and flattened images."""
-    data = load_data("digits")
-    vae = TutorialVAE()
-    before = log_evidence(vae.model, vae.guide, data.test, num_samples=200)
-    run = quiet(vae.model, vae.guide, data, epochs=30, learning_rate=3e-3)
-    after = log_evidence(vae.model, vae.guide, data.test, num_samples=200)
-    assert run.history[-1]["elbo"] > run.history[0]["elbo"] + 5
-    assert after.mean > before.mean + 5
-    assert after.mean > after.elbo
-    assert not pyro.get_param_store()
 
 
 @pytest.mark.parametrize("batch_size", [5, 7, 10])
@@ -225,19 +173,6 @@ def test_a_global_latent_gets_its_posterior():
     assert site.stddev.item() == pytest.approx((1 + len(x)) ** -0.5, rel=0.1)
 
 
-@pytest.mark.parametrize(
-    "objective",
-    [Trace_ELBO(), TraceMeanField_ELBO(num_particles=2), TraceGraph_ELBO(),
-     RenyiELBO(alpha=0.0, num_particles=3)],
-    ids=lambda objective: type(objective).__name__,
-)  # fmt: skip
-def test_any_pyro_elbo_trains(objective):
-    x = torch.rand(200, 8, 8).round() * torch.eye(8)
-    vae = TutorialVAE()
-    run = quiet(vae.model, vae.guide, x, objective=objective, epochs=5, learning_rate=0.01)
-    assert run.history[-1]["elbo"] > run.history[0]["elbo"] + 1
-
-
 def test_a_streamed_file_is_fitted_like_the_same_data_in_memory(tmp_path, make_pair):
     path = tmp_path / "big.npy"
     np.save(path, np.random.default_rng(0).integers(0, 256, (300, 4, 4), dtype=np.uint8))
@@ -300,31 +235,6 @@ def test_clipping_limits_the_gradient_per_datum(make_pair, binary_images):
     assert moved.sqrt().item() == pytest.approx(1e-3 * 0.01 * 200, rel=1e-3)
 
 
-def test_contexts_reach_the_pair():
-    seen = []
-
-    class Conditional(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.slope = nn.Parameter(torch.tensor(0.0))
-
-        def model(self, x, y):
-            seen.append((x.dtype, y.dtype, len(y)))
-            with pyro.plate("data", len(x)):
-                z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
-                pyro.sample("x", dist.Normal(self.slope * y + 0.1 * z, 1.0), obs=x)
-
-        def guide(self, x, y):
-            with pyro.plate("data", len(x)):
-                pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
-
-    y = torch.arange(100) % 3
-    pair = Conditional()
-    quiet(pair.model, pair.guide, (2.0 * y, y), epochs=60, batch_size=50, learning_rate=0.1)
-    assert pair.slope.item() == pytest.approx(2, abs=0.05)
-    assert set(seen) == {(torch.float32, torch.int64, 50), (torch.float32, torch.int64, 100)}
-
-
 def test_data_follow_the_pairs_dtype(binary_images, make_pair):
     run = quiet(*make_pair(dtype=torch.float64), binary_images.numpy(), epochs=1)
     assert next(run.model.parameters()).dtype == torch.float64
@@ -344,171 +254,3 @@ def test_a_linear_vae_reaches_the_exact_evidence():
     evidence = log_evidence(vae, guide, x, num_samples=50)
     exact = oracle.marginal.log_prob(x).mean().item()
     assert evidence.elbo == pytest.approx(exact, abs=2e-3)
-
-
-def pair_of(model, guide):
-    return lambda: (model, guide)
-
-
-def _plate_of_another_name(x):
-    with pyro.plate("batch", len(x)):
-        z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
-        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
-
-
-def _guide(x):
-    loc = pyro.param("loc", torch.tensor(0.0))
-    with pyro.plate("data", len(x)):
-        pyro.sample("z", dist.Normal(loc.expand(len(x)), 1.0))
-
-
-def _model(x):
-    with pyro.plate("data", len(x)):
-        z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
-        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
-
-
-def _two_latents(x):
-    with pyro.plate("data", len(x)):
-        z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
-        pyro.sample("u", dist.Normal(z, 1.0))
-        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
-
-
-def _guide_of_two(x):
-    with pyro.plate("data", len(x)):
-        pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
-        pyro.sample("u", dist.Normal(torch.zeros(len(x)), 1.0))
-
-
-def _positive(x):
-    with pyro.plate("data", len(x)):
-        z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
-        pyro.sample("x", dist.Exponential(z.exp()), obs=x)
-
-
-X = torch.linspace(-1, 1, 200)
-BAD = {
-    "plate": ((_plate_of_another_name, _guide, X), {}, "no observed site inside a plate named"),
-    "model site": ((_two_latents, _guide, X), {}, "the model samples 'u', which the guide does"),
-    "guide site": ((_model, _guide_of_two, X), {}, "the guide samples 'u', which the model does"),
-    "support": ((_positive, _guide, X), {}, r"outside the support of Exponential at site 'x', -1"),
-    "nan": ((_model, _guide, X / X.abs().floor()), {}, "data holds NaN or infinity in rows 1, 2"),
-    "empty": ((_model, _guide, X[:0]), {}, "data holds no rows"),
-    "few": ((_model, _guide, X[:50]), {}, "50 training rows are fewer than a batch of 128: set"),
-    "batch": ((_model, _guide, X), {"batch_size": 0}, "batch_size must be positive"),
-    "epochs": ((_model, _guide, X), {"epochs": -1}, "epochs must be positive"),
-    "rate": ((_model, _guide, X), {"learning_rate": math.nan}, "learning_rate must be positive"),
-    "seed": ((_model, _guide, X), {"seed": -1}, "seed must not be negative"),
-    "patience": ((_model, _guide, X), {"patience": 3}, "patience needs data to validate on"),
-    "device": ((_model, _guide, X), {"device": "cuda:99"}, "no device 'cuda:99' to be used here"),
-    "no device": ((_model, _guide, X), {"device": "abacus"}, "no device 'abacus'"),
-    "resume": ((_model, _guide, X), {"resume": True}, "needs the folder of the run"),
-}
-
-
-@pytest.mark.parametrize(("arguments", "options", "message"), BAD.values(), ids=BAD)
-def test_bad_input_is_refused_in_one_line(arguments, options, message):
-    with pytest.raises(ValueError, match=message) as caught:
-        quiet(*arguments, **options)
-    assert "\n" not in str(caught.value)
-    assert not pyro.get_param_store()
-
-
-def test_a_pair_without_parameters_is_refused():
-    def guide(x):
-        with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
-
-    with pytest.raises(ValueError, match="no parameters to fit"):
-        quiet(_model, guide, X)
-
-
-def test_grey_values_under_a_bernoulli_are_refused_with_advice(make_pair, binary_images):
-    pair = make_pair()
-    before = weights(*pair)
-    x = binary_images.clone()
-    x[150, 2, 1] = 0.25
-    with pytest.raises(ValueError, match=r"Bernoulli at site 'x', 0.25 .* row 150, .*binarize="):
-        quiet(*pair, x, epochs=1)
-    assert same(weights(*pair), before)
-
-
-def test_images_of_another_size_are_refused_by_the_network(make_pair):
-    with pytest.raises(
-        ValueError, match=r"network of 16 inputs got a tensor of shape \(75, 5, 5\).*values$"
-    ):
-        quiet(*make_pair(), torch.zeros(150, 5, 5))
-
-
-def test_a_loss_that_is_not_finite_stops_the_run(make_pair, binary_images, tmp_path):
-    vae, guide = make_pair()
-    vae.likelihood = Normal((4, 4), scale=nn.Parameter(torch.tensor(1.0)))
-    with pytest.raises(
-        FloatingPointError, match=r"the loss became .* in epoch \d+: lower the lear"
-    ):
-        quiet(vae, guide, binary_images, epochs=100, learning_rate=1e4, out=tmp_path / "run")
-    assert (tmp_path / "run" / "checkpoint.safetensors").exists()
-
-
-def test_modules_behind_a_pair():
-    vae = TutorialVAE()
-    assert modules(vae.model, vae.guide) == {"model": vae}
-    plain = itertools.count
-    assert modules(plain, plain) == {}
-
-
-class PyroModulePair(PyroModule):
-    """A user's PyroModule with a constrained parameter of its own."""
-
-    def __init__(self, scale):
-        super().__init__()
-        self.scale = PyroParam(torch.tensor(scale), constraint=dist.constraints.positive)
-
-    def forward(self, x):
-        with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), self.scale))
-            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
-
-
-def _posterior_of_unit_scale(x):
-    with pyro.plate("data", len(x)):
-        pyro.sample("z", dist.Normal(x / 2, 0.9))
-
-
-def test_pyro_modules_keep_their_values_beside_stale_ones_of_the_same_name():
-    """Another module's value in the global store, under the same name, must not win."""
-    x = torch.randn(200)
-    other = PyroModulePair(50.0)
-    SVI(
-        other, _posterior_of_unit_scale, pyro.optim.Adam({"lr": 1e-3}), Trace_ELBO()
-    ).step(x)  # fmt: skip
-    assert "scale" in pyro.get_param_store()
-    pair = PyroModulePair(2.0)
-    evidence = log_evidence(pair, _posterior_of_unit_scale, x, num_samples=500)
-    exact = dist.Normal(0.0, 5**0.5).log_prob(x).mean().item()
-    assert evidence.mean == pytest.approx(exact, abs=0.05)
-    assert pair.scale.item() == pytest.approx(2.0)
-    quiet(pair, _posterior_of_unit_scale, x, epochs=3, learning_rate=0.05)
-    assert 1.0 < pair.scale.item() != 2.0
-    assert other.scale.item() == pytest.approx(50.0, abs=1)
-
-
-def test_a_pair_trained_by_hand_is_evaluated_with_its_values():
-    """Values that SVI left in the global store are found, and left there."""
-    pyro.param("loc", torch.tensor(3.0))
-    x = torch.full((5,), 3.0)
-
-    def model(x):
-        loc = pyro.param("loc", torch.tensor(0.0))
-        with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Normal(loc, 1.0))
-            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
-
-    def guide(x):
-        with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.Normal((x + 3) / 2, 0.9))
-
-    evidence = log_evidence(model, guide, x, num_samples=1000)
-    assert evidence.mean == pytest.approx(-0.5 * math.log(4 * math.pi), abs=0.01)
-    assert pyro.param("loc").item() == 3.0
