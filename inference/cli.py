@@ -137,21 +137,16 @@ def train(
     folder = out or Path("runs") / f"{Path(plan.data).stem}-{plan.recipe}-k{plan.latent_dim}"
     if resume:
         plan = _resumed(context, plan, read_plan(folder))
-    elif (folder / "checkpoint.safetensors").exists():
-        _fail(
-            f"latente: {folder} already holds a run: go on with it (latente train --out {folder} "
-            "--resume), or name another folder (--out)"
-        )
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
         run = train_plan(plan, folder, device=device, resume=resume)
     except KeyboardInterrupt:
         _fail(_how_to_go_on(folder), code=130)
-    last = run.history[-1]
-    held_out = f", validation {last['validation_elbo']:.2f}" if "validation_elbo" in last else ""
-    kept = f" (kept: epoch {run.best_epoch})" if run.best_epoch else ""
+    row = run.history[(run.best_epoch or run.epoch) - 1]
+    held_out = f", validation {row['validation_elbo']:.2f}" if "validation_elbo" in row else ""
+    kept = f", kept epoch {run.best_epoch}" if run.best_epoch else ""
     console.print(
-        f"{run.epoch} epochs{kept}: ELBO {last['elbo']:.2f} nats per datum{held_out}\n"
+        f"{run.epoch} epochs{kept}: ELBO {row['elbo']:.2f} nats per datum{held_out}\n"
         f"run folder: {folder}\nnext: latente evaluate {folder}; latente plot {folder}"
     )
 

@@ -48,7 +48,8 @@ def check_folder(out: Path, *, resume: bool) -> None:
         raise FileNotFoundError(f"{out} holds no run to resume: leave resume out to begin one")
     if not resume and any((out / name).exists() for name in (CONFIG, CHECKPOINT, METRICS)):
         raise FileExistsError(
-            f"{out} already holds a run: resume it, or choose another folder for a new one"
+            f"{out} already holds a run: go on with it (resume=True, --resume), or name another "
+            "folder for a new one (out=, --out)"
         )
 
 
