@@ -87,26 +87,31 @@ def plain_errors() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _evaluation_mode(model: Program, guide: Program) -> Iterator[None]:
+    """Dropout off, batch statistics as they are; each module's own mode is put back after."""
+    parts = [part for root in modules(model, guide).values() for part in root.modules()]
+    training = [part.training for part in parts]
+    try:
+        for part in parts:
+            part.training = False
+        yield
+    finally:
+        for part, mode in zip(parts, training, strict=True):
+            part.training = mode
+
+
+@contextlib.contextmanager
 def evaluating(model: Program, guide: Program) -> Iterator[None]:
     """Evaluate a pair: no gradients, evaluation mode, a private store; all undone after."""
-    roots = modules(model, guide).values()
-    parts = [part for root in roots for part in root.modules()]
-    training = [part.training for part in parts]
     # A pair trained by hand has values in the ambient store. What a PyroModule holds itself
     # is left out: under the same name another module's values would overwrite its own.
     state: Any = pyro.get_param_store().get_state()
-    for root in roots:
+    for root in modules(model, guide).values():
         for name, _ in root.named_pyro_params() if isinstance(root, PyroModule) else ():
             state["params"].pop(name, None)
             state["constraints"].pop(name, None)
-    with torch.no_grad(), private_store(state):
-        try:
-            for part in parts:
-                part.training = False
-            yield
-        finally:
-            for part, mode in zip(parts, training, strict=True):
-                part.training = mode
+    with torch.no_grad(), private_store(state), _evaluation_mode(model, guide):
+        yield
 
 
 def parameters(model: Program, guide: Program, args: tuple[Any, ...]) -> dict[str, Tensor]:
@@ -119,7 +124,11 @@ def parameters(model: Program, guide: Program, args: tuple[Any, ...]) -> dict[st
     named: dict[str, Tensor] = {}
     for role, module in modules(model, guide).items():
         named |= {f"{role}.{name}": value for name, value in module.named_parameters()}
-    with torch.no_grad(), poutine.trace(param_only=True) as captured:
+    with (
+        torch.no_grad(),
+        _evaluation_mode(model, guide),
+        poutine.trace(param_only=True) as captured,
+    ):
         trace = poutine.trace(guide).get_trace(*args)
         poutine.replay(model, trace=trace)(*args)
     for name, site in captured.trace.nodes.items():

@@ -13,6 +13,7 @@ from pyro.infer import (
     Trace_ELBO,
     TraceMeanField_ELBO,
 )
+from torch import nn
 from torch.optim.lr_scheduler import ExponentialLR
 
 from latente.guides import DiagonalNormal
@@ -238,6 +239,29 @@ def test_clipping_limits_the_gradient_per_datum(make_pair, binary_images):
 def test_data_follow_the_pairs_dtype(binary_images, make_pair):
     run = quiet(*make_pair(dtype=torch.float64), binary_images.numpy(), epochs=1)
     assert next(run.model.parameters()).dtype == torch.float64
+
+
+def test_batch_statistics_are_of_training_batches_alone(binary_images):
+    """The modes and running means that plain SVI would leave; none from checks or measures."""
+
+    def make():
+        torch.manual_seed(0)
+        encoder = nn.Sequential(
+            nn.Flatten(), nn.Linear(16, 6, bias=False), nn.BatchNorm1d(6), nn.Linear(6, 2)
+        )
+        vae = VAE(StandardNormal(1), mlp(1, 8, out=16), Bernoulli((4, 4))).double()
+        return vae, DiagonalNormal(encoder, 1).double()
+
+    x = binary_images.double()
+    ours, theirs = make(), make()
+    quiet(*ours, x, validation=x[:20], epochs=10, batch_size=len(x), seed=7)
+    assert not any(part.training for part in ours[1].modules())
+    svi = SVI(*theirs, pyro.optim.Adam({"lr": 1e-3}), TraceMeanField_ELBO())
+    pyro.set_rng_seed(7)
+    for _ in range(10):
+        svi.step(x)
+    assert same(weights(*ours), weights(*theirs), 1e-10)
+    assert weights(*ours)[1, "encoder.2.num_batches_tracked"] == 10
 
 
 def test_a_linear_vae_reaches_the_exact_evidence():
