@@ -11,12 +11,13 @@ from latente.guides import DiagonalNormal
 from latente.models import VAE, Bernoulli, StandardNormal, mlp
 
 os.environ.setdefault("MPLBACKEND", "Agg")
-torch.set_num_threads(1)  # these nets are too small to share out
 
 
 @pytest.fixture(autouse=True)
-def _fresh_state():
+def _fresh_state(request):
     """Each test begins from the same seed, with an empty parameter store."""
+    slow = request.node.get_closest_marker("slow") is not None
+    torch.set_num_threads(os.cpu_count() or 1 if slow else 1)  # most nets are too small to share
     torch.manual_seed(0)
     pyro.clear_param_store()
 
