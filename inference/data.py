@@ -134,6 +134,8 @@ def load_data(
     """
     if binarize not in (None, "none", "static", "dynamic"):
         raise ValueError(f"binarize must be 'none', 'static' or 'dynamic', got {binarize!r}")
+    if standardize and binarize in ("static", "dynamic"):
+        raise ValueError("data cannot be both standardized and binarized: choose one")
     if seed < 0:
         raise ValueError(f"seed must not be negative, got {seed}")
     read_in = read(source, labels)

@@ -18,7 +18,7 @@ def active_units(means: Tensor, threshold: float = ACTIVE_VARIANCE) -> int:
     """How many latent dimensions are used: Var_x(E_q[z_j|x]) > threshold.
 
     Args:
-        means: posterior means (N, K), or (N, *event_shape).
+        means: posterior means (N,), (N, K), or (N, *event_shape).
 
     Source: Burda, Grosse and Salakhutdinov 2016 (arXiv 1509.00519).
 
@@ -26,7 +26,7 @@ def active_units(means: Tensor, threshold: float = ACTIVE_VARIANCE) -> int:
     >>> active_units(torch.stack([torch.arange(10.0), torch.zeros(10)], dim=1))
     1
     """
-    return int((means.flatten(1).var(0) > threshold).sum()) if len(means) > 1 else 0
+    return int((means.reshape(len(means), -1).var(0) > threshold).sum()) if len(means) > 1 else 0
 
 
 def evaluate(
@@ -49,6 +49,9 @@ def evaluate(
         ``reconstruction`` − ``kl``, ``gap`` = ``log_evidence`` − ``elbo``, ``active_units``
         of ``latent_dim``, ``khat_bad_fraction`` above ``khat_threshold``, ``ess_median``,
         ``num_samples`` and ``num_data``.
+
+    Raises:
+        ValueError: as :func:`log_evidence` does.
     """
     rows = as_rows(data, "data")
     evidence = log_evidence(

@@ -56,15 +56,19 @@ def plot_training(history: Sequence[Mapping[str, float]]) -> "Figure":
     if not history:
         raise ValueError("there is no epoch to plot yet")
     epochs = [row["epoch"] for row in history]
-    panels = (("elbo", "ELBO"), ("reconstruction", "E[log p(x|z)]"), ("kl", "KL(q(z|x) ‖ p(z))"))
-    with _figure(2.4, columns=3) as (figure, axes):
+    from matplotlib.ticker import MaxNLocator
+
+    panels = [("elbo", "ELBO"), ("reconstruction", "E[log p(x|z)]"), ("kl", "KL(q(z|x) ‖ p(z))")]
+    panels = [(name, label) for name, label in panels if name in history[0]]
+    with _figure(2.4, columns=len(panels)) as (figure, axes):
         for ax, (name, label) in zip(axes, panels, strict=True):
             marker = "o" if len(epochs) < 3 else None
             ax.plot(epochs, [row[name] for row in history], label="training", marker=marker)
             if f"validation_{name}" in history[0]:
                 held_out = [row[f"validation_{name}"] for row in history]
                 ax.plot(epochs, held_out, "--", label="validation", marker=marker)
-            _ignore_warm_up(ax, [row[name] for row in history])
+            _ignore_warm_up(ax)
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
             ax.set(title=label, xlabel="epoch")
         axes[0].set_ylabel("nats per datum")
         handles, names = axes[0].get_legend_handles_labels()
@@ -73,13 +77,13 @@ def plot_training(history: Sequence[Mapping[str, float]]) -> "Figure":
     return figure
 
 
-def _ignore_warm_up(ax: "Axes", values: Sequence[float]) -> None:
+def _ignore_warm_up(ax: "Axes") -> None:
     """Let the axis show what came after the first tenth: the start would flatten the rest."""
-    settled = values[max(1, len(values) // 10) :]
-    if len(settled) >= 5:
-        low, high = min(settled), max(settled)
-        margin = 0.15 * (high - low) or 1.0
-        ax.set_ylim(low - margin, high + margin)
+    curves = [np.asarray(line.get_ydata(), dtype=float) for line in ax.lines]
+    settled = np.concatenate([curve[max(1, len(curve) // 10) :] for curve in curves])
+    if len(settled) >= 5 and np.isfinite(settled).all():
+        margin = 0.05 * np.ptp(settled) or 1.0
+        ax.set_ylim(settled.min() - margin, settled.max() + margin)
 
 
 def plot_reconstructions(model: Program, guide: Program, data: Any, *, num: int = 10) -> "Figure":
@@ -109,13 +113,14 @@ def plot_latent(model: Program, guide: Program, data: Any, labels: Any = None) -
     """Posterior means E[z|x], coloured by label; beyond two dimensions, their principal plane.
 
     Args:
-        labels: integers (N,), or ``None`` for one colour.
+        labels: numbers or names (N,), or ``None`` for one colour.
 
     Raises:
         ValueError: if there are not as many labels as data.
     """
     means = torch.cat(
-        [value.flatten(1) for value in posterior_means(model, guide, data).values()], dim=1
+        [value.reshape(len(value), -1) for value in posterior_means(model, guide, data).values()],
+        dim=1,
     )
     if labels is not None and len(labels) != len(means):
         raise ValueError(f"there are {len(means)} data but {len(labels)} labels")
@@ -126,7 +131,10 @@ def plot_latent(model: Program, guide: Program, data: Any, labels: Any = None) -
         else:
             _scatter_by_label(ax, points, np.asarray(labels))
         ax.set(xlabel=names[0], ylabel=names[1], title="posterior means E[z|x]")
-        ax.set_aspect("equal", adjustable="datalim")
+        if names[1]:
+            ax.set_aspect("equal", adjustable="datalim")
+        else:
+            ax.set_yticks([])
     return figure
 
 
@@ -193,7 +201,7 @@ def plot_manifold(model: Program, guide: Program, data: Any, *, side: int = 20) 
 
 def _label_plane(ax: "Axes", quantiles: list[float], height: int, width: int) -> None:
     """Write the coordinates of z beside some of the tiles of a grid."""
-    chosen = np.linspace(0, len(quantiles) - 1, 5).round().astype(int)
+    chosen = np.linspace(0, len(quantiles) - 1, 4).round().astype(int)
     ax.axis("on")
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
@@ -279,13 +287,15 @@ def _draw_images(ax: "Axes", images: Tensor, columns: int, gap: int = 2) -> None
 
 def _plot_curves(groups: list[Tensor], names: list[str]) -> "Figure":
     """Data that are no images, each as a curve over its elements."""
+    from matplotlib.ticker import MaxNLocator
+
     with _figure(2.6, columns=len(groups)) as (figure, axes):
         for ax, group, name in zip(axes, groups, names, strict=True):
             marker = "." if group[0].numel() < 40 else None
-            ax.plot(
-                group.flatten(1).T.numpy(), color="C0", alpha=min(1, 8 / len(group)), marker=marker
-            )
+            curves = group.reshape(len(group), -1).T.numpy()
+            ax.plot(curves, color="C0", alpha=min(1, 8 / len(group)), marker=marker)
             ax.set(title=name, xlabel="element")
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
             ax.sharey(axes[0])
         axes[0].set_ylabel("value")
     return figure
@@ -294,17 +304,21 @@ def _plot_curves(groups: list[Tensor], names: list[str]) -> "Figure":
 def plot_all(
     model: Program, guide: Program, data: Any, *, labels: Any = None, history: Any = ()
 ) -> dict[str, "Figure"]:
-    """All pictures that apply to a pair, by the name of their file."""
+    """All pictures that apply to a pair, by the name of their file.
+
+    The latent plane and interpolations are of images only.
+    """
     rows: tuple[Rows, ...] = as_rows(data, "data")
     figures = {"training": plot_training(history)} if history else {}
     figures["reconstructions"] = plot_reconstructions(model, guide, rows)
     figures["samples"] = plot_samples(model, guide, rows)
     figures["latent"] = plot_latent(model, guide, rows, labels)
-    means = posterior_means(model, guide, tuple(part[:1] for part in rows))
-    if len(means) == 1 and next(iter(means.values())).shape[1:] == (2,):
-        figures["manifold"] = plot_manifold(model, guide, rows)
-    if len(rows[0]) > 1:
-        figures["interpolation"] = plot_interpolation(model, guide, rows)
+    if is_image(rows[0].shape[1:]):
+        means = posterior_means(model, guide, tuple(part[:1] for part in rows))
+        if len(means) == 1 and next(iter(means.values())).shape[1:] == (2,):
+            figures["manifold"] = plot_manifold(model, guide, rows)
+        if len(rows[0]) > 1:
+            figures["interpolation"] = plot_interpolation(model, guide, rows)
     return figures
 
 

@@ -20,7 +20,7 @@ def posterior_means(model: Program, guide: Program, data: Any) -> dict[str, Tens
     """E_q[z|x] of each latent site, (N, *event_shape), on CPU.
 
     Taken from the posterior where it knows its mean, else as an average of
-    :data:`MEAN_DRAWS` draws.
+    :data:`MEAN_DRAWS` draws (of a discrete site, of its codes).
     """
     rows = as_rows(data, "data")
     device, dtype = placement(model, guide)
@@ -63,6 +63,9 @@ def sample_prior(
     model: Program, guide: Program, num: int, like: Any, *, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
     """Draw z ~ p(z) and x ~ p(x|z), ``num`` times.
+
+    Args:
+        like: data whose shape, and context, the draws take; x's values do not matter.
 
     Returns:
         The means E[x|z] and the draws x, each (num, *event_shape), on CPU.
@@ -111,6 +114,9 @@ def _main_site(trace: Trace, args: tuple[Tensor, ...]) -> Any:
 
 def _mean(law: Any) -> Tensor:
     try:
-        return law.mean
-    except NotImplementedError:
-        return law.sample((MEAN_DRAWS,)).mean(0)
+        mean = law.mean
+        if mean.isfinite().all():
+            return mean
+    except NotImplementedError:  # a flow, say
+        pass
+    return law.sample((MEAN_DRAWS,)).to(torch.get_default_dtype()).mean(0)

@@ -122,7 +122,9 @@ def inspect_pair(model: Program, guide: Program, args: tuple[Any, ...]) -> Struc
         model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args)
     in_guide, in_model = latent_sites(guide_trace), latent_sites(model_trace)
     for name in in_model.keys() - in_guide.keys():
-        raise ValueError(f"the model samples {name!r}, which the guide does not")
+        raise ValueError(
+            f"the model samples {name!r}, which the guide does not (if it is data, give it obs=)"
+        )
     for name, site in in_guide.items():
         if name not in in_model and not site["infer"].get("is_auxiliary"):
             raise ValueError(f"the guide samples {name!r}, which the model does not")
