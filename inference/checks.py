@@ -34,7 +34,7 @@ def check_unit_interval(values: np.ndarray, name: str, first_row: int = 0) -> No
     if len(bad):
         raise ValueError(
             f"{name} cannot be binarized: values outside [0, 1] in {name_rows(bad + first_row)}; "
-            "rescale them, or leave binarize out (from the command line: take the recipe vae-normal)"
+            "rescale them, or leave binarize out (on the command line, take vae-normal)"
         )
 
 

@@ -1,9 +1,12 @@
 """The command ``latente``."""
 
+import re
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import wraps
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -25,8 +28,22 @@ app = typer.Typer(
 
 
 def _fail(message: str, code: int = 2) -> NoReturn:
-    Console(stderr=True, soft_wrap=True, highlight=False).print(message, markup=False, style="red")
+    _say(message, "red")
     raise typer.Exit(code)
+
+
+def _say(message: str, style: str | None = None) -> None:
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console.print(message, markup=False, style=style)
+
+
+def _as_options(message: str) -> str:
+    """Call by its option what an error calls by its Python name."""
+    return re.sub(
+        r"(?<![\w-])(batch_size|num_samples|clip_norm|learning_rate|latent_dim)\b(?!=)",
+        lambda match: "--" + match[0].replace("_", "-"),
+        message,
+    )
 
 
 def _one_line(command: Callable[..., None]) -> Callable[..., None]:
@@ -34,10 +51,12 @@ def _one_line(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except (ValueError, OSError, FloatingPointError) as error:
-            _fail(f"latente: {' '.join(str(error).split())}")
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: _say(f"latente: {message}", "yellow")
+            try:
+                command(*args, **kwargs)
+            except (ValueError, OSError, FloatingPointError) as error:
+                _fail(f"latente: {_as_options(' '.join(str(error).split()))}")
 
     return wrapped
 
@@ -77,6 +96,10 @@ BatchSize = Annotated[int, typer.Option(help="Data in a minibatch.")]
 LearningRate = Annotated[
     float, typer.Option(help="Adam's step size at the start; it falls to zero.")
 ]
+ClipNorm = Annotated[
+    float | None,
+    typer.Option(help="Largest norm of the gradient per datum.", show_default="no limit"),
+]
 Patience = Annotated[
     int | None,
     typer.Option(
@@ -92,8 +115,27 @@ Out = Annotated[
     typer.Option(metavar="DIR", help="Folder for the run.", show_default="runs/DATA-RECIPE-kK"),
 ]
 Resume = Annotated[
-    bool, typer.Option("--resume", help="Go on with the run in DIR, with its own settings.")
+    bool,
+    typer.Option(
+        "--resume", help="Go on with the run in DIR, with its own settings; --epochs may be raised."
+    ),
 ]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"latente {metadata.version('latente')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print it."),
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -109,6 +151,7 @@ def train(
     epochs: Epochs = 50,
     batch_size: BatchSize = 128,
     learning_rate: LearningRate = 1e-3,
+    clip_norm: ClipNorm = None,
     patience: Patience = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -130,6 +173,7 @@ def train(
             epochs=epochs,
             batch_size=batch_size,
             learning_rate=learning_rate,
+            clip_norm=clip_norm,
             patience=patience,
             seed=seed,
         )
@@ -137,7 +181,6 @@ def train(
     folder = out or Path("runs") / f"{Path(plan.data).stem}-{plan.recipe}-k{plan.latent_dim}"
     if resume:
         plan = _resumed(context, plan, read_plan(folder))
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
         run = train_plan(plan, folder, device=device, resume=resume)
     except KeyboardInterrupt:
@@ -145,7 +188,7 @@ def train(
     row = run.history[(run.best_epoch or run.epoch) - 1]
     held_out = f", validation {row['validation_elbo']:.2f}" if "validation_elbo" in row else ""
     kept = f", kept epoch {run.best_epoch}" if run.best_epoch else ""
-    console.print(
+    _say(
         f"{run.epoch} epochs{kept}: ELBO {row['elbo']:.2f} nats per datum{held_out}\n"
         f"run folder: {folder}\nnext: latente evaluate {folder}; latente plot {folder}"
     )
@@ -213,13 +256,14 @@ def evaluate(
 
     plan = read_plan(folder)
     run = load_run(folder, device=device)
-    data = load_plan_data(plan)
+    data = load_plan_data(plan, folder)
     figures = evaluate_pair(
         run.model, run.guide, data.test, num_samples=num_samples, seed=seed, show_progress=True
     )
     runs.write_json(folder / runs.EVALUATION, figures)
     console = Console()
-    console.print(_table(figures, f"{folder}: {figures['num_data']} test data"))
+    units = ", in standardized units" if plan.standardize else ""
+    console.print(_table(figures, f"{folder}: {figures['num_data']} test data{units}"))
     console.print(verdict(figures), highlight=False)
 
 
@@ -230,7 +274,7 @@ def _table(figures: dict[str, float], title: str) -> Table:
     table.add_column("what it is")
     evidence = f"{figures['log_evidence']:.2f} ± {figures['log_evidence_se']:.2f}"
     samples = f"log p(x), {figures['num_samples']:,} importance samples"
-    table.add_row("log evidence", evidence, f"nats per datum; {samples}")
+    table.add_row("log evidence", evidence, f"nats per datum; {samples}, ± their error")
     table.add_row("ELBO", f"{figures['elbo']:.2f}", "nats per datum; the bound SVI maximizes")
     table.add_row("gap", f"{figures['gap']:.2f}", "log evidence − ELBO: what the posterior misses")
     table.add_row("reconstruction", f"{figures['reconstruction']:.2f}", escape("E_q[log p(x|z)]"))
@@ -250,12 +294,13 @@ def plot(folder: RunFolder) -> None:
     from .figures import plot_all, save_figures
     from .recipes import load_plan_data, load_run, read_plan
 
-    run, data = load_run(folder), load_plan_data(read_plan(folder))
+    run, data = load_run(folder), load_plan_data(read_plan(folder), folder)
     if len(data.test) == 0:
         raise ValueError(f"{data.name} has no test data to draw")
-    figures = plot_all(
-        run.model, run.guide, data.test, labels=data.test_labels, history=run.history
-    )
+    labels = data.test_labels
+    if labels is not None and data.label_names:
+        labels = [data.label_names[code] for code in labels.tolist()]
+    figures = plot_all(run.model, run.guide, data.test, labels=labels, history=run.history)
     for path in save_figures(figures, folder / runs.FIGURES):
         typer.echo(str(path))
 
@@ -267,19 +312,22 @@ def sample(
     num: Annotated[int, typer.Option(help="How many.")] = 64,
     seed: DrawSeed = 0,
 ) -> None:
-    """Draw from the model: DIR/samples.npy has draws of x, DIR/figures/samples.png their means."""
+    """Draw from the model: DIR/samples.npy has draws of x, DIR/figures/sampled.png their means."""
     import numpy as np
 
     from . import runs
     from .figures import plot_samples, save_figures
     from .predictive import sample_prior
-    from .recipes import load_plan_data, load_run, read_plan
+    from .recipes import load_run
 
-    run, data = load_run(folder), load_plan_data(read_plan(folder))
-    _, drawn = sample_prior(run.model, run.guide, num, data.train, seed=seed)
-    np.save(folder / "samples.npy", drawn.numpy())
-    figure = plot_samples(run.model, run.guide, data.train, num=num, seed=seed)
-    for path in [*save_figures({"samples": figure}, folder / runs.FIGURES), folder / "samples.npy"]:
+    run = load_run(folder)
+    like = np.zeros((1, *run.config["event_shape"]), dtype=np.float32)
+    drawn = sample_prior(run.model, run.guide, num, like, seed=seed)[1].numpy()
+    if "scale" in run.config:  # back to the data's own units
+        drawn = drawn * np.asarray(run.config["scale"]) + np.asarray(run.config["location"])
+    np.save(folder / "samples.npy", drawn)
+    figure = plot_samples(run.model, run.guide, like, num=num, seed=seed)
+    for path in [*save_figures({"sampled": figure}, folder / runs.FIGURES), folder / "samples.npy"]:
         typer.echo(str(path))
 
 

@@ -1,5 +1,6 @@
 """Data for fitting: splits, binarization, and the minibatches of an epoch."""
 
+import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -60,6 +61,9 @@ class Streamed:
 class Data:
     """A data set in three parts, each (N, *event_shape), with labels (N,) where there are any.
 
+    ``train``, ``validation`` and ``test`` are tensors, or rows streamed from disk; beside them
+    stand ``train_labels``, ``validation_labels`` and ``test_labels``, integers.
+
     Under dynamic binarization ``train`` keeps the probabilities, of which :func:`fit` draws
     fresh bits each epoch, while ``validation`` and ``test`` hold one fixed draw.
     """
@@ -71,6 +75,8 @@ class Data:
     train_labels: Tensor | None = None
     validation_labels: Tensor | None = None
     test_labels: Tensor | None = None
+    label_names: tuple[str, ...] = ()
+    """What the labels 0, 1, … stand for, where they were words."""
     binarize: Binarization = "none"
     location: Tensor | None = None
     """What was subtracted from each element to standardize it."""
@@ -81,6 +87,16 @@ class Data:
     def event_shape(self) -> torch.Size:
         """Shape of one datum."""
         return self.train.shape[1:]
+
+    def digest(self) -> str:
+        """A digest of shapes and values: of all of them in memory, of some rows where streamed."""
+        digest = hashlib.blake2b(digest_size=16)
+        for rows in (self.train, self.validation, self.test):
+            index = torch.linspace(0, len(rows) - 1, min(len(rows), 1000)).round().long()
+            values = rows if isinstance(rows, Tensor) else rows[index]
+            digest.update(str(tuple(rows.shape)).encode())
+            digest.update(values.contiguous().numpy().data)
+        return digest.hexdigest()
 
     def __repr__(self) -> str:
         sizes = " + ".join(str(len(rows)) for rows in (self.train, self.validation, self.test))
@@ -165,6 +181,7 @@ def load_data(
         train_labels=targets[0],
         validation_labels=targets[1],
         test_labels=targets[2],
+        label_names=read_in.label_names,
         binarize=binarize or "none",
         location=location,
         scale=scale,

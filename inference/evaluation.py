@@ -76,18 +76,11 @@ def evaluate(
 
 
 def verdict(figures: dict[str, float]) -> str:
-    """One sentence on how far the evidence of :func:`evaluate` can be trusted."""
+    """What Pareto k̂ says of the evidence of :func:`evaluate`, in a sentence or two."""
     share, threshold = figures["khat_bad_fraction"], figures["khat_threshold"]
-    if share > 0.1:
-        return (
-            f"Pareto k̂ is above {threshold:.2f} for {share:.0%} of the data: the evidence may "
-            "be too low by an unknown amount; take more samples or a better posterior."
-        )
-    if share > 0:
-        return (
-            f"Pareto k̂ is above {threshold:.2f} for {share:.1%} of the data: the mean is "
-            "usable, those data's own values are not."
-        )
+    if share == 0:
+        return f"Pareto k̂ is below {threshold:.2f} for all data: the weights are well behaved."
     return (
-        f"Pareto k̂ is below {threshold:.2f} for all data: the importance weights are well behaved."
+        f"Pareto k̂ is above {threshold:.2f} for {share:.1%} of the data: their log p(x) may be too "
+        "low by more than ± says, and the mean with them. More samples or a better posterior help."
     )

@@ -164,6 +164,12 @@ def _inspect(model: Program, guide: Program, args: tuple[Tensor, ...]) -> Struct
             f"the latent site {names} stands outside the plate 'data': the data are not "
             "independent without it, so log p(x) of one datum is not defined"
         )
+    if structure.enumerated:
+        names = ", ".join(map(repr, structure.enumerated))
+        raise ValueError(
+            f"the latent site {names} is enumerated: log_evidence draws all latent variables from "
+            "the guide, which has no such site"
+        )
     return structure
 
 

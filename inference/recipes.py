@@ -2,8 +2,9 @@
 
 import difflib
 import math
+import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from . import checkpoints, runs
 from .data import BLOCK, Binarization, Data, Rows, load_data
 from .pairs import Program, modules
 from .runs import Run
+from .sources import NAMED, check_path
 from .svi import fit, resolve_device
 
 
@@ -101,6 +103,7 @@ class Plan:
     epochs: int = 50
     batch_size: int = 128
     learning_rate: float = 1e-3
+    clip_norm: float | None = None
     patience: int | None = None
     seed: int = 0
 
@@ -124,13 +127,33 @@ def complete(plan: Plan) -> Plan:
     find_recipe(recipe)
     if plan.latent_dim < 1:
         raise ValueError(f"the latent dimension must be at least 1, got {plan.latent_dim}")
-    named = plan.data in BINARY_SETS or plan.data == "freyfaces"
-    data = plan.data if named or not Path(plan.data).exists() else str(Path(plan.data).resolve())
-    return Plan(**{**asdict(plan), "recipe": recipe, "data": data})
+    data = plan.data
+    if data not in NAMED:
+        check_path(Path(data))
+        data = str(Path(data).resolve())
+    return replace(plan, recipe=recipe, data=data)
 
 
-def load_plan_data(plan: Plan) -> Data:
-    """The data a plan names, binarized as its recipe says."""
+def load_plan_data(plan: Plan, out: Path | None = None) -> Data:
+    """The data a plan names, binarized as its recipe says.
+
+    Args:
+        out: folder of the plan's run; the data must be those that it was fitted to.
+
+    Raises:
+        ValueError: if they are others: their split, and so what is test data, would be too.
+    """
+    data = _load_plan_data(plan)
+    digest = None if out is None else runs.read_json(out / runs.CONFIG).get("data_digest")
+    if digest is not None and digest != data.digest():
+        raise ValueError(
+            f"{plan.data} holds other data now than when {out} was fitted to it: put the former "
+            "data back, or fit a new run"
+        )
+    return data
+
+
+def _load_plan_data(plan: Plan) -> Data:
     recipe = find_recipe(plan.recipe or "vae")
     return load_data(
         plan.data,
@@ -158,9 +181,15 @@ def train(
     plan = complete(plan)
     runs.check_folder(out, resume=resume)
     resolve_device(device)
-    data = load_plan_data(plan)
+    data = load_plan_data(plan, out if resume else None)
     model, guide = _build(plan, tuple(data.event_shape))
     _start_at_mean(model, data.train)
+    largest = data.train[:BLOCK].abs().max().item()
+    if largest > 100 and not plan.standardize:
+        warnings.warn(f"the data reach {largest:g}: standardize them to fit well", stacklevel=2)
+    facts = {"event_shape": list(data.event_shape), "data_digest": data.digest()}
+    if data.location is not None and data.scale is not None:
+        facts |= {"location": data.location.tolist(), "scale": data.scale.tolist()}
     return fit(
         model,
         guide,
@@ -168,13 +197,14 @@ def train(
         epochs=plan.epochs,
         batch_size=plan.batch_size,
         learning_rate=plan.learning_rate,
+        clip_norm=plan.clip_norm,
         schedule=hold_then_fall(plan.epochs),
         patience=plan.patience,
         seed=plan.seed,
         device=device,
         out=out,
         resume=resume,
-        config={"plan": asdict(plan), "event_shape": list(data.event_shape)},
+        config={"plan": asdict(plan), **facts},
         show_progress=show_progress,
     )
 
@@ -249,6 +279,8 @@ def load_run(
     config = runs.read_json(out / runs.CONFIG)
     path = out / runs.CHECKPOINT
     tensors, facts = checkpoints.load(path)
+    if facts["epoch"] == 0:
+        raise ValueError(f"{out} holds a run without an epoch done: resume it first")
     if (model is None) != (guide is None):
         raise ValueError("give both model and guide, or neither")
     if model is None or guide is None:

@@ -23,6 +23,8 @@ class Source:
     """(N, *event_shape), a memory map where the file was not read."""
     labels: np.ndarray | None = None
     """(N,), integers."""
+    label_names: tuple[str, ...] = ()
+    """What the integers 0, 1, … stand for, where the labels were words."""
     num_test: int | None = None
     """The last so many rows are the data set's own test set; ``None``: it has none."""
     divisor: float = 1.0
@@ -112,15 +114,7 @@ def read(source: Any, labels: Any = None) -> Source:
 
 
 def _read_file(path: Path, labels: Any) -> Source:
-    if path.suffix not in SUFFIXES:
-        near = difflib.get_close_matches(str(path), NAMED, n=1)
-        hint = f": did you mean {near[0]!r}?" if near else ""
-        raise ValueError(
-            f"{str(path)!r} is neither a data set ({', '.join(NAMED)}) nor a file ending in "
-            f"{', '.join(SUFFIXES)}{hint}"
-        )
-    if not path.is_file():
-        raise FileNotFoundError(f"no such file: {path}")
+    check_path(path)
     try:
         if path.suffix == ".npy":
             return _from_array(str(path), _load_numpy(path), labels)
@@ -173,7 +167,8 @@ def _from_array(name: str, values: np.ndarray, labels: Any) -> Source:
     if values.ndim == 0:
         raise _Refused(f"{name} holds a single number: give rows of data (N, *event_shape)")
     divisor = 255.0 if values.dtype == np.uint8 and values.size and values.max() > 1 else 1.0
-    return Source(name, values, _codes(labels), divisor=divisor)
+    codes, names = _codes(labels)
+    return Source(name, values, codes, names, divisor=divisor)
 
 
 def _from_table(name: str, table: Any, labels: Any) -> Source:
@@ -190,12 +185,33 @@ def _from_table(name: str, table: Any, labels: Any) -> Source:
         raise ValueError(
             f"column {other[0]!r} of {name} is not numeric: drop it, or name it as the labels"
         )
-    return Source(name, table.to_numpy(dtype=np.float32), _codes(labels))
+    return Source(name, table.to_numpy(dtype=np.float32), *_codes(labels))
 
 
-def _codes(labels: Any) -> np.ndarray | None:
+def _codes(labels: Any) -> tuple[np.ndarray | None, tuple[str, ...]]:
     """Labels as integers: whole numbers stay what they are, others are numbered in order."""
     if labels is None:
-        return None
+        return None, ()
     labels = np.asarray(labels)
-    return labels if labels.dtype.kind in "iu" else np.unique(labels, return_inverse=True)[1]
+    if labels.dtype.kind in "iu":
+        return labels, ()
+    names, codes = np.unique(labels.astype(str), return_inverse=True)
+    return codes, tuple(names.tolist())
+
+
+def check_path(path: Path) -> None:
+    """Refuse a path that is no file of a known kind.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if its name is neither that of a data set nor of a file of a known kind.
+    """
+    if path.suffix not in SUFFIXES:
+        near = difflib.get_close_matches(str(path), NAMED, n=1)
+        hint = f": did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"{str(path)!r} is neither a data set ({', '.join(NAMED)}) nor a file ending in "
+            f"{', '.join(SUFFIXES)}{hint}"
+        )
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file: {path}")

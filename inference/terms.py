@@ -8,6 +8,7 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
+from pyro.infer.autoguide import AutoGuide
 from pyro.poutine.subsample_messenger import _Subsample
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
@@ -53,6 +54,8 @@ class Structure:
     """Whether it runs under a plate of samples left of its own."""
     global_latents: tuple[str, ...]
     """Latent sites outside the data plate."""
+    enumerated: tuple[str, ...] = ()
+    """Latent sites of the model that an objective sums out, and the guide does not have."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,11 @@ def inspect_pair(model: Program, guide: Program, args: tuple[Any, ...]) -> Struc
         guide_trace = poutine.trace(guide).get_trace(*args)
         model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args)
     in_guide, in_model = latent_sites(guide_trace), latent_sites(model_trace)
-    for name in in_model.keys() - in_guide.keys():
+    alone = sorted(in_model.keys() - in_guide.keys())
+    enumerated = tuple(name for name in alone if in_model[name]["infer"].get("enumerate"))
+    for name in alone:
+        if name in enumerated:
+            continue
         raise ValueError(
             f"the model samples {name!r}, which the guide does not (if it is data, give it obs=)"
         )
@@ -149,9 +156,15 @@ def inspect_pair(model: Program, guide: Program, args: tuple[Any, ...]) -> Struc
             )
     nesting = max(-frame.dim for frame in frames)
     global_latents = tuple(name for name, site in in_guide.items() if not in_data_plate(site))
+    if isinstance(guide, AutoGuide) and len(global_latents) < len(in_guide):
+        raise ValueError(
+            "an autoguide keeps one posterior for each datum of the first batch, and has none for "
+            "others: write a guide that computes its posterior from x"
+        )
     # Draws of a global variable are never spread over a plate of samples: see log_evidence.
-    vectorized = not global_latents and _is_vectorized(model, guide, args, nesting)
-    return Structure(nesting, vectorized, global_latents)
+    plain = not global_latents and not enumerated
+    vectorized = plain and _is_vectorized(model, guide, args, nesting)
+    return Structure(nesting, vectorized, global_latents, enumerated)
 
 
 def _is_vectorized(model: Program, guide: Program, args: tuple[Any, ...], nesting: int) -> bool:

@@ -1,5 +1,6 @@
 """The state of a fit between two epochs, and the steps that change it."""
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -88,8 +89,13 @@ class Training:
             with evaluating(self.model, self.guide):
                 self.structure = inspect_pair(self.model, self.guide, sample)
             self._check_support()
-            # Pyro's own checks of this pair under this objective run once, here.
-            with evaluating(self.model, self.guide), ScaleData(self.num_data):
+            # Pyro's own checks of this pair under this objective run once, here; an objective
+            # that has no loss apart from its gradient is taken as it is.
+            with (
+                evaluating(self.model, self.guide),
+                ScaleData(self.num_data),
+                contextlib.suppress(NotImplementedError),
+            ):
                 self.objective.loss(self.model, self.guide, *sample)  # pyright: ignore
             self.named = parameters(self.model, self.guide, sample)
         if not self.named:
@@ -215,7 +221,12 @@ class Training:
         return patience is not None and self.epoch - self.best_epoch >= patience
 
     def _measure(self, prefix: str, rows: tuple[Rows, ...]) -> dict[str, float]:
-        """The ELBO and its two terms in nats per datum, by one draw that is always the same."""
+        """The ELBO and its two terms in nats per datum, by one draw that is always the same.
+
+        Where the objective sums out variables that the guide lacks, its own bound alone.
+        """
+        if self.structure.enumerated:
+            return {f"{prefix}elbo": self._own_bound(rows)}
         reconstruction = kl = 0.0
         with evaluating(self.model, self.guide), torch.random.fork_rng():
             torch.manual_seed(self.settings.seed)
@@ -228,6 +239,16 @@ class Training:
                 kl += share * beyond.item() / self.num_data
         figures = {"elbo": reconstruction - kl, "reconstruction": reconstruction, "kl": kl}
         return {prefix + name: value for name, value in figures.items()}
+
+    def _own_bound(self, rows: tuple[Rows, ...]) -> float:
+        bound = 0.0
+        scale = ScaleData(self.num_data)
+        with evaluating(self.model, self.guide), torch.random.fork_rng(), scale:
+            torch.manual_seed(self.settings.seed)
+            for _, block in self._blocks(rows):
+                loss = float(self.objective.loss(self.model, self.guide, *block))  # pyright: ignore
+                bound -= loss / self.num_data * len(block[0]) / len(rows[0])
+        return bound
 
     @property
     def needs_store(self) -> bool:
@@ -249,6 +270,11 @@ class Training:
         self.folder = folder
         if resume:
             self._load(folder)
+            if self.epoch > self.settings.epochs:
+                raise ValueError(
+                    f"{folder} has {self.epoch} epochs done already, more than the "
+                    f"{self.settings.epochs} asked for"
+                )
             runs.write_history(folder / runs.METRICS, self.history)
         else:
             self._save(folder)
@@ -295,6 +321,6 @@ def loss_and_grads(
 
 def _note(row: Mapping[str, float]) -> str:
     """A row of the history in a few words."""
-    validation = f", validation {row['validation_elbo']:.2f}" if "validation_elbo" in row else ""
+    validation = f" (validation {row['validation_elbo']:.2f})" if "validation_elbo" in row else ""
     rate = f"{row['rows_per_second']:,.0f} data/s"
     return f"ELBO {row['elbo']:.2f}{validation} nats per datum, {rate}"

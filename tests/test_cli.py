@@ -107,6 +107,26 @@ def test_a_table_of_ones_own(tmp_path):
     latente("evaluate", out)
     assert json.loads((out / "evaluation.json").read_text())["active_units"] == 1
     latente("plot", out)
+    latente("sample", out, "--num", 2000)
+    drawn = np.load(out / "samples.npy")
+    assert np.allclose(drawn.std(0), values.std(0), rtol=0.3)  # in the table's own units
+    (tmp_path / "my table.csv").write_text("\n".join(lines[:-1]))
+    for command in ("evaluate", "plot"):
+        assert "holds other data now" in latente(command, out, code=2).stderr
+    resumed = latente("train", "--out", out, "--resume", "--epochs", 31, code=2)
+    assert "holds other data now" in resumed.stderr
+
+
+def test_the_version_is_printed():
+    assert latente("--version").output.startswith("latente 0.")
+
+
+def test_a_warning_is_one_line(tmp_path):
+    (tmp_path / "large.csv").write_text("a\n" + "\n".join(str(1000 + i) for i in range(300)))
+    result = latente(
+        "train", "--data", tmp_path / "large.csv", "--out", tmp_path / "run", *SMALL
+    )  # fmt: skip
+    assert "latente: the data reach 1299: standardize them to fit well\n" in result.stderr
 
 
 BAD = {
@@ -118,7 +138,11 @@ BAD = {
     "width": (["train", "--hidden", "0"], "every width of an mlp must be at least 1"),
     "latent": (["train", "--latent-dim", "0"], "the latent dimension must be at least 1, got 0"),
     "epochs": (["train", "--epochs", "0"], "epochs must be positive, got 0"),
-    "batch": (["train", "--batch-size", "2000"], "1437 training rows are fewer than a batch of"),
+    "batch": (
+        ["train", "--batch-size", "2000"],
+        "fewer than a batch of 2000: set --batch-size to 1437",
+    ),
+    "both": (["train", "--standardize"], "cannot be both standardized and binarized"),
     "seed": (["train", "--seed", "-1"], "seed must not be negative, got -1"),
     "no run": (["evaluate", "nowhere"], "nowhere holds no run: there is no config.json in it"),
     "no plot": (["plot", "nowhere"], "nowhere holds no run"),
@@ -159,6 +183,8 @@ def test_resume_goes_on_with_its_own_settings(tmp_path):
     latente("train", *SMALL, "--out", out, "--latent-dim", 3)
     result = latente("train", "--out", out, "--resume", "--latent-dim", 2, code=2)
     assert "--resume goes on with latent_dim=3, not 2" in result.stderr
+    few = latente("train", "--out", out, "--resume", "--epochs", 1, code=2)
+    assert "has 2 epochs done already" in few.stderr
     latente("train", "--out", out, "--resume", "--epochs", 4)
     assert len(epochs_of(out)) == 4
     assert json.loads((out / "config.json").read_text())["plan"]["latent_dim"] == 3

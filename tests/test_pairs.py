@@ -11,13 +11,15 @@ from pyro.infer import (
     SVI,
     RenyiELBO,
     Trace_ELBO,
+    TraceEnum_ELBO,
     TraceGraph_ELBO,
     TraceMeanField_ELBO,
 )
+from pyro.infer.autoguide import AutoNormal
 from pyro.nn import PyroModule, PyroParam
 from torch import nn
 
-from latente.inference import load_data, log_evidence
+from latente.inference import evaluate, load_data, log_evidence, plot_all
 from latente.inference.pairs import modules
 from latente.models import Normal
 
@@ -172,6 +174,65 @@ def test_bad_input_is_refused_in_one_line(arguments, options, message):
         quiet(*arguments, **options)
     assert "\n" not in str(caught.value)
     assert not pyro.get_param_store()
+
+
+def test_enumerated_sites_are_summed_out():
+    """A mixture of two normals: the bound is the exact log p(x), for no guide is needed."""
+
+    def model(x):
+        loc = pyro.param("loc", torch.tensor([-0.5, 0.5]))
+        with pyro.plate("data", len(x)):
+            k = pyro.sample("k", dist.Bernoulli(0.5), infer={"enumerate": "parallel"})
+            pyro.sample("x", dist.Normal(loc[k.long()], 1.0), obs=x)
+
+    def guide(x):
+        pass
+
+    x = torch.cat([torch.randn(200) - 2, torch.randn(200) + 2])
+    objective = TraceEnum_ELBO(max_plate_nesting=1)
+    run = quiet(model, guide, x, validation=x, objective=objective, epochs=60, learning_rate=0.1)
+    loc = run.model.store["params"]["loc"].detach()
+    exact = (dist.Normal(loc, 1.0).log_prob(x[:, None]) + math.log(0.5)).logsumexp(1).mean()
+    assert run.history[-1]["validation_elbo"] == pytest.approx(exact.item(), abs=1e-5)
+    assert run.history[-1]["elbo"] == pytest.approx(exact.item(), abs=1e-5)
+    assert loc.tolist() == pytest.approx([-2, 2], abs=0.2)
+    with pytest.raises(ValueError, match="latent site 'k' is enumerated"):
+        log_evidence(run.model, run.guide, x)
+
+
+def test_an_autoguide_of_local_sites_is_refused_and_one_of_global_sites_is_not():
+    def bayesian_mean(x):
+        w = pyro.sample("w", dist.Normal(0.0, 10.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(w, 1.0), obs=x)
+
+    x = torch.randn(300) + 3
+    guide = AutoNormal(bayesian_mean)
+    quiet(bayesian_mean, guide, x, epochs=100, batch_size=100, learning_rate=0.05)
+    assert guide.locs.w.item() == pytest.approx(x.mean().item(), abs=0.1)
+    with pytest.raises(ValueError, match="an autoguide keeps one posterior for each datum"):
+        quiet(_model, AutoNormal(_model), X)
+
+
+def test_evaluate_and_pictures_take_scalar_and_discrete_sites(tmp_path):
+    def model(x):
+        with pyro.plate("data", len(x)):
+            k = pyro.sample("k", dist.Categorical(torch.ones(3)))
+            z = pyro.sample("z", dist.Normal(k.float(), 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            k = pyro.sample("k", dist.Categorical(torch.ones(len(x), 3)))
+            pyro.sample("z", dist.Normal((x + k) / 2, 0.8))
+
+    x = torch.randn(50)
+    figures = evaluate(model, guide, x, num_samples=2000)
+    parts = dist.Normal(torch.arange(3.0), 2**0.5).log_prob(x[:, None])
+    exact = (parts.logsumexp(1) - math.log(3)).mean().item()
+    assert figures["log_evidence"] == pytest.approx(exact, abs=5 * figures["log_evidence_se"])
+    assert figures["latent_dim"] == 2
+    assert set(plot_all(model, guide, x)) == {"reconstructions", "samples", "latent"}
 
 
 def test_a_pair_without_parameters_is_refused():
