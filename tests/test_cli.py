@@ -121,6 +121,7 @@ def test_the_version_is_printed():
     assert latente("--version").output.startswith("latente 0.")
 
 
+@pytest.mark.filterwarnings("default")
 def test_a_warning_is_one_line(tmp_path):
     (tmp_path / "large.csv").write_text("a\n" + "\n".join(str(1000 + i) for i in range(300)))
     result = latente(
