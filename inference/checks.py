@@ -7,7 +7,7 @@ import pyro
 from pyro import poutine
 from torch import Tensor
 
-from .pairs import Program
+from .pairs import Program, plain_errors
 from .terms import observed_sites
 
 
@@ -65,7 +65,7 @@ def check_support(
     Raises:
         ValueError: naming the site, its distribution, the first of those rows and a value.
     """
-    with pyro.validation_enabled(True):
+    with pyro.validation_enabled(True), plain_errors():
         guide_trace = poutine.trace(guide).get_trace(*args)
         trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args)
     for site_name, site in observed_sites(trace).items():
@@ -82,7 +82,8 @@ def check_support(
             )
 
 
-def _base(law: Any) -> Any:
+def base_law(law: Any) -> Any:
+    """The law behind ``to_event``, ``expand`` and masks."""
     while hasattr(law, "base_dist"):
         law = law.base_dist
     return law
@@ -95,12 +96,12 @@ def _is_validated(law: Any) -> bool:
 
 
 def _law_name(law: Any) -> str:
-    return type(_base(law)).__name__
+    return type(base_law(law)).__name__
 
 
 def _outlier(law: Any, datum: Tensor) -> str:
     values = datum.reshape(-1)
-    outside = ~_base(law).support.check(values)
+    outside = ~base_law(law).support.check(values)
     return f"{values[outside][0].item():.6g}" if outside.any() else "the whole datum"
 
 

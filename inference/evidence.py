@@ -6,17 +6,22 @@ from typing import Any
 
 import numpy as np
 import pyro
+import pyro.distributions as dist
 import torch
+from pyro import poutine
 from torch import Tensor
 
-from .checks import check_support
+from .checks import base_law, check_support
 from .data import Data, as_rows
 from .pairs import Program, evaluating, place, placement
 from .progress import progress
-from .terms import Structure, Terms, draw, inspect_pair, score_in_chunks
+from .terms import Structure, Terms, draw, inspect_pair, latent_sites, score_in_chunks
 
 DRAWS = 20_000
 """Draws held together: S of them for each of about DRAWS / S data."""
+
+REPEATED = 1_000
+"""Rows at once for a pair that has to be run on repeated data."""
 
 SCORED = 2_000
 """Draws whose decoder output is held together, unless told otherwise."""
@@ -110,8 +115,8 @@ def log_evidence(
         show_progress: show the data done.
 
     Raises:
-        ValueError: if S < 2, the data cannot be used, or the model has latent variables
-            outside the data plate, for which per-datum evidence is not defined.
+        ValueError: if S < 2, the data cannot be used, the model has sites outside the data
+            plate, for which per-datum evidence is not defined, or the guide is a point.
 
     >>> import pyro, pyro.distributions as dist
     >>> def model(x):
@@ -148,8 +153,13 @@ def log_evidence(
                 check_support(model, guide, args, "data", start)
                 structure = structure or _inspect(model, guide, args)
                 with pyro.validation_enabled(False):
-                    draws = draw(guide, args, num_samples, structure)
-                    terms = list(score_in_chunks(model, draws, chunk))
+                    terms = [
+                        part
+                        for size in _draw_sizes(num_samples, len(args[0]), structure)
+                        for part in score_in_chunks(
+                            model, draw(guide, args, size, structure), chunk
+                        )
+                    ]
                 for name, values in _summarize(terms).items():
                     figures[name][start : start + step] = values
                 advance(len(args[0]), f"{start + len(args[0])} of {num_rows} data")
@@ -158,6 +168,17 @@ def log_evidence(
 
 def _inspect(model: Program, guide: Program, args: tuple[Tensor, ...]) -> Structure:
     structure = inspect_pair(model, guide, args)
+    for name, site in latent_sites(poutine.trace(guide).get_trace(*args)).items():
+        if isinstance(base_law(site["fn"]), dist.Delta):
+            raise ValueError(
+                f"the guide puts all of {name!r} on one point: importance sampling needs a "
+                "posterior with a density"
+            )
+    if structure.observed_outside:
+        raise ValueError(
+            f"the observed site {structure.observed_outside[0]!r} stands outside the plate 'data': "
+            "it belongs to no one datum, so neither does log p(x)"
+        )
     if structure.global_latents:
         names = ", ".join(map(repr, structure.global_latents))
         raise ValueError(
@@ -171,6 +192,18 @@ def _inspect(model: Program, guide: Program, args: tuple[Tensor, ...]) -> Struct
             "the guide, which has no such site"
         )
     return structure
+
+
+def _draw_sizes(num_samples: int, num_data: int, structure: Structure) -> list[int]:
+    """How many samples the guide draws at once: all, where its encoder then runs only once.
+
+    A guide that is run on repeated data takes memory for each repetition, and draws fewer.
+    """
+    if structure.vectorized:
+        return [num_samples]
+    size = max(1, REPEATED // num_data)
+    full, rest = divmod(num_samples, size)
+    return [size] * full + [rest] * (rest > 0)
 
 
 def _summarize(chunks: list[Terms]) -> dict[str, Tensor]:
@@ -219,8 +252,9 @@ def pareto_khat(log_weight: Tensor) -> Tensor:
     """Pareto k̂ of log weights (S, N), one for each of the N (Vehtari et al. 2024).
 
     Fitted by ArviZ to the M largest weights, M = ⌊3√S⌋, or ⌊S / 5⌋ where S ≤ 225. Where these
-    are all equal, to rounding, there is no tail and k̂ = −∞; fewer than five of them (S < 25)
-    cannot be fitted, and k̂ is NaN.
+    are all equal, to rounding, there is no tail and k̂ = −∞. Where no more than M weights are
+    not zero, the draws hardly meet the posterior and k̂ = ∞. Fewer than five (S < 25) cannot
+    be fitted, and k̂ is NaN.
 
     >>> pareto_khat(torch.zeros(100, 1))
     tensor([-inf], dtype=torch.float64)
@@ -233,12 +267,14 @@ def pareto_khat(log_weight: Tensor) -> Tensor:
     tail = math.floor(3 * num_samples**0.5) if num_samples > 225 else num_samples // 5
     if tail < 5:
         return khat
-    largest = log_weight.topk(tail, dim=0).values
-    flat = largest[0] - largest[-1] < 1e-9
-    khat[flat] = -math.inf
-    if not flat.all():
+    largest = log_weight.topk(tail + 1, dim=0).values
+    empty = largest[-1] == -math.inf
+    flat = ~empty & (largest[0] - largest[-2] < 1e-9)
+    khat[empty], khat[flat] = math.inf, -math.inf
+    rest = ~(empty | flat)
+    if rest.any():
         # ArviZ takes log-likelihoods and negates them: it is given minus the log weights.
         with np.errstate(all="ignore"):
-            _, fitted = array_stats.psislw(-log_weight[:, ~flat].T.numpy())
-        khat[~flat] = torch.as_tensor(np.atleast_1d(fitted), dtype=torch.float64)
+            _, fitted = array_stats.psislw(-log_weight[:, rest].T.numpy())
+        khat[rest] = torch.as_tensor(np.atleast_1d(fitted), dtype=torch.float64)
     return khat

@@ -54,6 +54,8 @@ class Structure:
     """Whether it runs under a plate of samples left of its own."""
     global_latents: tuple[str, ...]
     """Latent sites outside the data plate."""
+    observed_outside: tuple[str, ...] = ()
+    """Observed sites, and factors, outside the data plate."""
     enumerated: tuple[str, ...] = ()
     """Latent sites of the model that an objective sums out, and the guide does not have."""
 
@@ -164,7 +166,14 @@ def inspect_pair(model: Program, guide: Program, args: tuple[Any, ...]) -> Struc
     # Draws of a global variable are never spread over a plate of samples: see log_evidence.
     plain = not global_latents and not enumerated
     vectorized = plain and _is_vectorized(model, guide, args, nesting)
-    return Structure(nesting, vectorized, global_latents, enumerated)
+    outside = tuple(
+        name
+        for name, site in sample_sites(model_trace).items()
+        if site["is_observed"]
+        and not in_data_plate(site)
+        and not site["infer"].get("_deterministic")
+    )
+    return Structure(nesting, vectorized, global_latents, outside, enumerated)
 
 
 def _is_vectorized(model: Program, guide: Program, args: tuple[Any, ...], nesting: int) -> bool:
@@ -178,10 +187,20 @@ def _is_vectorized(model: Program, guide: Program, args: tuple[Any, ...], nestin
         together = score(model, draws)
     except Exception:  # a user's network may fail on a further dimension in any way
         return False
-    apart = [score(model, _one_sample(draws, sample)) for sample in range(2)]
-    ours = together.log_likelihood + together.log_prior
-    theirs = torch.cat([terms.log_likelihood + terms.log_prior for terms in apart])
-    return torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3, equal_nan=True)
+    apart = [_one_sample(draws, sample) for sample in range(2)]
+    terms = [score(model, one) for one in apart]
+    # The guide too: its log q, scored again at one sample's values without the plate.
+    replayed = [poutine.trace(poutine.replay(guide, trace=one.trace)) for one in apart]
+    posteriors = [
+        _sum_sites(latent_sites(trace.get_trace(*args)).values(), (1, len(args[0])), False, args[0])
+        for trace in replayed
+    ]
+    pairs = [
+        (together.log_likelihood, torch.cat([term.log_likelihood for term in terms])),
+        (together.log_prior, torch.cat([term.log_prior for term in terms])),
+        (together.log_posterior, torch.cat([local for local, _ in posteriors])),
+    ]
+    return all(torch.allclose(a, b, rtol=1e-3, atol=1e-3, equal_nan=True) for a, b in pairs)
 
 
 def _one_sample(draws: Draws, sample: int) -> Draws:
