@@ -48,6 +48,12 @@ class DiagonalNormal(PyroModule):
                 f"{2 * self.latent_dim} encoder features (μ, log σ), but the encoder gave a "
                 f"tensor of shape {tuple(features.shape)}: give it out={2 * self.latent_dim}"
             )
+        if features.shape[:-1] != x.shape[:1]:
+            raise ValueError(
+                f"the encoder gave features of shape {tuple(features.shape)} for data of shape "
+                f"{tuple(x.shape)}: it must give one row a datum; an mlp takes the data's shape, "
+                f"mlp({tuple(x.shape[1:])}, …)"
+            )
         mean, log_scale = features.chunk(2, dim=-1)
         return dist.Normal(mean, log_scale.exp()).to_event(1)
 

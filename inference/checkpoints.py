@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from .pairs import Program, modules
 
@@ -39,7 +39,10 @@ def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) ->
     # Copies, since parameters may be views of one storage, which the format refuses.
     copies = {name: value.detach().clone() for name, value in tensors.items()}
     with written_whole(path) as temporary:
-        save_file(copies, temporary, metadata)
+        try:
+            save_file(copies, temporary, metadata)
+        except SafetensorError as error:  # a full disk, say
+            raise OSError(f"{path} could not be written ({error})") from error
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -54,8 +57,10 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             facts = json.loads((file.metadata() or {})["latente"])
+            if facts["format"] != FORMAT:
+                raise ValueError(f"its format is {facts['format']}, not {FORMAT}")
             return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118
-    except (SafetensorError, KeyError, ValueError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} is truncated, or not a checkpoint of latente ({error})"
         ) from error
@@ -140,6 +145,12 @@ def unpack(
     optimizer.load_state_dict({"state": state, "param_groups": facts["groups"]})
     if scheduler is not None and facts["schedule"] is not None:
         scheduler.load_state_dict(facts["schedule"])
+        if isinstance(scheduler, LambdaLR):
+            # Its factors are the present ones: with more epochs than before, so is its rate.
+            for group, base, factor in zip(
+                optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
+            ):
+                group["lr"] = base * factor(scheduler.last_epoch)
     torch.set_rng_state(tensors["rng.cpu"])
     random = with_prefix(tensors, "rng.cuda.")
     if len(random) == torch.cuda.device_count():

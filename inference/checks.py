@@ -70,7 +70,7 @@ def check_support(
         trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args)
     for site_name, site in observed_sites(trace).items():
         law, value = site["fn"], site["value"]
-        if not _is_validated(law) or len(value) != len(args[0]):
+        if not _is_validated(law) or not value.dim() or len(value) != len(args[0]):
             continue
         inside = law.support.check(value).reshape(len(value), -1).all(1)
         if not inside.all():

@@ -5,6 +5,7 @@ of an ``nn.Module``, or (Pyro) modules. Everything here works on any of them.
 """
 
 import contextlib
+import inspect
 import re
 import warnings
 from collections.abc import Callable, Iterator
@@ -45,19 +46,39 @@ class StoredProgram:
 
 
 def modules(model: Program, guide: Program) -> dict[str, nn.Module]:
-    """The ``nn.Module``s behind a pair, by role; one serving both stands once, as the model.
+    """The ``nn.Module``s behind a pair, each once, by role and, where it is a part, by name.
+
+    A module itself, or the one whose method a program is; of another object's method, the
+    modules among its attributes; of a plain function, those that it refers to.
 
     >>> net = nn.Linear(1, 1)
-    >>> modules(net.forward, net)
+    >>> modules(net.forward, lambda x: net(x))
     {'model': Linear(in_features=1, out_features=1, bias=True)}
     """
     found: dict[str, nn.Module] = {}
+    seen: set[int] = set()
     for role, program in (("model", model), ("guide", guide)):
-        program = program.program if isinstance(program, StoredProgram) else program
-        owner = program if isinstance(program, nn.Module) else getattr(program, "__self__", None)
-        if isinstance(owner, nn.Module) and all(owner is not other for other in found.values()):
-            found[role] = owner
+        for name, module in _modules_within(program).items():
+            if id(module) not in seen:
+                found[f"{role}.{name}" if name else role] = module
+                seen |= {id(part) for part in module.modules()}
     return found
+
+
+def _modules_within(program: Program) -> dict[str, nn.Module]:
+    while isinstance(program, StoredProgram):
+        program = program.program
+    owner = getattr(program, "__self__", program)
+    if isinstance(owner, nn.Module):
+        return {"": owner}
+    named = dict(getattr(owner, "__dict__", {})) if owner is not program else {}
+    function = getattr(program, "__func__", program)
+    if inspect.isfunction(function):
+        referred = inspect.getclosurevars(function)
+        named |= {**referred.globals, **referred.nonlocals}
+    elif not inspect.isbuiltin(function):
+        named |= getattr(program, "__dict__", {})
+    return {name: value for name, value in named.items() if isinstance(value, nn.Module)}
 
 
 @contextlib.contextmanager

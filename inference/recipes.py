@@ -41,7 +41,7 @@ class Recipe:
         """The pair for data of this shape, with the same hidden widths in both networks."""
         likelihood = self.likelihood(event_shape)
         decoder = mlp(latent_dim, *reversed(hidden), out=likelihood.num_features)
-        encoder = mlp(math.prod(event_shape), *hidden, out=2 * latent_dim)
+        encoder = mlp(event_shape, *hidden, out=2 * latent_dim)
         model = VAE(StandardNormal(latent_dim), decoder, likelihood)
         return model, DiagonalNormal(encoder, latent_dim)
 
@@ -250,6 +250,10 @@ def read_plan(out: str | Path) -> Plan:
             f"{path} holds no plan of a recipe: the run was fitted from Python; load it with "
             "load_run(folder, model=…, guide=…)"
         )
+    kinds = {field.name: type(getattr(Plan(), field.name)) for field in fields(Plan)}
+    for name, kind in kinds.items():
+        if kind in (str, int) and type(plan[name]) is not kind:
+            raise ValueError(f"{path} is not a run's: its {name} is {plan[name]!r}")
     hidden = plan["hidden"]
     return Plan(**{**plan, "hidden": None if hidden is None else tuple(hidden)})
 
@@ -284,7 +288,10 @@ def load_run(
     if (model is None) != (guide is None):
         raise ValueError("give both model and guide, or neither")
     if model is None or guide is None:
-        model, guide = _build(read_plan(out), tuple(config["event_shape"]))
+        plan = read_plan(out)
+        if not isinstance(config.get("event_shape"), list):
+            raise ValueError(f"{out / runs.CONFIG} is not a run's: it gives no event_shape")
+        model, guide = _build(plan, tuple(config["event_shape"]))
     weights = checkpoints.kept_weights(tensors)
     stored = [name for name in weights if name.startswith("param.")]
     if stored:

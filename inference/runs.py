@@ -46,7 +46,7 @@ def check_folder(out: Path, *, resume: bool) -> None:
     """
     if resume and not (out / CHECKPOINT).is_file():
         raise FileNotFoundError(f"{out} holds no run to resume: leave resume out to begin one")
-    if not resume and any((out / name).exists() for name in (CONFIG, CHECKPOINT, METRICS)):
+    if not resume and (out / CHECKPOINT).exists():
         raise FileExistsError(
             f"{out} already holds a run: go on with it (resume=True, --resume), or name another "
             "folder for a new one (out=, --out)"
@@ -69,9 +69,12 @@ def read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path.parent} holds no run: there is no {path.name} in it")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is truncated or not JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is not a run's: it holds no facts by name")
+    return content
 
 
 def write_history(path: Path, history: Sequence[Mapping[str, float]]) -> None:

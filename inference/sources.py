@@ -123,6 +123,8 @@ def _read_file(path: Path, labels: Any) -> Source:
         import pandas as pd
 
         table = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+        if path.suffix == ".csv" and len(table.columns) and all(map(_is_number, table.columns)):
+            raise _Refused(f"the first row of {path} holds numbers: give it names of columns")
     except _Refused:
         raise
     except Exception as error:  # each reader has errors of its own for a foreign file
@@ -132,6 +134,14 @@ def _read_file(path: Path, labels: Any) -> Source:
             f"kind ({reason})"
         ) from error
     return _from_table(str(path), table, labels)
+
+
+def _is_number(name: Any) -> bool:
+    try:
+        float(name)
+    except ValueError:
+        return False
+    return True
 
 
 class _Refused(ValueError):
@@ -193,8 +203,12 @@ def _codes(labels: Any) -> tuple[np.ndarray | None, tuple[str, ...]]:
     if labels is None:
         return None, ()
     labels = np.asarray(labels)
+    if labels.ndim != 1:
+        raise _Refused(f"labels are one a row, (N,), not of shape {labels.shape}")
     if labels.dtype.kind in "iu":
         return labels, ()
+    if labels.dtype.kind == "f" and np.array_equal(labels, np.round(labels)):
+        return labels.astype(np.int64), ()
     names, codes = np.unique(labels.astype(str), return_inverse=True)
     return codes, tuple(names.tolist())
 

@@ -44,9 +44,10 @@ def fit(
 
         ELBO = Σₙ E_q[log p(xₙ|z) + log p(z) − log q(z|xₙ)]
 
-    The pair is fitted in place. The same seed on the same CPU gives the same numbers bit
-    for bit, also when a run is interrupted and resumed. Pyro's global parameter store and
-    the global random state are left as they were.
+    The pair is fitted in place, and left in evaluation mode. It starts from its own values:
+    those that Pyro's global store may hold are not looked at. The same seed on the same CPU
+    gives the same numbers bit for bit, also when a run is interrupted and resumed. Pyro's
+    global parameter store and the global random state are left as they were.
 
     Args:
         model: Pyro program ``model(x, *context)`` with a plate ``"data"`` at dimension −1.

@@ -1,6 +1,7 @@
 """The state of a fit between two epochs, and the steps that change it."""
 
 import contextlib
+import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -11,7 +12,7 @@ from typing import Any
 
 import pyro
 import torch
-from pyro.infer import ELBO
+from pyro.infer import ELBO, RenyiELBO
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -19,7 +20,16 @@ from torch.optim.lr_scheduler import LRScheduler
 from . import checkpoints, runs
 from .checks import check_support
 from .data import BLOCK, Rows, epoch_batches
-from .pairs import Program, ScaleData, evaluating, modules, parameters, place, placement
+from .pairs import (
+    Program,
+    ScaleData,
+    evaluating,
+    modules,
+    parameters,
+    place,
+    placement,
+    plain_errors,
+)
 from .progress import progress
 from .terms import draw, inspect_pair, score
 
@@ -84,8 +94,13 @@ class Training:
         self.dtype = placement(self.model, self.guide)[1]
         self.rows = self._settle(self.rows)
         self.held_out = None if self.held_out is None else self._settle(self.held_out)
+        if isinstance(self.objective, RenyiELBO) and self.settings.batch_size < self.num_data:
+            raise ValueError(
+                "RenyiELBO takes one average over all data: minibatches would change the bound; "
+                f"set batch_size to {self.num_data}"
+            )
         sample = next(self._batches())
-        with pyro.validation_enabled(True):
+        with pyro.validation_enabled(True), plain_errors():
             with evaluating(self.model, self.guide):
                 self.structure = inspect_pair(self.model, self.guide, sample)
             self._check_support()
@@ -189,10 +204,12 @@ class Training:
 
     def _finish_epoch(self, loss: float, seconds: float) -> None:
         rate = self.optimizer.param_groups[0]["lr"]
-        if not math.isfinite(loss):
+        sound = all(bool(value.isfinite().all()) for value in self.named.values())
+        if not math.isfinite(loss) or not sound:
+            what = f"loss became {loss}" if sound else "weights became NaN or infinite"
             kept = "" if self.folder is None else f"; {self.folder} keeps epoch {self.epoch}"
             raise FloatingPointError(
-                f"the loss became {loss} in epoch {self.epoch + 1}: lower the learning rate "
+                f"the {what} in epoch {self.epoch + 1}: lower the learning rate "
                 f"(now {rate:g}) or set clip_norm{kept}"
             )
         self.epoch += 1
@@ -266,9 +283,14 @@ class Training:
             "num_data": self.num_data,
             "versions": {"torch": torch.__version__, "pyro": pyro.__version__},
         }
+        json.dumps(self.config)  # a fact that JSON cannot hold is met before anything is written
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        if resume:
+        if not resume:
+            (folder / runs.METRICS).unlink(missing_ok=True)  # of a run that never began
+            runs.write_json(folder / runs.CONFIG, self.config)
+            self._save(folder)
+        else:
             self._load(folder)
             if self.epoch > self.settings.epochs:
                 raise ValueError(
@@ -276,16 +298,16 @@ class Training:
                     f"{self.settings.epochs} asked for"
                 )
             runs.write_history(folder / runs.METRICS, self.history)
-        else:
-            self._save(folder)
-        runs.write_json(folder / runs.CONFIG, self.config)
+            runs.write_json(folder / runs.CONFIG, self.config)
 
     def _identity(self) -> dict[str, Any]:
         """What a resumed run must share with the interrupted one."""
+        settings = {name: v for name, v in asdict(self.settings).items() if name != "epochs"}
         return {
             "num_data": self.num_data,
-            "seed": self.settings.seed,
-            "batch_size": self.settings.batch_size,
+            **settings,
+            "objective": type(self.objective).__name__,
+            "optimizer": type(self.optimizer).__name__,
         }
 
     def _save(self, folder: Path) -> None:
@@ -298,8 +320,8 @@ class Training:
     def _load(self, folder: Path) -> None:
         tensors, facts = checkpoints.load(folder / runs.CHECKPOINT)
         for name, mine in self._identity().items():
-            if facts[name] != mine:
-                raise ValueError(f"{folder} was run with {name}={facts[name]}, not {mine}")
+            if facts.get(name) != mine:
+                raise ValueError(f"{folder} was run with {name}={facts.get(name)}, not {mine}")
         path = str(folder / runs.CHECKPOINT)
         checkpoints.restore(self._weights(), checkpoints.current_weights(tensors), path)
         checkpoints.unpack(self.optimizer, self.scheduler, tensors, facts)
@@ -316,7 +338,15 @@ def loss_and_grads(
         loss: Tensor = objective.differentiable_loss(model, guide, *args)  # pyright: ignore
         loss.backward()
         return loss.detach()
-    return objective.loss_and_grads(model, guide, *args)  # pyright: ignore
+    # The others take a gradient only where they meet a parameter statement in a trace.
+    owned = modules(model, guide)
+
+    def stating(*args: Any) -> Any:
+        for name, module in owned.items():
+            pyro.module(f"latente_{name}", module)
+        return model(*args)
+
+    return objective.loss_and_grads(stating, guide, *args)  # pyright: ignore
 
 
 def _note(row: Mapping[str, float]) -> str:

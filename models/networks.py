@@ -1,31 +1,46 @@
 """Networks: functions from tensors to tensors with any leading batch shape."""
 
 import itertools
+import math
 from collections.abc import Callable
 
 from torch import Tensor, nn
 
 
 class FlattenEvent(nn.Module):
-    """Flatten the shortest run of trailing dimensions that holds ``num_features`` values.
+    """Flatten the trailing dimensions that make up one datum.
 
     A batch of images (…, 8, 8) and a batch of latents (…, 2) both reach a dense
     layer as (…, num_features), whatever their leading batch shape is.
 
+    Args:
+        event: the shape of one datum; or its number of values, for the shortest run of
+            trailing dimensions that holds as many (which leaves a 1 before it alone: say
+            ``(1, 28, 28)`` for images with one channel).
+
     Raises:
-        ValueError: if no run of trailing dimensions holds ``num_features`` values.
+        ValueError: if the trailing dimensions are not such.
 
     >>> import torch
     >>> FlattenEvent(64)(torch.zeros(5, 3, 8, 8)).shape
     torch.Size([5, 3, 64])
     """
 
-    def __init__(self, num_features: int):
+    def __init__(self, event: int | tuple[int, ...]):
         super().__init__()
-        self.num_features = num_features
+        self.event = event
+        self.num_features = event if isinstance(event, int) else math.prod(event)
 
     def forward(self, x: Tensor) -> Tensor:
         """Tensor (…, *event) to tensor (…, num_features)."""
+        if not isinstance(self.event, int):
+            batch = x.dim() - len(self.event)
+            if batch < 0 or x.shape[batch:] != self.event:
+                raise ValueError(
+                    f"a network of inputs {tuple(self.event)} got a tensor of shape "
+                    f"{tuple(x.shape)}"
+                )
+            return x.reshape(*x.shape[:batch], self.num_features)
         size = 1
         for dim in range(x.dim() - 1, -1, -1):
             size *= x.shape[dim]
@@ -38,11 +53,11 @@ class FlattenEvent(nn.Module):
 
     def extra_repr(self) -> str:
         """The constructor's arguments."""
-        return f"{self.num_features}"
+        return f"{self.event}"
 
 
 def mlp(
-    in_features: int,
+    in_features: int | tuple[int, ...],
     *hidden: int,
     out: int,
     activation: Callable[[], nn.Module] = nn.Tanh,
@@ -54,7 +69,7 @@ def mlp(
     PyTorch's linear layers do, U(±1 / √fan in).
 
     Args:
-        in_features: number of values of one input.
+        in_features: number of values of one input, or its shape.
         *hidden: widths of the hidden layers, in order; none gives a linear map.
         out: number of output features.
         activation: makes the nonlinearity after each hidden layer.
@@ -66,10 +81,11 @@ def mlp(
     >>> mlp(64, 32, 16, out=4)(torch.zeros(10, 8, 8)).shape
     torch.Size([10, 4])
     """
-    widths = (in_features, *hidden, out)
+    flatten = FlattenEvent(in_features)
+    widths = (flatten.num_features, *hidden, out)
     if min(widths) < 1:
         raise ValueError(f"every width of an mlp must be at least 1, got {widths}")
-    layers: list[nn.Module] = [FlattenEvent(in_features)]
+    layers: list[nn.Module] = [flatten]
     for fan_in, fan_out in itertools.pairwise(widths):
         layers += [nn.Linear(fan_in, fan_out), activation()]
     return nn.Sequential(*layers[:-1])

@@ -10,8 +10,9 @@ import torch
 from pyro import poutine
 from scipy import stats
 
+from latente.guides import DiagonalNormal
 from latente.inference import log_evidence
-from latente.inference.evidence import DRAWS, pareto_khat, weigh
+from latente.inference.evidence import DRAWS, FIGURES, Evidence, pareto_khat, weigh
 from latente.inference.terms import draw, inspect_pair, score
 from latente.models import VAE, StandardNormal
 
@@ -192,6 +193,71 @@ def test_weigh_by_hand():
     assert figures["ess"].item() == pytest.approx(16 / 10)
 
 
+def test_weights_that_are_mostly_zero_have_no_tail_to_trust():
+    """A prior on z > 0 and a guide that mostly draws z < 0: one draw in forty counts."""
+    log_weight = torch.full((1000, 2), -math.inf).double()
+    log_weight[:10] = 0.0
+    log_weight[:500, 1] = torch.randn(500).double() / 10
+    khat = pareto_khat(log_weight)
+    assert khat[0] == math.inf
+    assert khat[1] < 0.5
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.HalfNormal(1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(-2.0 + 0 * x, 1.0))
+
+    evidence = log_evidence(model, guide, torch.ones(20), num_samples=1000)
+    assert evidence.khat_bad_fraction == 1
+
+
+def test_means_errors_and_thresholds_by_hand():
+    values = {name: torch.tensor([1.0, 2.0, 4.0, 8.0]).double() for name in FIGURES}
+    evidence = Evidence(**values, num_samples=1000)
+    assert evidence.mean == 3.75
+    assert evidence.mean_standard_error == pytest.approx(math.sqrt(1 + 4 + 16 + 64) / 4)
+    assert evidence.elbo == 0
+    assert evidence.khat_threshold == pytest.approx(1 - 1 / 3)
+    assert Evidence(**values, num_samples=10_000).khat_threshold == 0.7
+    khat = torch.tensor([0.5, 0.68, math.nan, -math.inf]).double()
+    assert Evidence(**{**values, "khat": khat}, num_samples=1000).khat_bad_fraction == 0.5
+
+
+def test_weights_are_summed_in_float64():
+    """Float32 log weights of a thousand nats hold no more than four digits of their spread."""
+    oracle = LinearGaussian(1, num_observed=8)
+    x = oracle.sample(3).float()
+    vae, guide = (part.float() for part in oracle.pair(widen=1.3))
+    evidence = log_evidence(vae, guide, x, num_samples=200)
+    for name in FIGURES:
+        assert getattr(evidence, name).dtype == torch.float64
+    figures = weigh(torch.tensor([[0.0]] * 3 + [[-25.0]]).double())
+    assert figures["log_px"].item() == pytest.approx(math.log((3 + math.exp(-25)) / 4), abs=1e-15)
+
+
+def test_a_guide_that_mixes_samples_with_data_is_not_vectorized():
+    class Mixing(DiagonalNormal):
+        def forward(self, x):
+            with pyro.plate("data", len(x), dim=-1):
+                top = pyro.sample("top", self.posterior(x))
+                share = torch.softmax(top, dim=1)  # over K, unless samples stand before N
+                return pyro.sample("z", dist.Normal(share, 1.0).to_event(1))
+
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            law = dist.Normal(torch.zeros(len(x), 2).double(), 1.0).to_event(1)
+            pyro.sample("top", law)
+            z = pyro.sample("z", law)
+            pyro.sample("x", dist.Normal(z.sum(-1), 1.0), obs=x[:, 0])
+
+    guide = Mixing(LinearGaussian(2, num_observed=4).pair()[1].encoder, 2)
+    assert not inspect_pair(model, guide, (torch.randn(5, 4).double(),)).vectorized
+
+
 @pytest.mark.parametrize("value", [math.nan, -math.inf, math.inf])
 def test_weights_that_are_not_finite_are_refused(value):
     with pytest.raises(ValueError, match="1 data have importance weights that are NaN, inf"):
@@ -214,6 +280,28 @@ def test_bad_arguments_are_refused(make_pair, binary_images):
         log_evidence(*pair, binary_images + 0.5 * (torch.arange(200) == 3)[:, None, None])
     with pytest.raises(ValueError, match="network of 16 inputs"):
         log_evidence(*pair, torch.zeros(5, 3))
+
+    def point(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Delta(x))
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def beside(x):
+        model(x)
+        pyro.sample("total", dist.Normal(0.0, 1.0), obs=x.sum())
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x / 2, 0.8))
+
+    with pytest.raises(ValueError, match="puts all of 'z' on one point"):
+        log_evidence(model, point, torch.zeros(5))
+    with pytest.raises(ValueError, match="observed site 'total' stands outside the plate"):
+        log_evidence(beside, guide, torch.zeros(5))
     pair = GlobalMean()
     with pytest.raises(ValueError, match="latent site 'w' stands outside the plate 'data'"):
         log_evidence(pair.model, pair.guide, torch.zeros(5))
