@@ -1,10 +1,13 @@
 """Runs on disk: resumed runs, interrupted ones, and files that are not what they should be."""
 
 import json
+import math
+from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
+from pyro.infer import Trace_ELBO
 from torch.optim.lr_scheduler import ExponentialLR
 
 from latente.inference import fit, load_run, runs
@@ -111,8 +114,6 @@ def test_more_epochs_can_be_added(make_pair, binary_images, tmp_path):
 def test_plain_callables_resume_too(tmp_path):
     x = torch.randn(60)
     pair = GlobalMean()
-    from pyro.infer import Trace_ELBO
-
     options = {"objective": Trace_ELBO(), "learning_rate": 0.01}
     quiet(pair.model, pair.guide, x, epochs=2, out=tmp_path / "run", **options)
     run = quiet(pair.model, pair.guide, x, epochs=4, out=tmp_path / "run", resume=True, **options)
@@ -143,7 +144,13 @@ def test_refused_input_leaves_no_folder(make_pair, binary_images, tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"seed": 1}, "was run with seed=0, not 1"), ({"batch_size": 10}, "batch_size=20, not 10")],
+    [
+        ({"seed": 1}, "was run with seed=0, not 1"),
+        ({"batch_size": 10}, "batch_size=20, not 10"),
+        ({"learning_rate": 0.5}, "learning_rate=0.001, not 0.5"),
+        ({"optimizer": torch.optim.SGD}, "optimizer=Adam, not SGD"),
+        ({"objective": Trace_ELBO()}, "objective=TraceMeanField_ELBO, not Trace_ELBO"),
+    ],
 )
 def test_a_run_is_not_resumed_under_other_settings(
     make_pair, binary_images, tmp_path, options, message
@@ -198,6 +205,81 @@ def test_a_checkpoint_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
         save(path, {"a": torch.zeros(3)}, {"epoch": 2})
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_weights_that_became_nan_are_never_kept(make_pair, binary_images, tmp_path):
+    """The gradient of the last step is NaN: its loss is finite, its weights are not."""
+    vae, guide = make_pair()
+    calls = []
+
+    def poison(grad):
+        calls.append(1)
+        return grad * float("nan") if len(calls) == 20 else grad
+
+    vae.decoder[1].weight.register_hook(poison)
+    with pytest.raises(FloatingPointError, match="the weights became NaN or infinite in epoch 2"):
+        quiet(vae, guide, binary_images, epochs=2, out=tmp_path)
+    tensors, facts = load(tmp_path / "checkpoint.safetensors")
+    assert facts["epoch"] == 1
+    assert all(bool(v.isfinite().all()) for v in tensors.values() if v.is_floating_point())
+
+
+def test_a_stretched_schedule_goes_on_at_its_new_rate(tmp_path):
+    out = tmp_path / "run"
+    plan = Plan(epochs=4, hidden=(8,))
+    train(plan, out, device="cpu", show_progress=False)
+    longer = train(replace(plan, epochs=8), out, device="cpu", resume=True, show_progress=False)
+    rates = [row["learning_rate"] for row in longer.history]
+    # Eight epochs hold the rate for 4.8 and let it fall along half a cosine over 3.2.
+    fall = [0.5 * (1 + math.cos(math.pi * (epoch - 4.8) / 3.2)) for epoch in (5, 6, 7)]
+    assert rates[4:] == pytest.approx([1e-3, *(1e-3 * factor for factor in fall)], rel=1e-6)
+
+
+def test_recipes_start_at_the_training_mean_from_weights_of_their_seed():
+    from latente.inference.recipes import _build, _start_at_mean, load_plan_data
+
+    plan = Plan(recipe="vae", hidden=(8,))
+    data = load_plan_data(plan)
+    pairs = [_build(replace(plan, seed=seed), (8, 8)) for seed in (0, 0, 1)]
+    assert same(weights(*pairs[0]), weights(*pairs[1]))
+    assert not same(weights(*pairs[0]), weights(*pairs[2]), 1e-3)
+    vae = pairs[0][0]
+    _start_at_mean(vae, data.train)
+    expected = data.train.mean(0).clamp(0.01, 0.99).flatten()
+    assert torch.allclose(vae.decoder[-1].bias.sigmoid(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[]", "holds no facts by name"),
+        ('{"plan": {}}', "holds no plan of a recipe"),
+        ("{}", "holds no plan of a recipe"),
+    ],
+)
+def test_foreign_settings_are_named(tmp_path, content, message):
+    train(Plan(epochs=1, hidden=(4,)), tmp_path / "r", device="cpu", show_progress=False)
+    (tmp_path / "r" / "config.json").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        load_run(tmp_path / "r")
+
+
+def test_a_plan_of_another_kind_is_named(tmp_path):
+    train(Plan(epochs=1, hidden=(4,)), tmp_path / "r", device="cpu", show_progress=False)
+    path = tmp_path / "r" / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "plan": {**config["plan"], "latent_dim": "2"}}))
+    with pytest.raises(ValueError, match="its latent_dim is '2'"):
+        load_run(tmp_path / "r")
+    path.write_text(json.dumps({**config, "event_shape": None}))
+    with pytest.raises(ValueError, match="gives no event_shape"):
+        load_run(tmp_path / "r")
+
+
+def test_a_fact_that_json_cannot_hold_leaves_no_run(make_pair, binary_images, tmp_path):
+    with pytest.raises(TypeError):
+        quiet(*make_pair(), binary_images, epochs=1, out=tmp_path / "r", config={"a": {1, 2}})
+    assert not (tmp_path / "r").exists()
 
 
 def test_a_plan_rebuilds_its_run(tmp_path):

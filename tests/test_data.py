@@ -191,7 +191,25 @@ def test_freyfaces(mnist):
     assert data.train.max() == np.float32(238 / 255)
 
 
+def test_whole_labels_keep_their_numbers_and_words_their_names():
+    data = load_data(np.zeros((10, 2)), labels=np.array([3.0, 5.0] * 5))
+    assert set(data.train_labels.tolist()) == {3, 5}
+    words = load_data(np.zeros((10, 2)), labels=np.array(["cat", "ant"] * 5))
+    assert words.label_names == ("ant", "cat")
+    assert set(words.train_labels.tolist()) == {0, 1}
+
+
+def test_the_digest_tells_data_apart():
+    x = np.random.default_rng(0).normal(size=(50, 3))
+    assert load_data(x).digest() == load_data(x.copy()).digest()
+    other = x.copy()
+    other[17, 1] += 1e-6
+    assert load_data(other).digest() != load_data(x).digest()
+    assert load_data(x[:-1]).digest() != load_data(x).digest()
+
+
 BAD = {
+    "no header": (lambda d: written(d / "a.csv", b"1,2\n3,4\n"), "first row of .* holds numbers"),
     "nan": (
         lambda d: with_value(np.nan),
         r"the array holds NaN or infinity in row 7, counted from 0$",
@@ -251,6 +269,8 @@ def test_bad_data_are_refused_in_one_line(tmp_path, make, message):
         ({"validation": 0.6, "test": 0.5}, "something to train on"),
         ({"stream": True}, "only a .npy file can be streamed"),
         ({"labels": "kind"}, "has no columns"),
+        ({"labels": np.zeros((20, 2))}, r"labels are one a row, \(N,\), not of shape"),
+        ({"standardize": True, "binarize": "static"}, "cannot be both"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, message):

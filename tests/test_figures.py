@@ -3,12 +3,14 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from PIL import Image
 
 from latente.guides import DiagonalNormal
 from latente.inference import (
+    active_units,
     decode,
     fit,
     plot_all,
@@ -92,6 +94,44 @@ def test_prior_samples_have_the_marginal_of_the_model():
     assert ((drawn.mean(0) - oracle.bias).abs() < 5 * sd / 20_000**0.5).all()
     bound = 5 * (2 / 20_000) ** 0.5 * sd[:, None] * sd[None, :]
     assert ((drawn.T.cov() - covariance).abs() < bound).all()
+
+
+def test_prior_samples_follow_their_seed_and_no_deterministic_site():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+            mean = pyro.deterministic("mean", 2 * z, event_dim=0)
+            pyro.sample("x", dist.Normal(mean, 10.0), obs=x)
+
+    def draws(seed):
+        return sample_prior(model, model, 5000, torch.zeros(1), seed=seed)
+
+    means, drawn = draws(1)
+    assert means.std().item() == pytest.approx(2, rel=0.1)
+    assert drawn.std().item() == pytest.approx(104**0.5, rel=0.1)
+    assert torch.equal(draws(1)[1], drawn)
+    assert not torch.equal(draws(2)[1], drawn)
+
+
+def test_means_of_layered_guides_and_flows_are_of_all_their_draws():
+    """A guide equal to its prior says nothing of x: no unit is active."""
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            a = pyro.sample("a", dist.Normal(torch.zeros(len(x)), 1.0))
+            b = pyro.sample("b", dist.Normal(a, 1.0))
+            flow = dist.TransformedDistribution(
+                dist.Normal(torch.zeros(len(x), 3), 1.0), [dist.transforms.TanhTransform()]
+            )
+            pyro.sample("c", flow.to_event(1))
+            return b
+
+    means = posterior_means(guide, guide, torch.zeros(400))
+    assert means["c"].shape == (400, 3)
+    assert sum(active_units(value) for value in means.values()) == 0
+    spread = torch.stack([torch.arange(400.0), 0.09 * (-1.0) ** torch.arange(400)], dim=1)
+    assert active_units(spread) == 1  # a variance of 0.0081 does not count
+    assert active_units(spread, threshold=0.005) == 2
 
 
 def test_interpolation_is_straight_in_z(fitted, binary_images, monkeypatch):

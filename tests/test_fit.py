@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
@@ -197,6 +198,68 @@ def test_history_adds_up_and_counts(make_pair, binary_images):
             assert row[f"{prefix}elbo"] == pytest.approx(difference)
         assert row["seconds"] > 0
         assert row["rows_per_second"] == pytest.approx(200 / row["seconds"])
+
+
+def test_the_epochs_loss_is_its_mean_over_data():
+    """A frozen bound: batches of 7 and 6 of 20 data must weigh by their sizes."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x)).double(), 1.0))
+            pyro.sample("x", dist.Normal(0.0 * z, 1.0), obs=x)
+
+    def guide(x):
+        loc = pyro.param("loc", torch.tensor(0.0).double())
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(0.0 * loc + torch.zeros(len(x)).double(), 1.0))
+
+    x = torch.linspace(-5, 5, 20).double() ** 3
+    run = quiet(model, guide, x, epochs=2, batch_size=7)
+    exact = -dist.Normal(0.0, 1.0).log_prob(x).mean().item()
+    assert [row["loss"] for row in run.history] == pytest.approx([exact] * 2, rel=1e-12)
+    assert run.history[0]["elbo"] == pytest.approx(-exact, rel=1e-12)
+
+
+def test_the_bound_is_measured_over_all_validation_rows(monkeypatch):
+    """More rows than a block, and a global variable whose KL is shared by the training data."""
+    from latente.inference import training
+
+    monkeypatch.setattr(training, "BLOCK", 64)
+    pair = GlobalMean()
+    x, held_out = torch.randn(50).double(), torch.linspace(-3, 3, 150).double() ** 3
+    run = quiet(
+        pair.model, pair.guide, x, validation=held_out, objective=Trace_ELBO(), epochs=1,
+        batch_size=50, learning_rate=1e-12,
+    )  # fmt: skip
+    # Averaged over many draws: E_q[log p(x|z, w) + log p(z) − log q(z)] and KL(q(w) ‖ p(w)) / N.
+    loc, scale, slope = 0.3, 0.5, 0.2
+    square = (held_out - slope * held_out - loc) ** 2 + 0.8**2 + scale**2
+    reconstruction = (-0.5 * square - 0.5 * math.log(2 * math.pi)).mean().item()
+    local = 0.5 * ((slope * held_out) ** 2 + 0.8**2 - 1) - math.log(0.8)
+    shared = (0.5 * (loc**2 + scale**2 - 1) - math.log(scale)) / len(x)
+    row = run.history[0]
+    # One draw of each z and one of w, shared: 5 standard errors of the linear terms, by hand.
+    spread = (held_out - slope * held_out - loc).abs()
+    error = 5 * (0.8 * spread.square().mean().sqrt() / math.sqrt(150) + scale * spread.mean())
+    assert row["validation_reconstruction"] == pytest.approx(reconstruction, abs=error.item())
+    assert row["validation_kl"] == pytest.approx(local.mean().item() + shared, abs=0.8)
+
+
+def test_a_plate_that_subsamples_itself_is_not_scaled_twice():
+    x = torch.randn(10)
+
+    def model(x):
+        with pyro.plate("data", 40, subsample=torch.arange(10)):
+            pyro.sample("x", dist.Normal(0.0, 1.0), obs=x)
+
+    def plain(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(0.0, 1.0), obs=x)
+
+    for program in (model, plain):
+        with ScaleData(40):
+            trace = poutine.trace(program).get_trace(x)
+        assert trace.nodes["x"]["scale"] == 4
 
 
 def test_early_stopping_keeps_the_best_weights(make_pair, binary_images):

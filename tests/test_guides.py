@@ -89,3 +89,11 @@ def test_an_encoder_of_another_width_is_refused():
     guide = DiagonalNormal(mlp(3, out=3), 2)
     with pytest.raises(ValueError, match=r"takes 4 encoder features .* give it out=4"):
         guide.posterior(torch.zeros(1, 3))
+
+
+def test_an_encoder_that_keeps_a_dimension_of_the_data_is_refused():
+    guide = DiagonalNormal(mlp(16, out=4), 2)
+    with pytest.raises(ValueError, match=r"one row a datum; an mlp takes .* mlp\(\(1, 4, 4\), …\)"):
+        guide.posterior(torch.zeros(7, 1, 4, 4))
+    guide = DiagonalNormal(mlp((1, 4, 4), out=4), 2)
+    assert guide.posterior(torch.zeros(7, 1, 4, 4)).batch_shape == (7,)

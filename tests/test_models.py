@@ -120,6 +120,10 @@ def test_mlp_flattens_what_it_must_and_no_more():
     with pytest.raises(ValueError, match="at least 1"):
         mlp(3, 0, out=1)
     assert repr(FlattenEvent(12)) == "FlattenEvent(12)"
+    shaped = mlp((1, 3, 4), 5, out=2)
+    assert shaped(torch.zeros(6, 7, 1, 3, 4)).shape == (6, 7, 2)
+    with pytest.raises(ValueError, match=r"inputs \(1, 3, 4\) got a tensor of shape \(7, 3, 4\)"):
+        shaped(torch.zeros(7, 3, 4))
 
 
 def test_vae_keeps_to_the_contract(make_pair):
