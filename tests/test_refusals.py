@@ -1,0 +1,129 @@
+"""Bad input to fit is refused in one clear line, and nothing is lost."""
+
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.infer.autoguide import AutoNormal
+from torch import nn
+
+from latente.models import Normal
+
+from .test_fit import quiet, same, weights
+
+
+def _plate_of_another_name(x):
+    with pyro.plate("batch", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+def _guide(x):
+    loc = pyro.param("loc", torch.tensor(0.0))
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(loc.expand(len(x)), 1.0))
+
+
+def _model(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+def _two_latents(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+        pyro.sample("u", dist.Normal(z, 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+def _guide_of_two(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+        pyro.sample("u", dist.Normal(torch.zeros(len(x)), 1.0))
+
+
+def _positive(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+        pyro.sample("x", dist.Exponential(z.exp()), obs=x)
+
+
+X = torch.linspace(-1, 1, 200)
+BAD = {
+    "plate": ((_plate_of_another_name, _guide, X), {}, "no observed site inside a plate named"),
+    "model site": ((_two_latents, _guide, X), {}, "the model samples 'u', which the guide does"),
+    "guide site": ((_model, _guide_of_two, X), {}, "the guide samples 'u', which the model does"),
+    "support": ((_positive, _guide, X), {}, r"outside the support of Exponential at site 'x', -1"),
+    "nan": ((_model, _guide, X / X.abs().floor()), {}, "data holds NaN or infinity in rows 1, 2"),
+    "empty": ((_model, _guide, X[:0]), {}, "data holds no rows"),
+    "few": ((_model, _guide, X[:50]), {}, "50 training rows are fewer than a batch of 128: set"),
+    "batch": ((_model, _guide, X), {"batch_size": 0}, "batch_size must be positive"),
+    "epochs": ((_model, _guide, X), {"epochs": -1}, "epochs must be positive"),
+    "rate": ((_model, _guide, X), {"learning_rate": math.nan}, "learning_rate must be positive"),
+    "seed": ((_model, _guide, X), {"seed": -1}, "seed must not be negative"),
+    "patience": ((_model, _guide, X), {"patience": 3}, "patience needs data to validate on"),
+    "device": ((_model, _guide, X), {"device": "cuda:99"}, "no device 'cuda:99' to be used here"),
+    "no device": ((_model, _guide, X), {"device": "abacus"}, "no device 'abacus'"),
+    "resume": ((_model, _guide, X), {"resume": True}, "needs the folder of the run"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "options", "message"), BAD.values(), ids=BAD)
+def test_bad_input_is_refused_in_one_line(arguments, options, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        quiet(*arguments, **options)
+    assert "\n" not in str(caught.value)
+    assert not pyro.get_param_store()
+
+
+def test_an_autoguide_of_local_sites_is_refused_and_one_of_global_sites_is_not():
+    def bayesian_mean(x):
+        w = pyro.sample("w", dist.Normal(0.0, 10.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(w, 1.0), obs=x)
+
+    x = torch.randn(300) + 3
+    guide = AutoNormal(bayesian_mean)
+    quiet(bayesian_mean, guide, x, epochs=100, batch_size=100, learning_rate=0.05)
+    assert guide.locs.w.item() == pytest.approx(x.mean().item(), abs=0.1)
+    with pytest.raises(ValueError, match="an autoguide keeps one posterior for each datum"):
+        quiet(_model, AutoNormal(_model), X)
+
+
+def test_a_pair_without_parameters_is_refused():
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+
+    with pytest.raises(ValueError, match="no parameters to fit"):
+        quiet(_model, guide, X)
+
+
+def test_grey_values_under_a_bernoulli_are_refused_with_advice(make_pair, binary_images):
+    pair = make_pair()
+    before = weights(*pair)
+    x = binary_images.clone()
+    x[150, 2, 1] = 0.25
+    with pytest.raises(ValueError, match=r"Bernoulli at site 'x', 0.25 .* row 150, .*binarize="):
+        quiet(*pair, x, epochs=1)
+    assert same(weights(*pair), before)
+
+
+def test_images_of_another_size_are_refused_by_the_network(make_pair):
+    with pytest.raises(
+        ValueError, match=r"network of 16 inputs got a tensor of shape \(75, 5, 5\).*values$"
+    ):
+        quiet(*make_pair(), torch.zeros(150, 5, 5))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(make_pair, binary_images, tmp_path):
+    vae, guide = make_pair()
+    vae.likelihood = Normal((4, 4), scale=nn.Parameter(torch.tensor(1.0)))
+    with pytest.raises(
+        FloatingPointError, match=r"the (loss|weights) became .* in epoch \d+: lower the lear"
+    ):
+        quiet(vae, guide, binary_images, epochs=100, learning_rate=1e4, out=tmp_path / "run")
+    assert (tmp_path / "run" / "checkpoint.safetensors").exists()
