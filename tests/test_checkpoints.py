@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import ExponentialLR
 
 from latente.inference import fit, load_run, runs
 from latente.inference.checkpoints import load, save
-from latente.inference.recipes import Plan, read_plan, train
+from latente.inference.recipes import Plan, load_plan_data, read_plan, train
 
 from .oracles import GlobalMean
 from .test_fit import same, weights
@@ -235,18 +235,17 @@ def test_a_stretched_schedule_goes_on_at_its_new_rate(tmp_path):
     assert rates[4:] == pytest.approx([1e-3, *(1e-3 * factor for factor in fall)], rel=1e-6)
 
 
-def test_recipes_start_at_the_training_mean_from_weights_of_their_seed():
-    from latente.inference.recipes import _build, _start_at_mean, load_plan_data
+def test_recipes_start_at_the_training_mean_from_weights_of_their_seed(tmp_path):
+    def fitted(seed, name):
+        plan = Plan(recipe="vae", hidden=(8,), epochs=1, learning_rate=1e-12, seed=seed)
+        return train(plan, tmp_path / name, device="cpu", show_progress=False), plan
 
-    plan = Plan(recipe="vae", hidden=(8,))
-    data = load_plan_data(plan)
-    pairs = [_build(replace(plan, seed=seed), (8, 8)) for seed in (0, 0, 1)]
-    assert same(weights(*pairs[0]), weights(*pairs[1]))
-    assert not same(weights(*pairs[0]), weights(*pairs[2]), 1e-3)
-    vae = pairs[0][0]
-    _start_at_mean(vae, data.train)
-    expected = data.train.mean(0).clamp(0.01, 0.99).flatten()
-    assert torch.allclose(vae.decoder[-1].bias.sigmoid(), expected, atol=1e-5)
+    (run, plan), (again, _), (other, _) = fitted(0, "a"), fitted(0, "b"), fitted(1, "c")
+    assert same(weights(run.model, run.guide), weights(again.model, again.guide))
+    slopes = [r.guide.encoder[-1].weight for r in (run, other)]
+    assert (slopes[0] - slopes[1]).abs().max() > 1e-2
+    expected = load_plan_data(plan).train.mean(0).clamp(0.01, 0.99).flatten()
+    assert torch.allclose(run.model.decoder[-1].bias.sigmoid(), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -180,6 +180,7 @@ def test_dropout_is_on_in_training_and_off_in_measuring(make_pair, binary_images
 
     vae, guide = make_pair()
     guide.encoder.append(Watch())
+    guide.eval()
     quiet(vae, guide, binary_images, validation=binary_images, epochs=2)
     assert set(seen) == {(True, True), (False, False)}
 
