@@ -68,7 +68,7 @@ def plot_training(history: Sequence[Mapping[str, float]]) -> "Figure":
                 held_out = [row[f"validation_{name}"] for row in history]
                 ax.plot(epochs, held_out, "--", label="validation", marker=marker)
             _ignore_warm_up(ax)
-            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+            ax.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
             ax.set(title=label, xlabel="epoch")
         axes[0].set_ylabel("nats per datum")
         handles, names = axes[0].get_legend_handles_labels()
@@ -295,7 +295,7 @@ def _plot_curves(groups: list[Tensor], names: list[str]) -> "Figure":
             curves = group.reshape(len(group), -1).T.numpy()
             ax.plot(curves, color="C0", alpha=min(1, 8 / len(group)), marker=marker)
             ax.set(title=name, xlabel="element")
-            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+            ax.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
             ax.sharey(axes[0])
         axes[0].set_ylabel("value")
     return figure
