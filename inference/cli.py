@@ -272,7 +272,7 @@ def _table(figures: dict[str, float], title: str) -> Table:
     table.add_column("figure")
     table.add_column("value", justify="right")
     table.add_column("what it is")
-    evidence = f"{figures['log_evidence']:.2f} ± {figures['log_evidence_se']:.2f}"
+    evidence = f"{figures['log_evidence']:.2f} ± {figures['log_evidence_se']:.3f}"
     samples = f"log p(x), {figures['num_samples']:,} importance samples"
     table.add_row("log evidence", evidence, f"nats per datum; {samples}, ± their error")
     table.add_row("ELBO", f"{figures['elbo']:.2f}", "nats per datum; the bound SVI maximizes")
