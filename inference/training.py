@@ -350,7 +350,7 @@ def loss_and_grads(
 
 
 def _note(row: Mapping[str, float]) -> str:
-    """A row of the history in a few words."""
+    """A row of the history, in nats per datum, short enough to stand beside a bar."""
     validation = f" (validation {row['validation_elbo']:.2f})" if "validation_elbo" in row else ""
     rate = f"{row['rows_per_second']:,.0f} data/s"
-    return f"ELBO {row['elbo']:.2f}{validation} nats per datum, {rate}"
+    return f"ELBO {row['elbo']:.2f}{validation} nats, {rate}"
