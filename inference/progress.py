@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 Advance = Callable[..., None]
 """``advance(steps=1, note=None)``: so many steps more are done; the note says how it stands."""
@@ -40,7 +40,8 @@ def progress(title: str, total: int, *, show: bool = True, lines: int = 10) -> I
 def _bar(console: Console) -> Progress:
     return Progress(
         TextColumn("{task.description}"),
-        BarColumn(bar_width=8),
+        BarColumn(bar_width=6),
+        TimeRemainingColumn(compact=True),
         TextColumn("{task.fields[note]}"),
         console=console,
     )
