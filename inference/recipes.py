@@ -143,7 +143,13 @@ def load_plan_data(plan: Plan, out: Path | None = None) -> Data:
     Raises:
         ValueError: if they are others: their split, and so what is test data, would be too.
     """
-    data = _load_plan_data(plan)
+    data = load_data(
+        plan.data,
+        labels=plan.labels,
+        binarize=find_recipe(plan.recipe or "vae").binarize,
+        standardize=plan.standardize,
+        seed=plan.seed,
+    )
     digest = None if out is None else runs.read_json(out / runs.CONFIG).get("data_digest")
     if digest is not None and digest != data.digest():
         raise ValueError(
@@ -151,17 +157,6 @@ def load_plan_data(plan: Plan, out: Path | None = None) -> Data:
             "data back, or fit a new run"
         )
     return data
-
-
-def _load_plan_data(plan: Plan) -> Data:
-    recipe = find_recipe(plan.recipe or "vae")
-    return load_data(
-        plan.data,
-        labels=plan.labels,
-        binarize=recipe.binarize,
-        standardize=plan.standardize,
-        seed=plan.seed,
-    )
 
 
 def train(

@@ -128,9 +128,7 @@ def inspect_pair(model: Program, guide: Program, args: tuple[Any, ...]) -> Struc
     in_guide, in_model = latent_sites(guide_trace), latent_sites(model_trace)
     alone = sorted(in_model.keys() - in_guide.keys())
     enumerated = tuple(name for name in alone if in_model[name]["infer"].get("enumerate"))
-    for name in alone:
-        if name in enumerated:
-            continue
+    for name in sorted(set(alone) - set(enumerated)):
         raise ValueError(
             f"the model samples {name!r}, which the guide does not (if it is data, give it obs=)"
         )
@@ -167,11 +165,7 @@ def inspect_pair(model: Program, guide: Program, args: tuple[Any, ...]) -> Struc
     plain = not global_latents and not enumerated
     vectorized = plain and _is_vectorized(model, guide, args, nesting)
     outside = tuple(
-        name
-        for name, site in sample_sites(model_trace).items()
-        if site["is_observed"]
-        and not in_data_plate(site)
-        and not site["infer"].get("_deterministic")
+        name for name, site in observed_sites(model_trace).items() if not in_data_plate(site)
     )
     return Structure(nesting, vectorized, global_latents, outside, enumerated)
 
