@@ -1,5 +1,16 @@
 """Guides q(z|x): amortized posteriors as Pyro programs, one for each posterior family."""
 
-from .normal import DiagonalNormal
+from .amortized import Amortized
+from .exact import ExactPosterior
+from .flow import NormalizingFlow, inverse, planar
+from .normal import DiagonalNormal, FullRankNormal
 
-__all__ = ["DiagonalNormal"]
+__all__ = [
+    "Amortized",
+    "DiagonalNormal",
+    "ExactPosterior",
+    "FullRankNormal",
+    "NormalizingFlow",
+    "inverse",
+    "planar",
+]

@@ -19,21 +19,26 @@ if TYPE_CHECKING:
         plot_samples,
         plot_training,
     )
+    from .plans import load_run
     from .predictive import decode, posterior_means, reconstruct, sample_prior
-    from .recipes import RECIPES, Recipe, load_run
+    from .recipes import POSTERIORS, RECIPES, Posterior, Recipe
     from .runs import Run
+    from .schedules import hold_then_fall
     from .svi import fit
 
 __all__ = [
+    "POSTERIORS",
     "RECIPES",
     "Data",
     "Evidence",
+    "Posterior",
     "Recipe",
     "Run",
     "active_units",
     "decode",
     "evaluate",
     "fit",
+    "hold_then_fall",
     "load_data",
     "load_run",
     "log_evidence",
@@ -53,9 +58,11 @@ _HOMES = {
     "data": ("Data", "load_data"),
     "evaluation": ("active_units", "evaluate"),
     "evidence": ("Evidence", "log_evidence"),
+    "plans": ("load_run",),
     "predictive": ("decode", "posterior_means", "reconstruct", "sample_prior"),
-    "recipes": ("RECIPES", "Recipe", "load_run"),
+    "recipes": ("POSTERIORS", "RECIPES", "Posterior", "Recipe"),
     "runs": ("Run",),
+    "schedules": ("hold_then_fall",),
     "svi": ("fit",),
     "figures": tuple(name for name in __all__ if name.startswith("plot_")),
 }

@@ -83,6 +83,12 @@ LabelColumn = Annotated[
 Standardize = Annotated[
     bool, typer.Option("--standardize", help="Standardize each element by its training data.")
 ]
+PosteriorName = Annotated[
+    str,
+    typer.Option(
+        help="Family of q(z|x): diagonal, full-rank, planar, iaf or spline; see `latente recipes`."
+    ),
+]
 LatentDim = Annotated[int, typer.Option(help="Dimension K of the latent space.")]
 Hidden = Annotated[
     str | None,
@@ -146,6 +152,7 @@ def train(
     data: DataName = "digits",
     labels: LabelColumn = None,
     standardize: Standardize = False,
+    posterior: PosteriorName = "diagonal",
     latent_dim: LatentDim = 2,
     hidden: Hidden = None,
     epochs: Epochs = 50,
@@ -159,8 +166,8 @@ def train(
     resume: Resume = False,
 ) -> None:
     """Fit a recipe to data, into a run folder."""
-    from .recipes import Plan, complete, read_plan
-    from .recipes import train as train_plan
+    from .plans import Plan, complete, read_plan
+    from .plans import train as train_plan
 
     plan = complete(
         Plan(
@@ -168,6 +175,7 @@ def train(
             data=data,
             labels=labels,
             standardize=standardize,
+            posterior=posterior,
             latent_dim=latent_dim,
             hidden=_widths(hidden),
             epochs=epochs,
@@ -178,7 +186,7 @@ def train(
             seed=seed,
         )
     )
-    folder = out or Path("runs") / f"{Path(plan.data).stem}-{plan.recipe}-k{plan.latent_dim}"
+    folder = out or Path("runs") / _folder_name(plan)
     if resume:
         plan = _resumed(context, plan, read_plan(folder))
     try:
@@ -192,6 +200,11 @@ def train(
         f"{run.epoch} epochs{kept}: ELBO {row['elbo']:.2f} nats per datum{held_out}\n"
         f"run folder: {folder}\nnext: latente evaluate {folder}; latente plot {folder}"
     )
+
+
+def _folder_name(plan: Any) -> str:
+    family = "" if plan.posterior == "diagonal" else f"-{plan.posterior}"
+    return f"{Path(plan.data).stem}-{plan.recipe}{family}-k{plan.latent_dim}"
 
 
 def _how_to_go_on(folder: Path) -> str:
@@ -252,7 +265,7 @@ def evaluate(
     from . import runs
     from .evaluation import evaluate as evaluate_pair
     from .evaluation import verdict
-    from .recipes import load_plan_data, load_run, read_plan
+    from .plans import load_plan_data, load_run, read_plan
 
     plan = read_plan(folder)
     run = load_run(folder, device=device)
@@ -292,7 +305,7 @@ def plot(folder: RunFolder) -> None:
     """Pictures of a run: training curve, reconstructions, samples, latent space, interpolation."""
     from . import runs
     from .figures import plot_all, save_figures
-    from .recipes import load_plan_data, load_run, read_plan
+    from .plans import load_plan_data, load_run, read_plan
 
     run, data = load_run(folder), load_plan_data(read_plan(folder), folder)
     if len(data.test) == 0:
@@ -317,8 +330,8 @@ def sample(
 
     from . import runs
     from .figures import plot_samples, save_figures
+    from .plans import load_run
     from .predictive import sample_prior
-    from .recipes import load_run
 
     run = load_run(folder)
     like = np.zeros((1, *run.config["event_shape"]), dtype=np.float32)
@@ -333,15 +346,14 @@ def sample(
 
 @app.command()
 def recipes() -> None:
-    """List what can be fitted, with the paper it is from."""
-    from .recipes import RECIPES
+    """List what can be fitted, and the posteriors to fit it with, each with its paper."""
+    from .recipes import POSTERIORS, RECIPES
 
-    table = Table()
-    for column in ("recipe", "what it is", "paper"):
-        table.add_column(column)
-    for recipe in RECIPES.values():
-        table.add_row(recipe.name, recipe.summary, recipe.paper)
-    Console().print(table)
+    for kind, known in (("recipe", RECIPES), ("--posterior", POSTERIORS)):
+        table = Table(kind, "what it is", "paper")
+        for part in known.values():
+            table.add_row(part.name, part.summary, part.paper)
+        Console().print(table)
 
 
 def main() -> None:

@@ -1,26 +1,27 @@
 """Recipes: named (model, guide, objective) triples with their settings and their paper."""
 
 import difflib
-import math
-import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
-from ..guides import DiagonalNormal
+from ..guides import (
+    Amortized,
+    DiagonalNormal,
+    FullRankNormal,
+    NormalizingFlow,
+    inverse,
+    planar,
+)
+from ..guides.flow import zuko  # by way of the guides, which tame its import
 from ..models import VAE, Bernoulli, Likelihood, Normal, StandardNormal, mlp
-from . import checkpoints, runs
-from .data import BLOCK, Binarization, Data, Rows, load_data
-from .pairs import Program, modules
-from .runs import Run
-from .sources import NAMED, check_path
-from .svi import fit, resolve_device
+from .data import Binarization
+
+Named = TypeVar("Named")
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,89 @@ class Recipe:
     """How its data are binarized."""
 
     def build(
-        self, event_shape: tuple[int, ...], latent_dim: int, hidden: tuple[int, ...]
-    ) -> tuple[VAE, DiagonalNormal]:
-        """The pair for data of this shape, with the same hidden widths in both networks."""
+        self,
+        event_shape: tuple[int, ...],
+        latent_dim: int,
+        hidden: tuple[int, ...],
+        posterior: str = "diagonal",
+    ) -> tuple[VAE, Amortized]:
+        """The pair for data of this shape, with the same hidden widths in both networks.
+
+        Args:
+            posterior: a name in :data:`POSTERIORS`.
+        """
         likelihood = self.likelihood(event_shape)
         decoder = mlp(latent_dim, *reversed(hidden), out=likelihood.num_features)
-        encoder = mlp(event_shape, *hidden, out=2 * latent_dim)
         model = VAE(StandardNormal(latent_dim), decoder, likelihood)
-        return model, DiagonalNormal(encoder, latent_dim)
+        encoder = partial(mlp, event_shape, *hidden)
+        return model, find_posterior(posterior).build(encoder, latent_dim)
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """A posterior family that any recipe can be fitted with."""
+
+    name: str
+    summary: str
+    paper: str
+    build: Callable[[Callable[..., nn.Module], int], Amortized]
+    """From a network that lacks only its width, ``out=``, and K to the guide."""
+
+
+def _diagonal(encoder: Callable[..., nn.Module], latent_dim: int) -> DiagonalNormal:
+    return DiagonalNormal(encoder(out=DiagonalNormal.num_features(latent_dim)), latent_dim)
+
+
+def _full_rank(encoder: Callable[..., nn.Module], latent_dim: int) -> FullRankNormal:
+    return FullRankNormal(encoder(out=FullRankNormal.num_features(latent_dim)), latent_dim)
+
+
+def _flow(
+    make: Callable[[int, int], zuko.lazy.Flow], encoder: Callable[..., nn.Module], latent_dim: int
+) -> NormalizingFlow:
+    network = encoder(out=NormalizingFlow.num_features(latent_dim, CONTEXT))
+    flow = make(latent_dim, CONTEXT)
+    return NormalizingFlow(network, latent_dim, flow, context=CONTEXT)
+
+
+CONTEXT = 64
+"""Features of the encoder that condition a flow."""
+
+POSTERIORS: dict[str, Posterior] = {
+    posterior.name: posterior
+    for posterior in (
+        Posterior(
+            "diagonal",
+            "normal with a diagonal covariance",
+            "Kingma and Welling 2014, arXiv 1312.6114",
+            _diagonal,
+        ),
+        Posterior(
+            "full-rank",
+            "normal with a full covariance, by its Cholesky factor",
+            "Kingma and Welling 2019, arXiv 1906.02691",
+            _full_rank,
+        ),
+        Posterior(
+            "planar",
+            "planar flow of 8 transformations",
+            "Rezende and Mohamed 2015, arXiv 1505.05770",
+            partial(_flow, planar),
+        ),
+        Posterior(
+            "iaf",
+            "inverse autoregressive flow, 2 transformations",
+            "Kingma et al. 2016, arXiv 1606.04934",
+            partial(_flow, lambda *sizes: inverse(zuko.flows.MAF(*sizes, transforms=2))),
+        ),
+        Posterior(
+            "spline",
+            "inverse autoregressive flow of rational-quadratic splines, 2 transformations",
+            "Durkan et al. 2019, arXiv 1906.04032",
+            partial(_flow, lambda *sizes: inverse(zuko.flows.NSF(*sizes, transforms=2))),
+        ),
+    )
+}
 
 
 def _learned_normal(event_shape: tuple[int, ...]) -> Normal:
@@ -84,29 +160,6 @@ RECIPES: dict[str, Recipe] = {
     )
 }
 
-BINARY_SETS = ("digits", "mnist", "fashion-mnist", "kmnist")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """All that ``latente train`` is told, and that makes its run what it is.
-
-    Fields left at ``None`` are filled in by :func:`complete`.
-    """
-
-    recipe: str | None = None
-    data: str = "digits"
-    labels: str | None = None
-    standardize: bool = False
-    latent_dim: int = 2
-    hidden: tuple[int, ...] | None = None
-    epochs: int = 50
-    batch_size: int = 128
-    learning_rate: float = 1e-3
-    clip_norm: float | None = None
-    patience: int | None = None
-    seed: int = 0
-
 
 def find_recipe(name: str) -> Recipe:
     """The recipe of that name.
@@ -114,189 +167,21 @@ def find_recipe(name: str) -> Recipe:
     Raises:
         ValueError: if there is none, with the nearest name.
     """
-    if name in RECIPES:
-        return RECIPES[name]
-    near = difflib.get_close_matches(name, RECIPES, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(RECIPES)}"
-    raise ValueError(f"there is no recipe {name!r}: {hint}")
+    return _find(name, RECIPES, "recipe")
 
 
-def complete(plan: Plan) -> Plan:
-    """Choose the recipe that fits the data, where none was named, and check what was said."""
-    recipe = plan.recipe or ("vae" if plan.data in BINARY_SETS else "vae-normal")
-    find_recipe(recipe)
-    if plan.latent_dim < 1:
-        raise ValueError(f"the latent dimension must be at least 1, got {plan.latent_dim}")
-    data = plan.data
-    if data not in NAMED:
-        check_path(Path(data))
-        data = str(Path(data).resolve())
-    return replace(plan, recipe=recipe, data=data)
-
-
-def load_plan_data(plan: Plan, out: Path | None = None) -> Data:
-    """The data a plan names, binarized as its recipe says.
-
-    Args:
-        out: folder of the plan's run; the data must be those that it was fitted to.
+def find_posterior(name: str) -> Posterior:
+    """The posterior family of that name.
 
     Raises:
-        ValueError: if they are others: their split, and so what is test data, would be too.
+        ValueError: if there is none, with the nearest name.
     """
-    data = load_data(
-        plan.data,
-        labels=plan.labels,
-        binarize=find_recipe(plan.recipe or "vae").binarize,
-        standardize=plan.standardize,
-        seed=plan.seed,
-    )
-    digest = None if out is None else runs.read_json(out / runs.CONFIG).get("data_digest")
-    if digest is not None and digest != data.digest():
-        raise ValueError(
-            f"{plan.data} holds other data now than when {out} was fitted to it: put the former "
-            "data back, or fit a new run"
-        )
-    return data
+    return _find(name, POSTERIORS, "posterior")
 
 
-def train(
-    plan: Plan,
-    out: Path,
-    *,
-    device: str = "auto",
-    resume: bool = False,
-    show_progress: bool = True,
-) -> Run:
-    """Load a plan's data, build its pair from its seed, and fit it into a run folder.
-
-    The learning rate is held, then falls to zero (:func:`hold_then_fall`). The decoder's last
-    bias starts at what reproduces the training mean (as in Burda et al. 2016), so that
-    training begins from the best constant rather than from noise.
-    """
-    plan = complete(plan)
-    runs.check_folder(out, resume=resume)
-    resolve_device(device)
-    data = load_plan_data(plan, out if resume else None)
-    model, guide = _build(plan, tuple(data.event_shape))
-    _start_at_mean(model, data.train)
-    largest = data.train[:BLOCK].abs().max().item()
-    if largest > 100 and not plan.standardize:
-        warnings.warn(f"the data reach {largest:g}: standardize them to fit well", stacklevel=2)
-    facts = {"event_shape": list(data.event_shape), "data_digest": data.digest()}
-    if data.location is not None and data.scale is not None:
-        facts |= {"location": data.location.tolist(), "scale": data.scale.tolist()}
-    return fit(
-        model,
-        guide,
-        data,
-        epochs=plan.epochs,
-        batch_size=plan.batch_size,
-        learning_rate=plan.learning_rate,
-        clip_norm=plan.clip_norm,
-        schedule=hold_then_fall(plan.epochs),
-        patience=plan.patience,
-        seed=plan.seed,
-        device=device,
-        out=out,
-        resume=resume,
-        config={"plan": asdict(plan), **facts},
-        show_progress=show_progress,
-    )
-
-
-def hold_then_fall(epochs: int, hold: float = 0.6) -> Callable[[Optimizer], LambdaLR]:
-    """A schedule: the full rate for a share of the epochs, then half a cosine down to zero."""
-
-    def factor(epoch: int) -> float:
-        progress = (epoch / epochs - hold) / (1 - hold)
-        return 0.5 * (1 + math.cos(math.pi * min(max(progress, 0), 1)))
-
-    return lambda optimizer: LambdaLR(optimizer, factor)
-
-
-def _build(plan: Plan, event_shape: tuple[int, ...]) -> tuple[VAE, DiagonalNormal]:
-    hidden = plan.hidden or ((400, 400) if math.prod(event_shape) > 256 else (200, 200))
-    with torch.random.fork_rng():
-        torch.manual_seed(plan.seed)
-        return find_recipe(plan.recipe or "vae").build(event_shape, plan.latent_dim, hidden)
-
-
-def _start_at_mean(model: VAE, rows: Rows) -> None:
-    mean = rows[:BLOCK].mean(0).flatten()
-    if isinstance(model.likelihood, Bernoulli):
-        mean = mean.clamp(0.01, 0.99).logit()
-    last = model.decoder.get_submodule(str(len(list(model.decoder.children())) - 1))
-    with torch.no_grad():
-        last.bias[: len(mean)] = mean.to(last.bias.dtype)  # pyright: ignore
-
-
-def read_plan(out: str | Path) -> Plan:
-    """The plan of the run in a folder.
-
-    Raises:
-        FileNotFoundError: if there is no run.
-        ValueError: if its ``config.json`` was not written by ``latente train``.
-    """
-    path = Path(out) / runs.CONFIG
-    plan = runs.read_json(path).get("plan")
-    names = {field.name for field in fields(Plan)}
-    if not isinstance(plan, Mapping) or set(plan) != names:
-        raise ValueError(
-            f"{path} holds no plan of a recipe: the run was fitted from Python; load it with "
-            "load_run(folder, model=…, guide=…)"
-        )
-    kinds = {field.name: type(getattr(Plan(), field.name)) for field in fields(Plan)}
-    for name, kind in kinds.items():
-        if kind in (str, int) and type(plan[name]) is not kind:
-            raise ValueError(f"{path} is not a run's: its {name} is {plan[name]!r}")
-    hidden = plan["hidden"]
-    return Plan(**{**plan, "hidden": None if hidden is None else tuple(hidden)})
-
-
-def load_run(
-    out: str | Path,
-    *,
-    model: Program | None = None,
-    guide: Program | None = None,
-    device: str = "cpu",
-) -> Run:
-    """Load a fitted pair from its folder, with the weights it is to be used with.
-
-    Args:
-        out: the run's folder.
-        model: the model whose weights these are, where the run was fitted from Python; the
-            recipe's own, rebuilt, if not given.
-        guide: its guide.
-        device: where the pair is put.
-
-    Raises:
-        FileNotFoundError: if there is no run.
-        ValueError: if the checkpoint is truncated or of another model, or there is no such
-            device.
-    """
-    out, where = Path(out), resolve_device(device)
-    config = runs.read_json(out / runs.CONFIG)
-    path = out / runs.CHECKPOINT
-    tensors, facts = checkpoints.load(path)
-    if facts["epoch"] == 0:
-        raise ValueError(f"{out} holds a run without an epoch done: resume it first")
-    if (model is None) != (guide is None):
-        raise ValueError("give both model and guide, or neither")
-    if model is None or guide is None:
-        plan = read_plan(out)
-        if not isinstance(config.get("event_shape"), list):
-            raise ValueError(f"{out / runs.CONFIG} is not a run's: it gives no event_shape")
-        model, guide = _build(plan, tuple(config["event_shape"]))
-    weights = checkpoints.kept_weights(tensors)
-    stored = [name for name in weights if name.startswith("param.")]
-    if stored:
-        raise ValueError(
-            f"{path} holds parameters of Pyro's store ({stored[0]}): resume the run with fit "
-            "to use them"
-        )
-    checkpoints.restore(checkpoints.weights(model, guide, {}), weights, str(path))
-    for module in modules(model, guide).values():
-        module.to(where).eval()
-    history = runs.read_history(out / runs.METRICS, facts["epoch"])
-    best = facts["best_epoch"] if checkpoints.with_prefix(tensors, "best.") else None
-    return Run(model, guide, history, facts["epoch"], best, out, config)
+def _find(name: str, known: Mapping[str, Named], kind: str) -> Named:
+    if name in known:
+        return known[name]
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+    raise ValueError(f"there is no {kind} {name!r}: {hint}")

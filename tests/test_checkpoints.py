@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import ExponentialLR
 
 from latente.inference import fit, load_run, runs
 from latente.inference.checkpoints import load, save
-from latente.inference.recipes import Plan, load_plan_data, read_plan, train
+from latente.inference.plans import Plan, load_plan_data, read_plan, train
 
 from .oracles import GlobalMean
 from .test_fit import same, weights

@@ -1,0 +1,77 @@
+"""The program that all amortized guides share: x → encoder features → q(z|x)."""
+
+import pyro
+import pyro.distributions as dist
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+
+class Amortized(PyroModule):
+    """What all amortized guides share; a posterior family of one's own is a subclass.
+
+    The guide is a Pyro program ``guide(x)`` with the site ``"z"`` inside a plate named
+    ``"data"`` at dimension −1. A family states how many features of the encoder it takes,
+    names them in :attr:`layout`, and implements :meth:`family`.
+
+    Args:
+        encoder: a network from x (N, *event_shape) to features (N, num_features).
+        latent_dim: dimension of z.
+        width: how many features the family takes.
+
+    Raises:
+        ValueError: if ``latent_dim`` is less than 1, or, when run, if the encoder's
+            features are not as many as the family takes, or not one row a datum.
+
+    >>> import torch
+    >>> from latente.models import mlp
+    >>> class Laplace(Amortized):
+    ...     layout = "location, log scale"
+    ...     def family(self, features):
+    ...         location, log_scale = features.chunk(2, dim=-1)
+    ...         return dist.Laplace(location, log_scale.exp()).to_event(1)
+    >>> guide = Laplace(mlp(64, 16, out=4), latent_dim=2, width=4)
+    >>> guide(torch.zeros(5, 8, 8)).shape
+    torch.Size([5, 2])
+    """
+
+    layout = "features"
+    """The blocks of features, in order, in words."""
+
+    def __init__(self, encoder: nn.Module, latent_dim: int, width: int):
+        super().__init__()
+        if latent_dim < 1:
+            raise ValueError(f"latent_dim must be at least 1, got {latent_dim}")
+        self.encoder = encoder
+        self.latent_dim = latent_dim
+        self.width = width
+
+    def family(self, features: Tensor) -> dist.TorchDistribution:
+        """Features (…, width) to q(z|x): batch shape (…), event shape (latent_dim,)."""
+        raise NotImplementedError(f"{type(self).__name__} has no posterior family")
+
+    def posterior(self, x: Tensor) -> dist.TorchDistribution:
+        """q(z|x) of data (N, *event_shape): batch shape (N,), event shape (latent_dim,)."""
+        features = self.encoder(x)
+        if features.shape[-1] != self.width:
+            raise ValueError(
+                f"{type(self).__name__} with {self.extra_repr()} takes {self.width} encoder "
+                f"features ({self.layout}), but the encoder gave a tensor of shape "
+                f"{tuple(features.shape)}: give it out={self.width}"
+            )
+        if features.shape[:-1] != x.shape[:1]:
+            raise ValueError(
+                f"the encoder gave features of shape {tuple(features.shape)} for data of shape "
+                f"{tuple(x.shape)}: it must give one row a datum; an mlp takes the data's shape, "
+                f"mlp({tuple(x.shape[1:])}, …)"
+            )
+        return self.family(features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the program on data (N, *event_shape); returns z of shape (…, N, latent_dim)."""
+        posterior = self.posterior(x)
+        with pyro.plate("data", len(x), dim=-1):
+            return pyro.sample("z", posterior)
+
+    def extra_repr(self) -> str:
+        """The constructor's arguments, the encoder aside."""
+        return f"latent_dim={self.latent_dim}"

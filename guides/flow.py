@@ -1,0 +1,241 @@
+"""Normalizing flows as posteriors: any zuko flow, conditioned on an encoder's features."""
+
+import pyro.distributions as dist
+import torch
+from pyro.contrib.zuko import ZukoToPyro
+from torch import Size, Tensor, nn
+from torch.distributions import AffineTransform, Distribution, Transform, constraints
+
+from .amortized import Amortized
+
+# zuko switches the validation of PyTorch's distributions off for the whole process.
+_validate = Distribution._validate_args
+import zuko  # noqa: E402
+from zuko.lazy import Flow, LazyComposedTransform, LazyTransform  # noqa: E402
+
+Distribution.set_default_validate_args(_validate)
+
+
+class FlowPosterior(ZukoToPyro):
+    """A zuko distribution as a Pyro one, with all that a guide's posterior is asked for."""
+
+    support = constraints.real_vector
+    arg_constraints = {}  # noqa: RUF012 # as PyTorch states them
+
+    def rsample(self, sample_shape: Size = Size()) -> Tensor:  # noqa: B008
+        """Reparameterized draws; their densities come with them, and are kept."""
+        return self(sample_shape)
+
+    def sample(self, sample_shape: Size = Size()) -> Tensor:  # noqa: B008
+        """Draws without a gradient."""
+        with torch.no_grad():
+            return self.dist.sample(sample_shape)
+
+    def expand(self, batch_shape: Size, _instance: object = None) -> "FlowPosterior":
+        """The same law in a larger batch."""
+        return FlowPosterior(self.dist.expand(torch.Size(batch_shape)))
+
+    def __repr__(self) -> str:
+        return f"FlowPosterior({tuple(self.batch_shape)}, {tuple(self.event_shape)})"
+
+
+class _Place(AffineTransform):
+    """u → μ + σ ⊙ u, where a batch of μ and σ is no part of the event's shape."""
+
+    def forward_shape(self, shape: Size) -> Size:
+        return shape
+
+    inverse_shape = forward_shape
+
+
+class NormalizingFlow(Amortized):
+    """A normalizing flow as the posterior (Rezende and Mohamed 2015, arXiv 1505.05770).
+
+    The encoder's features of a datum are (μ, log σ, h). The flow, conditioned on h, draws a
+    standardized variable u, which is then put in its place::
+
+        z = μ(x) + σ(x) ⊙ u,   u ~ flow(h(x)),   log q(z|x) = log flow(u; h(x)) − Σₖ log σₖ(x)
+
+    so the flow has only to bend what a diagonal normal posterior would leave straight. There
+    is no closed-form KL: fit it with ``Trace_ELBO``, which :func:`latente.inference.fit`
+    chooses by itself.
+
+    Args:
+        encoder: a network from x (N, *event_shape) to (N, 2 · latent_dim + context) features.
+        latent_dim: dimension of z.
+        flow: a zuko flow of ``latent_dim`` features and ``context`` context features, such as
+            ``zuko.flows.NSF(2, 16)``, ``inverse(zuko.flows.MAF(2, 16))``, or ``planar(2, 16)``.
+        context: length of h; 0 for a flow that is the same for all data.
+
+    Raises:
+        ValueError: if ``latent_dim`` is less than 1, ``context`` negative, or the flow is not
+            of these dimensions; when run, if the encoder's features are not as many.
+
+    >>> import zuko
+    >>> from latente.models import mlp
+    >>> encoder = mlp(64, 16, out=NormalizingFlow.num_features(2, context=16))
+    >>> guide = NormalizingFlow(encoder, 2, inverse(zuko.flows.NSF(2, 16)), context=16)
+    >>> guide.posterior(torch.zeros(5, 8, 8)).rsample().shape
+    torch.Size([5, 2])
+    """
+
+    layout = "μ, log σ, context of the flow"
+
+    def __init__(self, encoder: nn.Module, latent_dim: int, flow: Flow, *, context: int):
+        if context < 0:
+            raise ValueError(f"context must not be negative, got {context}")
+        super().__init__(encoder, latent_dim, self.num_features(latent_dim, context))
+        self.flow = flow
+        self.context = context
+        self._check_flow()
+
+    @staticmethod
+    def num_features(latent_dim: int, context: int) -> int:
+        """How many features the encoder gives: 2 · latent_dim + context."""
+        return 2 * latent_dim + context
+
+    def _check_flow(self) -> None:
+        like = next((part for part in self.flow.parameters()), torch.zeros(()))
+        features = like.new_zeros(3, self.width)
+        try:
+            with torch.no_grad(), torch.random.fork_rng():
+                shape = self.family(features).sample().shape
+        except (RuntimeError, TypeError, IndexError) as error:
+            raise ValueError(
+                f"the flow does not take {self.context} context features: make it "
+                f"for {self.latent_dim} features and {self.context} of context ({error})"
+            ) from error
+        if shape != (3, self.latent_dim):
+            raise ValueError(
+                f"the flow is of {shape[-1]} features, not of latent_dim={self.latent_dim}"
+            )
+
+    def family(self, features: Tensor) -> dist.TorchDistribution:
+        """Features (…, 2 · latent_dim + context) to q(z|x)."""
+        dim = self.latent_dim
+        mean, log_scale, context = features.split([dim, dim, self.context], dim=-1)
+        standardized = self.flow(context if self.context else None)
+        # One composition, not a flow of a flow: drawing then gives the density in one pass.
+        place = _Place(mean, log_scale.exp(), event_dim=1)
+        transform = zuko.transforms.ComposedTransform(place.inv, standardized.transform)
+        base = standardized.base.expand(features.shape[:-1])
+        return FlowPosterior(zuko.distributions.NormalizingFlow(transform, base))
+
+    def extra_repr(self) -> str:
+        """The constructor's arguments, encoder and flow aside."""
+        return f"latent_dim={self.latent_dim}, context={self.context}"
+
+
+def inverse(flow: Flow) -> Flow:
+    """The flow run the other way: its transformation becomes its inverse.
+
+    An autoregressive flow of zuko's takes one pass to score a value and K to draw one. A guide
+    does the reverse: it draws, and scores what it drew. Inverted, drawing takes one pass, and
+    the density comes with it: ``inverse(zuko.flows.MAF(K, C))`` is the inverse autoregressive
+    flow (Kingma et al. 2016, arXiv 1606.04934), ``inverse(zuko.flows.NSF(K, C))`` the same
+    with splines (Durkan et al. 2019, arXiv 1906.04032).
+
+    >>> import zuko
+    >>> inverse(zuko.flows.MAF(3, 4, transforms=2))(torch.zeros(4)).sample().shape
+    torch.Size([3])
+    """
+    transform = flow.transform
+    if isinstance(transform, LazyComposedTransform):
+        # zuko composes the inverse of a whole only once it has a context.
+        return Flow([part.inv for part in reversed(transform.transforms)], flow.base)  # pyright: ignore
+    return Flow(transform.inv, flow.base)
+
+
+def planar(
+    features: int, context: int, *, transforms: int = 8, hidden_features: tuple[int, ...] = ()
+) -> Flow:
+    """The planar flow of Rezende and Mohamed (2015, arXiv 1505.05770), conditioned.
+
+    Each of its transformations, from the base outwards, is::
+
+        f(u) = u + v tanh(wᵀu + b),   log |det J| = log |1 + wᵀv (1 − tanh²(wᵀu + b))|
+
+    where (v, w, b) come from the context by a network, and v is corrected so that
+    wᵀv ≥ −1, which makes f invertible. Values that were not drawn are scored by inverting f
+    along w, by bisection.
+
+    Args:
+        features: dimension of the variable.
+        context: length of the context; 0 for none.
+        transforms: how many.
+        hidden_features: widths of the networks that make (v, w, b); none: linear ones.
+
+    >>> planar(2, 4)(torch.zeros(7, 4)).sample().shape
+    torch.Size([7, 2])
+    """
+    base = zuko.flows.MAF(features, transforms=1).base
+    layers = [_LazyPlanar(features, context, hidden_features) for _ in range(transforms)]
+    return Flow([layer.inv for layer in layers], base)
+
+
+class _LazyPlanar(LazyTransform):
+    """A planar transformation whose parameters come from the context."""
+
+    def __init__(self, features: int, context: int, hidden_features: tuple[int, ...]):
+        super().__init__()
+        self.features = features
+        self.parameters_of = zuko.nn.MLP(max(context, 1), 2 * features + 1, hidden_features)
+
+    def forward(self, c: Tensor | None = None) -> Transform:
+        """Context (…, C), or none, to the transformation."""
+        if c is None:
+            like = next(self.parameters_of.parameters())
+            c = like.new_zeros(1)
+        v, w, b = self.parameters_of(c).split([self.features, self.features, 1], dim=-1)
+        return Planar(v, w, b)
+
+
+class Planar(Transform):
+    """f(u) = u + v̂ tanh(wᵀu + b), with v̂ = v + (softplus(wᵀv) − 1 − wᵀv) w / ‖w‖².
+
+    Args:
+        v: (…, K).
+        w: (…, K), not all zero.
+        b: (…, 1).
+
+    >>> f = Planar(torch.ones(2), torch.ones(2), torch.zeros(1))
+    >>> u = torch.tensor([0.3, -1.0])
+    >>> bool(torch.allclose(f.inv(f(u)), u, atol=1e-5))
+    True
+    """
+
+    domain = constraints.real_vector
+    codomain = constraints.real_vector
+    bijective = True
+
+    def __init__(self, v: Tensor, w: Tensor, b: Tensor):
+        super().__init__()
+        inner = (w * v).sum(-1, keepdim=True)
+        self.slope = nn.functional.softplus(inner) - 1
+        self.v = v + (self.slope - inner) * w / w.square().sum(-1, keepdim=True)
+        self.w, self.b = w, b
+
+    def _call(self, x: Tensor) -> Tensor:
+        along = (self.w * x).sum(-1, keepdim=True) + self.b
+        return x + self.v * along.tanh()
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        # With a = wᵀu + b, wᵀy + b = a + wᵀv̂ tanh a: monotone in a, since wᵀv̂ > −1.
+        target = (self.w * y).sum(-1, keepdim=True) + self.b
+        slope = self.slope.expand_as(target)
+        reach = slope.abs().detach()
+        steps = 30 if y.dtype == torch.float32 else 60
+        along = zuko.utils.bisection(
+            lambda a: a + slope * a.tanh(),
+            target,
+            target.detach() - reach,
+            target.detach() + reach,
+            n=steps,
+            phi=(slope,),
+        )
+        return y - self.v * along.tanh()
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """log |det J| at x, (…)."""
+        along = (self.w * x).sum(-1, keepdim=True) + self.b
+        return (self.slope * (1 - along.tanh().square())).log1p().squeeze(-1)

@@ -1,0 +1,217 @@
+"""Plans: what ``latente train`` is told of a run, from the data to the fitted pair and back."""
+
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+import torch
+
+from ..guides import Amortized
+from ..models import VAE, Bernoulli
+from . import checkpoints, runs
+from .data import BLOCK, Data, Rows, load_data
+from .pairs import Program, modules
+from .recipes import find_posterior, find_recipe
+from .runs import Run
+from .schedules import hold_then_fall
+from .sources import NAMED, check_path
+from .svi import fit, resolve_device
+
+BINARY_SETS = ("digits", "mnist", "fashion-mnist", "kmnist")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that ``latente train`` is told, and that makes its run what it is.
+
+    Fields left at ``None`` are filled in by :func:`complete`.
+    """
+
+    recipe: str | None = None
+    data: str = "digits"
+    labels: str | None = None
+    standardize: bool = False
+    posterior: str = "diagonal"
+    latent_dim: int = 2
+    hidden: tuple[int, ...] | None = None
+    epochs: int = 50
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    clip_norm: float | None = None
+    patience: int | None = None
+    seed: int = 0
+
+
+def complete(plan: Plan) -> Plan:
+    """Choose the recipe that fits the data, where none was named, and check what was said."""
+    recipe = plan.recipe or ("vae" if plan.data in BINARY_SETS else "vae-normal")
+    find_recipe(recipe)
+    find_posterior(plan.posterior)
+    if plan.latent_dim < 1:
+        raise ValueError(f"the latent dimension must be at least 1, got {plan.latent_dim}")
+    data = plan.data
+    if data not in NAMED:
+        check_path(Path(data))
+        data = str(Path(data).resolve())
+    return replace(plan, recipe=recipe, data=data)
+
+
+def load_plan_data(plan: Plan, out: Path | None = None) -> Data:
+    """The data a plan names, binarized as its recipe says.
+
+    Args:
+        out: folder of the plan's run; the data must be those that it was fitted to.
+
+    Raises:
+        ValueError: if they are others: their split, and so what is test data, would be too.
+    """
+    data = load_data(
+        plan.data,
+        labels=plan.labels,
+        binarize=find_recipe(plan.recipe or "vae").binarize,
+        standardize=plan.standardize,
+        seed=plan.seed,
+    )
+    digest = None if out is None else runs.read_json(out / runs.CONFIG).get("data_digest")
+    if digest is not None and digest != data.digest():
+        raise ValueError(
+            f"{plan.data} holds other data now than when {out} was fitted to it: put the former "
+            "data back, or fit a new run"
+        )
+    return data
+
+
+def train(
+    plan: Plan,
+    out: Path,
+    *,
+    device: str = "auto",
+    resume: bool = False,
+    show_progress: bool = True,
+) -> Run:
+    """Load a plan's data, build its pair from its seed, and fit it into a run folder.
+
+    The learning rate is held, then falls to zero (:func:`hold_then_fall`). The decoder's last
+    bias starts at what reproduces the training mean (as in Burda et al. 2016), so that
+    training begins from the best constant rather than from noise.
+    """
+    plan = complete(plan)
+    runs.check_folder(out, resume=resume)
+    resolve_device(device)
+    data = load_plan_data(plan, out if resume else None)
+    model, guide = _build(plan, tuple(data.event_shape))
+    _start_at_mean(model, data.train)
+    largest = data.train[:BLOCK].abs().max().item()
+    if largest > 100 and not plan.standardize:
+        warnings.warn(f"the data reach {largest:g}: standardize them to fit well", stacklevel=2)
+    facts = {"event_shape": list(data.event_shape), "data_digest": data.digest()}
+    if data.location is not None and data.scale is not None:
+        facts |= {"location": data.location.tolist(), "scale": data.scale.tolist()}
+    return fit(
+        model,
+        guide,
+        data,
+        epochs=plan.epochs,
+        batch_size=plan.batch_size,
+        learning_rate=plan.learning_rate,
+        clip_norm=plan.clip_norm,
+        schedule=hold_then_fall(plan.epochs),
+        patience=plan.patience,
+        seed=plan.seed,
+        device=device,
+        out=out,
+        resume=resume,
+        config={"plan": asdict(plan), **facts},
+        show_progress=show_progress,
+    )
+
+
+def _build(plan: Plan, event_shape: tuple[int, ...]) -> tuple[VAE, Amortized]:
+    hidden = plan.hidden or ((400, 400) if math.prod(event_shape) > 256 else (200, 200))
+    with torch.random.fork_rng():
+        torch.manual_seed(plan.seed)
+        recipe = find_recipe(plan.recipe or "vae")
+        return recipe.build(event_shape, plan.latent_dim, hidden, plan.posterior)
+
+
+def _start_at_mean(model: VAE, rows: Rows) -> None:
+    mean = rows[:BLOCK].mean(0).flatten()
+    if isinstance(model.likelihood, Bernoulli):
+        mean = mean.clamp(0.01, 0.99).logit()
+    last = model.decoder.get_submodule(str(len(list(model.decoder.children())) - 1))
+    with torch.no_grad():
+        last.bias[: len(mean)] = mean.to(last.bias.dtype)  # pyright: ignore
+
+
+def read_plan(out: str | Path) -> Plan:
+    """The plan of the run in a folder.
+
+    Raises:
+        FileNotFoundError: if there is no run.
+        ValueError: if its ``config.json`` was not written by ``latente train``.
+    """
+    path = Path(out) / runs.CONFIG
+    plan = runs.read_json(path).get("plan")
+    names = {field.name for field in fields(Plan)}
+    if not isinstance(plan, Mapping) or set(plan) != names:
+        raise ValueError(
+            f"{path} holds no plan of a recipe: the run was fitted from Python; load it with "
+            "load_run(folder, model=…, guide=…)"
+        )
+    kinds = {field.name: type(getattr(Plan(), field.name)) for field in fields(Plan)}
+    for name, kind in kinds.items():
+        if kind in (str, int) and type(plan[name]) is not kind:
+            raise ValueError(f"{path} is not a run's: its {name} is {plan[name]!r}")
+    hidden = plan["hidden"]
+    return Plan(**{**plan, "hidden": None if hidden is None else tuple(hidden)})
+
+
+def load_run(
+    out: str | Path,
+    *,
+    model: Program | None = None,
+    guide: Program | None = None,
+    device: str = "cpu",
+) -> Run:
+    """Load a fitted pair from its folder, with the weights it is to be used with.
+
+    Args:
+        out: the run's folder.
+        model: the model whose weights these are, where the run was fitted from Python; the
+            recipe's own, rebuilt, if not given.
+        guide: its guide.
+        device: where the pair is put.
+
+    Raises:
+        FileNotFoundError: if there is no run.
+        ValueError: if the checkpoint is truncated or of another model, or there is no such
+            device.
+    """
+    out, where = Path(out), resolve_device(device)
+    config = runs.read_json(out / runs.CONFIG)
+    path = out / runs.CHECKPOINT
+    tensors, facts = checkpoints.load(path)
+    if facts["epoch"] == 0:
+        raise ValueError(f"{out} holds a run without an epoch done: resume it first")
+    if (model is None) != (guide is None):
+        raise ValueError("give both model and guide, or neither")
+    if model is None or guide is None:
+        plan = read_plan(out)
+        if not isinstance(config.get("event_shape"), list):
+            raise ValueError(f"{out / runs.CONFIG} is not a run's: it gives no event_shape")
+        model, guide = _build(plan, tuple(config["event_shape"]))
+    weights = checkpoints.kept_weights(tensors)
+    stored = [name for name in weights if name.startswith("param.")]
+    if stored:
+        raise ValueError(
+            f"{path} holds parameters of Pyro's store ({stored[0]}): resume the run with fit "
+            "to use them"
+        )
+    checkpoints.restore(checkpoints.weights(model, guide, {}), weights, str(path))
+    for module in modules(model, guide).values():
+        module.to(where).eval()
+    history = runs.read_history(out / runs.METRICS, facts["epoch"])
+    best = facts["best_epoch"] if checkpoints.with_prefix(tensors, "best.") else None
+    return Run(model, guide, history, facts["epoch"], best, out, config)
