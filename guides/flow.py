@@ -1,26 +1,24 @@
 """Normalizing flows as posteriors: any zuko flow, conditioned on an encoder's features."""
 
+from typing import ClassVar
+
 import pyro.distributions as dist
 import torch
 from pyro.contrib.zuko import ZukoToPyro
 from torch import Size, Tensor, nn
-from torch.distributions import AffineTransform, Distribution, Transform, constraints
+from torch.distributions import AffineTransform, Transform, constraints
 
+from ..models._zuko import zuko
 from .amortized import Amortized
 
-# zuko switches the validation of PyTorch's distributions off for the whole process.
-_validate = Distribution._validate_args
-import zuko  # noqa: E402
-from zuko.lazy import Flow, LazyComposedTransform, LazyTransform  # noqa: E402
-
-Distribution.set_default_validate_args(_validate)
+Flow = zuko.lazy.Flow
 
 
 class FlowPosterior(ZukoToPyro):
     """A zuko distribution as a Pyro one, with all that a guide's posterior is asked for."""
 
     support = constraints.real_vector
-    arg_constraints = {}  # noqa: RUF012 # as PyTorch states them
+    arg_constraints: ClassVar = {}
 
     def rsample(self, sample_shape: Size = Size()) -> Tensor:  # noqa: B008
         """Reparameterized draws; their densities come with them, and are kept."""
@@ -140,7 +138,7 @@ def inverse(flow: Flow) -> Flow:
     torch.Size([3])
     """
     transform = flow.transform
-    if isinstance(transform, LazyComposedTransform):
+    if isinstance(transform, zuko.lazy.LazyComposedTransform):
         # zuko composes the inverse of a whole only once it has a context.
         return Flow([part.inv for part in reversed(transform.transforms)], flow.base)  # pyright: ignore
     return Flow(transform.inv, flow.base)
@@ -173,7 +171,7 @@ def planar(
     return Flow([layer.inv for layer in layers], base)
 
 
-class _LazyPlanar(LazyTransform):
+class _LazyPlanar(zuko.lazy.LazyTransform):
     """A planar transformation whose parameters come from the context."""
 
     def __init__(self, features: int, context: int, hidden_features: tuple[int, ...]):

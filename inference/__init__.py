@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .data import Data, load_data
+    from .em import expectation_maximization
     from .evaluation import active_units, evaluate
     from .evidence import Evidence, log_evidence
     from .figures import (
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
         plot_samples,
         plot_training,
     )
+    from .objectives import ScoreFunction_ELBO
     from .plans import load_run
     from .predictive import decode, posterior_means, reconstruct, sample_prior
     from .recipes import POSTERIORS, RECIPES, Posterior, Recipe
@@ -34,9 +36,11 @@ __all__ = [
     "Posterior",
     "Recipe",
     "Run",
+    "ScoreFunction_ELBO",
     "active_units",
     "decode",
     "evaluate",
+    "expectation_maximization",
     "fit",
     "hold_then_fall",
     "load_data",
@@ -56,8 +60,10 @@ __all__ = [
 
 _HOMES = {
     "data": ("Data", "load_data"),
+    "em": ("expectation_maximization",),
     "evaluation": ("active_units", "evaluate"),
     "evidence": ("Evidence", "log_evidence"),
+    "objectives": ("ScoreFunction_ELBO",),
     "plans": ("load_run",),
     "predictive": ("decode", "posterior_means", "reconstruct", "sample_prior"),
     "recipes": ("POSTERIORS", "RECIPES", "Posterior", "Recipe"),

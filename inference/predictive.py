@@ -79,7 +79,8 @@ def sample_prior(
         like: data whose shape, and context, the draws take; x's values do not matter.
 
     Returns:
-        The means E[x|z] and the draws x, each (num, *event_shape), on CPU.
+        The means E[x|z], or the draws again where the law of x knows none, and the draws x,
+        each (num, *event_shape), on CPU.
     """
     if num < 1:
         raise ValueError(f"the number of samples must be at least 1, got {num}")
@@ -88,7 +89,7 @@ def sample_prior(
         torch.manual_seed(seed)
         prior = poutine.trace(poutine.uncondition(model)).get_trace(*args)
     site, shape = _main_site(prior, args), args[0].shape
-    return site["fn"].mean.reshape(shape).cpu(), site["value"].reshape(shape).cpu()
+    return _mean(site)[0].reshape(shape).cpu(), site["value"].reshape(shape).cpu()
 
 
 def _args(model: Program, guide: Program, data: Any) -> tuple[Tensor, ...]:

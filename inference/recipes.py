@@ -17,8 +17,8 @@ from ..guides import (
     inverse,
     planar,
 )
-from ..guides.flow import zuko  # by way of the guides, which tame its import
 from ..models import VAE, Bernoulli, Likelihood, Normal, StandardNormal, mlp
+from ..models._zuko import zuko
 from .data import Binarization
 
 Named = TypeVar("Named")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pyro.infer import ELBO, TraceMeanField_ELBO
+from pyro.infer import ELBO
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -55,7 +55,9 @@ def fit(
         data: what :func:`load_data` returns; or x, a tensor or array (N, *event_shape); or
             a tuple (x, *context) of such.
         validation: the same, to validate on; ``data`` from :func:`load_data` brings its own.
-        objective: any ``pyro.infer.ELBO``; ``TraceMeanField_ELBO()`` if not given.
+        objective: any ``pyro.infer.ELBO``. If not given, ``TraceMeanField_ELBO()`` where the KL
+            to the prior has a closed form, ``TraceEnum_ELBO()`` where a site is marked to be
+            enumerated, else ``Trace_ELBO()``.
         epochs: passes over the data.
         batch_size: M; batches differ in size by one at most, so that they make up N.
         learning_rate: step size at the start.
@@ -102,7 +104,6 @@ def fit(
     where = resolve_device(device)
     for module in modules(model, guide).values():
         module.to(where)
-    objective = objective or TraceMeanField_ELBO()
     with private_store() as store, torch.random.fork_rng():
         training = Training(
             model, guide, objective, rows, held_out, resample=resample, settings=settings

@@ -20,6 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from . import checkpoints, runs
 from .checks import check_support
 from .data import BLOCK, Rows, epoch_batches
+from .objectives import choose_objective
 from .pairs import (
     Program,
     ScaleData,
@@ -64,14 +65,14 @@ class Training:
         self,
         model: Program,
         guide: Program,
-        objective: ELBO,
+        objective: ELBO | None,
         rows: tuple[Rows, ...],
         held_out: tuple[Rows, ...] | None,
         *,
         resample: bool,
         settings: Settings,
     ):
-        self.model, self.guide, self.objective = model, guide, objective
+        self.model, self.guide, self.asked = model, guide, objective
         self.rows, self.held_out, self.resample = rows, held_out, resample
         self.settings = settings
         self.num_data = len(rows[0])
@@ -94,7 +95,7 @@ class Training:
         self.dtype = placement(self.model, self.guide)[1]
         self.rows = self._settle(self.rows)
         self.held_out = None if self.held_out is None else self._settle(self.held_out)
-        if isinstance(self.objective, RenyiELBO) and self.settings.batch_size < self.num_data:
+        if isinstance(self.asked, RenyiELBO) and self.settings.batch_size < self.num_data:
             raise ValueError(
                 "RenyiELBO takes one average over all data: minibatches would change the bound; "
                 f"set batch_size to {self.num_data}"
@@ -103,6 +104,9 @@ class Training:
         with pyro.validation_enabled(True), plain_errors():
             with evaluating(self.model, self.guide):
                 self.structure = inspect_pair(self.model, self.guide, sample)
+                self.objective = choose_objective(
+                    self.asked, self.model, self.guide, sample, self.structure
+                )
             self._check_support()
             # Pyro's own checks of this pair under this objective run once, here; an objective
             # that has no loss apart from its gradient is taken as it is.

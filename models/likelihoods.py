@@ -45,6 +45,18 @@ class Likelihood(nn.Module, ABC):
         ).unbind(-1 - len(self.event_shape))
         return self.distribution(*blocks).to_event(len(self.event_shape))
 
+    def check_data(self, x: Tensor) -> None:
+        """Refuse data that are not (N, *event_shape).
+
+        Raises:
+            ValueError: saying both shapes.
+        """
+        if x.dim() != 1 + len(self.event_shape) or x.shape[1:] != self.event_shape:
+            raise ValueError(
+                f"{self} takes data of shape (N, {str(tuple(self.event_shape))[1:-1]}), "
+                f"got {tuple(x.shape)}"
+            )
+
     @abstractmethod
     def distribution(self, *blocks: Tensor) -> dist.TorchDistribution:
         """Blocks of features, each (…, *event_shape), to independent elementwise laws."""

@@ -43,12 +43,7 @@ class VAE(PyroModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the program on data (N, *event_shape); returns the observed x."""
-        event_shape = self.likelihood.event_shape
-        if x.dim() != 1 + len(event_shape) or x.shape[1:] != event_shape:
-            raise ValueError(
-                f"{self.likelihood} takes data of shape (N, {str(tuple(event_shape))[1:-1]}), "
-                f"got {tuple(x.shape)}"
-            )
+        self.likelihood.check_data(x)
         with pyro.plate("data", len(x), dim=-1):
             z = pyro.sample("z", self.prior())
             return pyro.sample("x", self.likelihood(self.decoder(z)), obs=x)

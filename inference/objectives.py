@@ -1,0 +1,150 @@
+"""Objectives: which ``pyro.infer.ELBO`` suits a pair, and those that Pyro lacks."""
+
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.distributions import TorchDistribution
+from pyro.infer import ELBO, Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
+from pyro.poutine.messenger import Messenger
+from torch import Size, Tensor
+from torch.distributions import kl_divergence
+
+from .pairs import Program
+from .terms import Structure, latent_sites
+
+
+class _WithoutPath(TorchDistribution):
+    """A law whose draws carry no gradient to its parameters."""
+
+    has_rsample = False
+
+    def __init__(self, law: TorchDistribution):
+        self.law = law
+        super().__init__(law.batch_shape, law.event_shape, validate_args=False)
+
+    @property
+    def support(self) -> Any:
+        """That of the law."""
+        return self.law.support
+
+    def sample(self, sample_shape: Any = Size()) -> Tensor:  # noqa: B008
+        """Draw, without a gradient."""
+        with torch.no_grad():
+            return self.law.sample(sample_shape)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """That of the law."""
+        return self.law.log_prob(value)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "_WithoutPath":
+        """The same law in a larger batch."""
+        return _WithoutPath(self.law.expand(torch.Size(batch_shape)))
+
+
+class _CutPaths(Messenger):
+    def _pyro_sample(self, msg: Any) -> None:
+        # A plate's own draw of its indices is no distribution.
+        if isinstance(msg["fn"], TorchDistribution) and not msg["is_observed"]:
+            msg["fn"] = _WithoutPath(msg["fn"])
+
+
+class ScoreFunction_ELBO(ELBO):
+    """The ELBO with score-function gradients, whatever the guide's laws are.
+
+    The bound is that of ``Trace_ELBO``; its gradient is not taken through the draws z, but by
+    the identity ∇E_q[f] = E_q[f ∇log q] + E_q[∇f], f = log p(x, z) − log q(z|x) (Williams 1992;
+    Ranganath et al. 2014, arXiv 1401.0118). It asks for no reparameterization, and varies far
+    more: use it for what cannot be reparameterized, and to see what reparameterization is
+    worth. Draws of one datum are weighed by that datum's f alone.
+
+    Args:
+        num_particles: S, how many draws are averaged.
+        vectorize_particles: whether they are taken together.
+        max_plate_nesting: of the pair, needed to take them together.
+
+    >>> from latente.inference import fit
+    >>> from latente.guides import DiagonalNormal
+    >>> from latente.models import PPCA, mlp
+    >>> model, guide = PPCA(3, 1), DiagonalNormal(mlp(3, out=2), 1)
+    >>> x = torch.zeros(8, 3)
+    >>> objective = ScoreFunction_ELBO(num_particles=2)
+    >>> run = fit(model, guide, x, objective=objective, batch_size=8, epochs=1, show_progress=False)
+    >>> run.history[0]["epoch"]
+    1
+    """
+
+    def __init__(
+        self,
+        num_particles: int = 1,
+        *,
+        vectorize_particles: bool = False,
+        max_plate_nesting: float = float("inf"),
+    ):
+        super().__init__(
+            num_particles=num_particles,
+            vectorize_particles=vectorize_particles,
+            max_plate_nesting=max_plate_nesting,
+        )
+        self._elbo = Trace_ELBO(
+            num_particles=num_particles,
+            vectorize_particles=vectorize_particles,
+            max_plate_nesting=max_plate_nesting,
+        )
+
+    def _get_trace(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Any:
+        return self._elbo._get_trace(model, _CutPaths()(guide), args, kwargs)
+
+    def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Any:
+        """The loss −ELBO: that of ``Trace_ELBO``."""
+        return self._elbo.loss(model, guide, *args, **kwargs)
+
+    def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Any:
+        """The loss −ELBO, whose gradient is the score-function estimate."""
+        return self._elbo.differentiable_loss(model, _CutPaths()(guide), *args, **kwargs)
+
+    def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Any:
+        """The loss −ELBO; its gradient is added to the parameters' ``grad``."""
+        return self._elbo.loss_and_grads(model, _CutPaths()(guide), *args, **kwargs)
+
+
+def choose_objective(
+    objective: ELBO | None,
+    model: Program,
+    guide: Program,
+    args: tuple[Any, ...],
+    structure: Structure,
+) -> ELBO:
+    """The objective asked for, if it suits the pair; the one that suits it best, if none was.
+
+    ``TraceEnum_ELBO`` where a site is to be enumerated; ``TraceMeanField_ELBO`` where the guide is
+    reparameterized and some KL term has a closed form; else ``Trace_ELBO``.
+
+    Raises:
+        ValueError: if closed-form KL terms are asked for and there is none.
+    """
+    guide_trace = poutine.trace(guide).get_trace(*args)
+    model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args)
+    guides, models = latent_sites(guide_trace), latent_sites(model_trace)
+    shared = [name for name in guides if name in models]
+    closed = [name for name in shared if _has_closed_form(guides[name]["fn"], models[name]["fn"])]
+    if objective is not None:
+        if isinstance(objective, TraceMeanField_ELBO) and shared and not closed:
+            raise ValueError(
+                f"the KL from the guide's {shared[0]!r} to the model's has no closed form, which "
+                f"{type(objective).__name__} is there to use: use Trace_ELBO(), or leave the "
+                "objective out"
+            )
+        return objective
+    if any(site["infer"].get("enumerate") for site in (*guides.values(), *models.values())):
+        return TraceEnum_ELBO(max_plate_nesting=structure.nesting)
+    reparameterized = all(site["fn"].has_rsample for site in guides.values())
+    return TraceMeanField_ELBO() if closed and reparameterized else Trace_ELBO()
+
+
+def _has_closed_form(posterior: Any, prior: Any) -> bool:
+    try:
+        kl_divergence(posterior, prior)
+    except NotImplementedError:
+        return False
+    return True

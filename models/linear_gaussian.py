@@ -1,0 +1,211 @@
+"""Linear Gaussian models: probabilistic PCA and factor analysis, with exact answers."""
+
+from typing import Self
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from .likelihoods import Normal
+from .networks import mlp
+from .priors import StandardNormal
+from .vae import VAE
+
+
+class LinearGaussian(VAE):
+    """The VAE whose decoder is linear: all that is intractable elsewhere is known here.
+
+    ::
+
+        z ~ N(0, I),   x | z ~ N(Wz + b, Ψ),   Ψ = diag ψ²
+        x ~ N(b, WWᵀ + Ψ)
+        z | x ~ N(Λ⁻¹WᵀΨ⁻¹(x − b), Λ⁻¹),   Λ = I + WᵀΨ⁻¹W
+
+    :class:`PPCA` and :class:`FactorAnalysis` differ in Ψ alone. Λ is never formed: its
+    Cholesky factor comes from an orthogonal factorization of (I, Ψ^(−½)W), so that rounding
+    cannot make it indefinite, in float32 either.
+
+    Args:
+        observed_dim: D, length of x.
+        latent_dim: K, less than D.
+        scale: ψ, of shape () or (D,), positive.
+
+    Raises:
+        ValueError: if K is not between 1 and D − 1.
+    """
+
+    likelihood: Normal
+
+    def __init__(self, observed_dim: int, latent_dim: int, scale: Tensor):
+        if not 1 <= latent_dim < observed_dim:
+            raise ValueError(
+                f"latent_dim must be at least 1 and less than the {observed_dim} dimensions of the "
+                f"data, got {latent_dim}: with as many, nothing is left for the noise, and a "
+                "GaussianMixture of one component is the model of full covariance"
+            )
+        likelihood = Normal((observed_dim,), scale=nn.Parameter(scale))
+        super().__init__(StandardNormal(latent_dim), mlp(latent_dim, out=observed_dim), likelihood)
+
+    @property
+    def weight(self) -> nn.Parameter:
+        """W, (D, K)."""
+        return self.decoder.get_submodule("1").weight  # pyright: ignore
+
+    @property
+    def bias(self) -> nn.Parameter:
+        """b, (D,)."""
+        return self.decoder.get_submodule("1").bias  # pyright: ignore
+
+    @property
+    def scale(self) -> Tensor:
+        """ψ, standard deviations of the noise, (D,)."""
+        return self._log_scale.exp().expand(self.bias.shape)
+
+    @property
+    def _log_scale(self) -> nn.Parameter:
+        assert self.likelihood.log_scale is not None
+        return self.likelihood.log_scale
+
+    def posterior(self, x: Tensor) -> dist.MultivariateNormal:
+        """p(z|x) of data (N, D): batch shape (N,), event shape (K,)."""
+        scaled = self.weight / self.scale[:, None]
+        scale_tril = _inverse_root(scaled)
+        gain = scale_tril @ scale_tril.mT @ scaled.mT / self.scale
+        mean = (x - self.bias) @ gain.mT
+        return dist.MultivariateNormal(mean, scale_tril=scale_tril.expand(*mean.shape[:-1], -1, -1))
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """log p(x) of data (N, D), exact, in nats: (N,).
+
+        By Bayes' rule at the posterior mean, log p(x) = log p(x, z) − log p(z|x), for which no
+        D × D covariance has to be factorized.
+        """
+        posterior = self.posterior(x)
+        z = posterior.mean
+        log_joint = self.prior().log_prob(z) + self.likelihood(self.decoder(z)).log_prob(x)
+        return log_joint - posterior.log_prob(z)
+
+    def em_step(self, x: Tensor) -> float:
+        """One step of expectation maximization (Rubin and Thayer 1982) on data (N, D).
+
+        Returns:
+            the mean log p(x) that it started from; the step does not lower it.
+
+        Raises:
+            ValueError: if the data leave no noise in some direction.
+        """
+        with torch.no_grad():
+            before = self.log_prob(x).mean().item()
+            self.bias.copy_(x.mean(0))
+            posterior = self.posterior(x)
+            centred, mean = x - self.bias, posterior.mean
+            factor = posterior.scale_tril[0]
+            moment = mean.mT @ mean / len(x) + factor @ factor.mT
+            cross = centred.mT @ mean / len(x)
+            self.weight.copy_(torch.linalg.solve(moment, cross, left=False))
+            # Not C − W E[zxᵀ], whose difference can round to less than nothing.
+            residual = (centred - mean @ self.weight.mT).square().mean(0)
+            residual = residual + (self.weight @ factor).square().sum(-1)
+            self._set_noise(residual, centred.square().mean(0))
+        return before
+
+    def _set_noise(self, variance: Tensor, total: Tensor) -> None:
+        """Set ψ² from the variance that each element leaves, of its total variance."""
+        if self._log_scale.dim() == 0:
+            variance, total = variance.mean(), total.mean()
+        limit = 100 * torch.finfo(total.dtype).eps * total
+        if not bool((variance > limit).all()):
+            raise ValueError(
+                "the data leave no noise around the linear model, so that its likelihood has no "
+                "maximum: take a smaller latent_dim, or drop what is constant or a linear "
+                "function of other elements"
+            )
+        self._log_scale.copy_(variance.log() / 2)
+
+    def extra_repr(self) -> str:
+        """The constructor's arguments."""
+        return f"{self.weight.shape[0]}, {self.weight.shape[1]}"
+
+
+class PPCA(LinearGaussian):
+    """Probabilistic PCA (Tipping and Bishop 1999): z ~ N(0, I), x | z ~ N(Wz + b, σ²I).
+
+    A VAE with a linear decoder. Its evidence, posterior and maximum-likelihood parameters are
+    known in closed form, so that every guide, estimator and diagnostic can be held against them.
+
+    Args:
+        observed_dim: D, length of x.
+        latent_dim: K, less than D.
+
+    Raises:
+        ValueError: if K is not between 1 and D − 1.
+
+    >>> x = torch.randn(100, 5, generator=torch.Generator().manual_seed(0))
+    >>> model = PPCA(5, 2).maximum_likelihood(x)
+    >>> model.log_prob(x).shape, model.posterior(x).event_shape
+    (torch.Size([100]), torch.Size([2]))
+    """
+
+    def __init__(self, observed_dim: int, latent_dim: int):
+        super().__init__(observed_dim, latent_dim, torch.ones(()))
+
+    def maximum_likelihood(self, x: Tensor, rotation: Tensor | None = None) -> Self:
+        """Set b, W, σ to the values that maximize Σₙ log p(xₙ), in closed form.
+
+        With u₁ … u_D and λ₁ ≥ … ≥ λ_D the principal directions and variances of x::
+
+            b = mean x,   σ² = Σ_{j>K} λⱼ / (D − K),   W = (u₁ … u_K) diag √(λⱼ − σ²) R
+
+        Args:
+            x: data (N, D).
+            rotation: any orthogonal R, (K, K): the likelihood is the same for all of them. The
+                identity, if not given, for which the posterior is a diagonal normal.
+
+        Returns:
+            the model itself.
+
+        Raises:
+            ValueError: if the data vary in no more than K directions, and σ would be zero.
+        """
+        latent_dim = self.weight.shape[1]
+        with torch.no_grad():
+            self.bias.copy_(x.mean(0))
+            _, spread, directions = torch.linalg.svd(x - x.mean(0), full_matrices=False)
+            variances = spread.square() / len(x)
+            noise = variances[latent_dim:].sum() / (self.weight.shape[0] - latent_dim)
+            self._set_noise(noise, variances.sum() / self.weight.shape[0])
+            length = (variances[:latent_dim] - noise).clamp(min=0).sqrt()
+            weight = directions[:latent_dim].mT * length
+            self.weight.copy_(weight if rotation is None else weight @ rotation.to(weight))
+        return self
+
+
+class FactorAnalysis(LinearGaussian):
+    """Factor analysis: z ~ N(0, I), x | z ~ N(Wz + b, diag ψ²), a noise scale an element.
+
+    Maximum likelihood has no closed form; :func:`latente.inference.expectation_maximization`
+    climbs to it (Rubin and Thayer 1982), as does ``fit``.
+
+    Args:
+        observed_dim: D, length of x.
+        latent_dim: K, less than D.
+
+    Raises:
+        ValueError: if K is not between 1 and D − 1.
+
+    >>> FactorAnalysis(5, 2).log_prob(torch.zeros(3, 5)).shape
+    torch.Size([3])
+    """
+
+    def __init__(self, observed_dim: int, latent_dim: int):
+        super().__init__(observed_dim, latent_dim, torch.ones(observed_dim))
+
+
+def _inverse_root(scaled: Tensor) -> Tensor:
+    """The lower triangular L, its diagonal positive, with LLᵀ = (I + AᵀA)⁻¹ for A (D, K)."""
+    eye = torch.eye(scaled.shape[1], dtype=scaled.dtype, device=scaled.device)
+    # R with RᵀR = I + AᵀA in reversed order, so that its transpose, reversed back, is upper.
+    upper = torch.linalg.qr(torch.cat([eye, scaled]).flip(-1)).R
+    upper = upper * upper.diagonal().sign()[:, None]
+    root = upper.mT.flip(-1, -2)
+    return torch.linalg.solve_triangular(root, eye, upper=True).mT
