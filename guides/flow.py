@@ -82,6 +82,11 @@ class NormalizingFlow(Amortized):
     def __init__(self, encoder: nn.Module, latent_dim: int, flow: Flow, *, context: int):
         if context < 0:
             raise ValueError(f"context must not be negative, got {context}")
+        if not isinstance(flow, Flow):
+            raise ValueError(
+                "NormalizingFlow takes a zuko flow, such as "
+                f"zuko.flows.NSF({latent_dim}, {context}), not a {type(flow).__name__}"
+            )
         super().__init__(encoder, latent_dim, self.num_features(latent_dim, context))
         self.flow = flow
         self.context = context
@@ -95,18 +100,16 @@ class NormalizingFlow(Amortized):
     def _check_flow(self) -> None:
         like = next((part for part in self.flow.parameters()), torch.zeros(()))
         features = like.new_zeros(3, self.width)
+        advice = (
+            f"make it for {self.latent_dim} features (latent_dim) and {self.context} of context"
+        )
         try:
             with torch.no_grad(), torch.random.fork_rng():
                 shape = self.family(features).sample().shape
         except (RuntimeError, TypeError, IndexError) as error:
-            raise ValueError(
-                f"the flow does not take {self.context} context features: make it "
-                f"for {self.latent_dim} features and {self.context} of context ({error})"
-            ) from error
+            raise ValueError(f"the flow is of other dimensions: {advice} ({error})") from error
         if shape != (3, self.latent_dim):
-            raise ValueError(
-                f"the flow is of {shape[-1]} features, not of latent_dim={self.latent_dim}"
-            )
+            raise ValueError(f"the flow is of {shape[-1]} features: {advice}")
 
     def family(self, features: Tensor) -> dist.TorchDistribution:
         """Features (…, 2 · latent_dim + context) to q(z|x)."""
@@ -182,8 +185,7 @@ class _LazyPlanar(zuko.lazy.LazyTransform):
     def forward(self, c: Tensor | None = None) -> Transform:
         """Context (…, C), or none, to the transformation."""
         if c is None:
-            like = next(self.parameters_of.parameters())
-            c = like.new_zeros(1)
+            c = next(self.parameters_of.parameters()).new_ones(1)
         v, w, b = self.parameters_of(c).split([self.features, self.features, 1], dim=-1)
         return Planar(v, w, b)
 

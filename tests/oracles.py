@@ -3,10 +3,33 @@
 import pyro
 import pyro.distributions as dist
 import torch
+from sklearn.datasets import make_blobs
 from torch import nn
 
 from latente.guides import DiagonalNormal
 from latente.models import VAE, Normal, StandardNormal, mlp
+
+
+def empty(*args):
+    """The guide of a model in which nothing is latent, or all of it is summed out."""
+
+
+def linear_data(observed_dim, latent_dim, num_data, seed=7):
+    """Data of a linear Gaussian model with noise of 0.7, float64."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    signal = normal(num_data, latent_dim) @ normal(latent_dim, observed_dim)
+    return signal + 0.7 * normal(num_data, observed_dim) + normal(observed_dim)
+
+
+def four_gaussians(num_data=1000, seed=0):
+    """The course's data: points in the plane around four centres, float64."""
+    centers = [[-2.0, -2.0], [-2.0, 2.0], [2.0, -2.0], [2.0, 2.0]]
+    points, _ = make_blobs(num_data, centers=centers, cluster_std=0.5, random_state=seed)
+    return torch.from_numpy(points)
 
 
 class LinearGaussian:

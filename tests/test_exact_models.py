@@ -1,0 +1,305 @@
+"""Models with exact answers, against answers found another way."""
+
+import itertools
+import math
+
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.infer import Trace_ELBO, TraceEnum_ELBO
+from sklearn import decomposition, mixture
+
+from latente.guides import ExactPosterior
+from latente.inference import (
+    evaluate,
+    expectation_maximization,
+    fit,
+    hold_then_fall,
+    log_evidence,
+    sample_prior,
+)
+from latente.models import PPCA, Autoregressive, Bernoulli, FactorAnalysis, GaussianMixture, Normal
+
+from .oracles import empty, four_gaussians, linear_data
+
+
+@pytest.fixture
+def x():
+    return linear_data(8, 3, 400)
+
+
+@pytest.mark.parametrize("model", [PPCA(8, 3), FactorAnalysis(8, 3)], ids=["PPCA", "FA"])
+def test_linear_gaussian_answers_are_those_of_its_joint_normal(model, x):
+    """p(x) and p(z|x) by conditioning one normal of (z, x), covariances and all."""
+    model.double()
+    model.likelihood.log_scale.data.uniform_(-0.5, 0.5)
+    weight, scale = model.weight, model.scale
+    covariance = weight @ weight.T + scale.square().diag()
+    marginal = dist.MultivariateNormal(model.bias, covariance)
+    assert torch.allclose(model.log_prob(x), marginal.log_prob(x), rtol=0, atol=1e-9)
+    gain = weight.T @ covariance.inverse()
+    posterior = model.posterior(x)
+    assert torch.allclose(posterior.mean, (x - model.bias) @ gain.T, atol=1e-10)
+    expected = torch.eye(3).double() - gain @ weight
+    assert torch.allclose(posterior.covariance_matrix, expected.expand(400, 3, 3), atol=1e-10)
+    assert (posterior.scale_tril.diagonal(dim1=-2, dim2=-1) > 0).all()
+
+
+def test_ppca_maximum_likelihood_is_the_peers(x):
+    model = PPCA(8, 3).double().maximum_likelihood(x)
+    peer = decomposition.PCA(3).fit(x.numpy())
+    # The peer divides the covariance by N − 1: it stands a little off the maximum.
+    assert model.log_prob(x).mean().item() >= peer.score(x.numpy())
+    assert model.log_prob(x).mean().item() == pytest.approx(peer.score(x.numpy()), abs=1e-3)
+    subspace = torch.linalg.qr(model.weight).Q
+    components = torch.from_numpy(peer.components_)
+    cosines = torch.linalg.svdvals(components @ subspace)
+    assert torch.allclose(cosines, torch.ones(3).double(), atol=1e-10)
+
+
+def test_ppca_maximum_likelihood_is_a_stationary_point_whatever_the_rotation(x):
+    rotation = torch.linalg.qr(torch.randn(3, 3).double()).Q
+    likelihoods = []
+    for turn in (None, rotation):
+        model = PPCA(8, 3).double().maximum_likelihood(x, turn)
+        likelihoods.append(model.log_prob(x).mean())
+        gradient = torch.autograd.grad(likelihoods[-1], list(model.parameters()))
+        assert all(g.abs().max() < 1e-10 for g in gradient)
+    assert likelihoods[0].item() == pytest.approx(likelihoods[1].item(), abs=1e-12)
+
+
+@pytest.mark.parametrize("kind", [PPCA, FactorAnalysis])
+def test_em_climbs_to_the_maximum_of_a_linear_model(kind, x):
+    model = kind(8, 3).double()
+    history = expectation_maximization(model, x, max_steps=3000, tolerance=1e-11)
+    assert all(b - a > -1e-12 * abs(a) for a, b in itertools.pairwise(history))
+    if kind is PPCA:
+        best = PPCA(8, 3).double().maximum_likelihood(x).log_prob(x).mean().item()
+    else:
+        peer = decomposition.FactorAnalysis(3, tol=1e-12, max_iter=20_000, svd_method="lapack")
+        best = peer.fit(x.numpy()).score(x.numpy())
+    assert history[-1] == pytest.approx(best, abs=1e-6)
+
+
+def test_linear_answers_survive_float32_at_little_noise():
+    """Noise of 10⁻⁴ beside signals of 10³: I + WᵀΨ⁻¹W, formed in float32, has no factor."""
+    torch.manual_seed(0)
+    model = PPCA(20, 10)
+    with torch.no_grad():
+        strong = 1000 * torch.randn(20, 2) @ torch.randn(2, 10)
+        model.weight.copy_(strong + 0.1 * torch.randn(20, 10))
+        model.likelihood.log_scale.fill_(math.log(1e-4))
+    scaled = model.weight / model.scale[:, None]
+    with pytest.raises(RuntimeError):
+        torch.linalg.cholesky(torch.eye(10) + scaled.T @ scaled)
+    z = model.prior().sample((50,))
+    x = model.decoder(z).detach()
+    posterior = model.posterior(x)
+    assert posterior.scale_tril.isfinite().all()
+    assert (posterior.scale_tril.diagonal(dim1=-2, dim2=-1) > 0).all()
+    exact = PPCA(20, 10).double()
+    exact.load_state_dict(model.state_dict())
+    assert torch.allclose(
+        posterior.scale_tril[0].double(), exact.posterior(x.double()).scale_tril[0], rtol=1e-2
+    )
+
+
+def test_with_the_exact_posterior_the_bound_is_the_evidence(x):
+    model = PPCA(8, 3).double().maximum_likelihood(x)
+    guide = ExactPosterior(model)
+    evidence = log_evidence(model, guide, x, num_samples=50)
+    assert torch.allclose(evidence.log_px, model.log_prob(x), rtol=0, atol=1e-10)
+    assert (evidence.standard_error < 1e-10).all()
+    assert (evidence.khat == -math.inf).all()
+    loss = Trace_ELBO().differentiable_loss(model, guide, x) / len(x)
+    assert loss.item() == pytest.approx(-model.log_prob(x).mean().item(), abs=1e-10)
+
+
+def test_the_elbo_with_the_exact_posterior_climbs_the_likelihood(x):
+    """log p(x, z) − log p(z|x) is log p(x) for every z: one draw has its gradient, to rounding."""
+    model = PPCA(8, 3).double()
+    parameters = list(model.parameters())
+    exact = torch.autograd.grad(model.log_prob(x).sum(), parameters)
+    loss = Trace_ELBO().differentiable_loss(model, ExactPosterior(model), x)
+    for known, found in zip(exact, torch.autograd.grad(-loss, parameters), strict=True):
+        assert torch.allclose(found, known, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", [PPCA, FactorAnalysis])
+@pytest.mark.parametrize("latent_dim", [0, 5, 6])
+def test_a_latent_dimension_outside_the_data_is_refused(kind, latent_dim):
+    with pytest.raises(ValueError, match=r"less than the 5 dimensions .* GaussianMixture"):
+        kind(5, latent_dim)
+
+
+def test_data_without_noise_are_refused_and_the_model_is_told_what_to_do():
+    flat = torch.randn(50, 2).double() @ torch.randn(2, 6).double()
+    with pytest.raises(ValueError, match=r"no noise around the linear model.* smaller latent_dim"):
+        PPCA(6, 2).double().maximum_likelihood(flat)
+    constant = torch.randn(50, 6).double()
+    constant[:, 3] = 1.0
+    with pytest.raises(ValueError, match="drop what is constant"):
+        FactorAnalysis(6, 2).double().em_step(constant)
+    with pytest.raises(ValueError, match="no noise"):
+        PPCA(6, 2).maximum_likelihood(torch.randn(3, 6))
+
+
+def test_mixture_answers_by_hand():
+    model = GaussianMixture(2, 1).double()
+    with torch.no_grad():
+        model.logits.copy_(torch.tensor([0.3, 0.7]).log())
+        model.means.copy_(torch.tensor([[-1.0], [2.0]]))
+        model.scale_tril = torch.tensor([[[0.5]], [[2.0]]]).double()
+    x = 0.4
+
+    def normal(mean, sd):
+        return math.exp(-0.5 * ((x - mean) / sd) ** 2) / (sd * math.sqrt(2 * math.pi))
+
+    parts = [0.3 * normal(-1.0, 0.5), 0.7 * normal(2.0, 2.0)]
+    value = torch.tensor([[x]]).double()
+    assert model.log_prob(value).item() == pytest.approx(math.log(sum(parts)), abs=1e-7)
+    assert model.posterior(value).probs[0, 0].item() == pytest.approx(parts[0] / sum(parts))
+
+
+def test_em_raises_the_likelihood_of_a_mixture_at_each_step():
+    x = four_gaussians()
+    model = GaussianMixture(4, 2).double().initialize(x, seed=3)
+    history = expectation_maximization(model, x, tolerance=1e-13)
+    assert len(history) > 5
+    # Rounding of a mean of 1,000 terms: some units in the last place.
+    assert all(b - a > -1e-13 * abs(a) for a, b in itertools.pairwise(history))
+    peer = mixture.GaussianMixture(4, tol=1e-12, reg_covar=0, max_iter=1000, random_state=0)
+    assert history[-1] == pytest.approx(peer.fit(x.numpy()).score(x.numpy()), abs=1e-8)
+
+
+def test_log_p_by_enumeration_is_the_closed_form():
+    x = four_gaussians()
+    model = GaussianMixture(4, 2).double().initialize(x)
+    exact = model.log_prob(x).sum().item()
+    with torch.no_grad():
+        for guide in (empty, ExactPosterior(model)):
+            loss = TraceEnum_ELBO(max_plate_nesting=1).loss(model, guide, x)
+            assert loss == pytest.approx(-exact, rel=1e-12)
+    evidence = log_evidence(model, ExactPosterior(model), x, num_samples=20)
+    assert torch.allclose(evidence.log_px, model.log_prob(x), rtol=0, atol=1e-12)
+
+
+def test_svi_with_enumeration_reaches_the_optimum_of_em():
+    """``fit`` takes enumeration by itself where the model asks for it."""
+    x = four_gaussians()
+    best = GaussianMixture(4, 2).double().initialize(x)
+    expectation_maximization(best, x, tolerance=1e-12)
+    model = GaussianMixture(4, 2).double().initialize(x)
+    run = fit(
+        model, empty, x, epochs=250, batch_size=1000, learning_rate=0.05,
+        schedule=hold_then_fall(250), show_progress=False,
+    )  # fmt: skip
+    optimum = best.log_prob(x).mean().item()
+    assert model.log_prob(x).mean().item() == pytest.approx(optimum, abs=1e-6)
+    assert run.history[-1]["elbo"] == pytest.approx(optimum, abs=1e-6)
+    order = [int((model.means - mean).norm(dim=1).argmin()) for mean in best.means]
+    assert torch.allclose(model.means[order], best.means, atol=1e-3)
+    assert torch.allclose(model.weights[order], best.weights, atol=1e-3)
+
+
+def test_a_mixture_goes_through_evaluation_with_its_exact_posterior():
+    x = four_gaussians(100)
+    model = GaussianMixture(4, 2).double().initialize(x)
+    figures = evaluate(model, ExactPosterior(model), x, num_samples=50)
+    assert figures["log_evidence"] == pytest.approx(model.log_prob(x).mean().item())
+    with pytest.raises(ValueError, match="'z' is enumerated"):
+        log_evidence(model, empty, x, num_samples=50)
+
+
+def test_more_components_than_data_are_refused():
+    model = GaussianMixture(5, 2).double()
+    x = torch.randn(4, 2).double()
+    for refused in (model.initialize, model.em_step):
+        with pytest.raises(ValueError, match=r"5 components cannot be fitted to 4 data: take at"):
+            refused(x)
+
+
+def test_a_singular_covariance_is_refused_and_nothing_is_lost():
+    line = torch.randn(50, 1).double() @ torch.tensor([[1.0, 2.0]]).double()
+    with pytest.raises(ValueError, match=r"singular: .* Take fewer components"):
+        GaussianMixture(1, 2).double().initialize(line)
+    model = GaussianMixture(2, 2).double()
+    with torch.no_grad():  # one component sits on a lone datum
+        model.means.copy_(torch.tensor([[0.0, 0.0], [50.0, 50.0]]))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    x = torch.cat([torch.randn(40, 2), torch.tensor([[50.0, 50.0]])]).double()
+    with pytest.raises(ValueError, match="shrunk onto a few data"):
+        model.em_step(x)
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
+
+
+def test_mixture_refuses_other_shapes():
+    with pytest.raises(ValueError, match=r"data of shape \(N, 2\), got \(5, 3\)"):
+        GaussianMixture(2, 2)(torch.zeros(5, 3))
+    with pytest.raises(ValueError, match="at least 1"):
+        GaussianMixture(0, 2)
+    with pytest.raises(ValueError, match="max_steps"):
+        expectation_maximization(GaussianMixture(1, 1), torch.randn(5, 1), max_steps=0)
+
+
+LIKELIHOODS = {
+    "bits": (lambda: Bernoulli((2, 3)), lambda n: torch.rand(n, 2, 3).round()),
+    "reals": (lambda: Normal((2, 3), scale=None), lambda n: torch.randn(n, 2, 3)),
+}
+
+
+@pytest.mark.parametrize(("likelihood", "data"), LIKELIHOODS.values(), ids=LIKELIHOODS)
+def test_no_element_of_an_autoregressive_model_sees_itself_or_a_later_one(likelihood, data):
+    model = Autoregressive(likelihood(), hidden=(32, 32)).double()
+    x = data(1).double().requires_grad_()
+    features = model.network(x).reshape(-1, 6)
+    for index in range(6):
+        (seen,) = torch.autograd.grad(features[:, index].sum(), x, retain_graph=True)
+        assert (seen.flatten()[index:] == 0).all()
+        assert index == 0 or (seen.flatten()[:index] != 0).any()
+
+
+def test_an_autoregressive_density_of_bits_sums_to_one():
+    model = Autoregressive(Bernoulli((2, 3)), hidden=(16,)).double()
+    x = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 6).reshape(-1, 2, 3).double()
+    assert model.log_prob(x).exp().sum().item() == pytest.approx(1, abs=1e-12)
+
+
+def test_autoregressive_draws_follow_the_density():
+    """χ² of 64 cells over 20,000 draws, by Wilson and Hilferty's quantile; false alarm 3e-5."""
+    model = Autoregressive(Bernoulli((2, 3)), hidden=(16,)).double()
+    draws = model.law().sample((20_000,)).flatten(1)
+    cells = (draws @ (2.0 ** torch.arange(5, -1, -1)).double()).long().bincount(minlength=64)
+    x = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 6).reshape(-1, 2, 3).double()
+    expected = 20_000 * model.log_prob(x).exp()
+    score = ((cells - expected).square() / expected).sum().item()
+    assert score < 63 * (1 - 2 / (9 * 63) + 4.01 * math.sqrt(2 / (9 * 63))) ** 3
+
+
+def test_a_fully_observed_model_is_fitted_by_maximum_likelihood(binary_images):
+    model = Autoregressive(Bernoulli((4, 4)), hidden=(32,))
+    run = fit(
+        model, empty, binary_images, epochs=60, batch_size=50, learning_rate=0.01,
+        show_progress=False,
+    )  # fmt: skip
+    # 4 free columns of bits: the truth is 4 log ½.
+    assert model.log_prob(binary_images).mean().item() == pytest.approx(-2.77, abs=0.15)
+    last = run.history[-1]
+    assert last["elbo"] == pytest.approx(model.log_prob(binary_images).mean().item(), abs=1e-4)
+    assert last["kl"] == 0
+    _, draws = sample_prior(model, empty, 200, binary_images)
+    agreeing = (draws == draws[:, :1]).all(1).double().mean().item()
+    assert agreeing > 0.9
+    assert draws.mean().item() == pytest.approx(0.5, abs=0.15)
+
+
+def test_a_fully_observed_model_refuses_what_it_cannot_be():
+    with pytest.raises(ValueError, match="two elements"):
+        Autoregressive(Bernoulli((1,)))
+    with pytest.raises(ValueError, match="every width"):
+        Autoregressive(Bernoulli((4,)), hidden=(0,))
+    model = Autoregressive(Bernoulli((2, 2)))
+    with pytest.raises(ValueError, match=r"shape \(N, 2, 2\)"):
+        model(torch.zeros(3, 4))
+    with pytest.raises(ValueError, match=r"outside the support of Bernoulli .* 0.5 for one"):
+        fit(model, empty, torch.full((8, 2, 2), 0.5), batch_size=8, show_progress=False)
