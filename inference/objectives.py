@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from pyro import poutine
 from pyro.distributions import TorchDistribution
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.infer import ELBO, Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
 from pyro.poutine.messenger import Messenger
 from torch import Size, Tensor
@@ -45,18 +46,20 @@ class _WithoutPath(TorchDistribution):
 class _CutPaths(Messenger):
     def _pyro_sample(self, msg: Any) -> None:
         # A plate's own draw of its indices is no distribution.
-        if isinstance(msg["fn"], TorchDistribution) and not msg["is_observed"]:
+        if isinstance(msg["fn"], TorchDistributionMixin) and not msg["is_observed"]:
             msg["fn"] = _WithoutPath(msg["fn"])
 
 
 class ScoreFunction_ELBO(ELBO):
     """The ELBO with score-function gradients, whatever the guide's laws are.
 
-    The bound is that of ``Trace_ELBO``; its gradient is not taken through the draws z, but by
-    the identity ∇E_q[f] = E_q[f ∇log q] + E_q[∇f], f = log p(x, z) − log q(z|x) (Williams 1992;
-    Ranganath et al. 2014, arXiv 1401.0118). It asks for no reparameterization, and varies far
-    more: use it for what cannot be reparameterized, and to see what reparameterization is
-    worth. Draws of one datum are weighed by that datum's f alone.
+    The bound is that of ``Trace_ELBO``. Its gradient in the guide's parameters φ is not taken
+    through the draws z, but by (Williams 1992; Ranganath et al. 2014, arXiv 1401.0118)::
+
+        ∇ELBO = E_q[f ∇log q(z|x)],   f = log p(x, z) − log q(z|x)
+
+    each datum's draw weighed by its own f. It asks for no reparameterization, and varies far
+    more: use it for what cannot be reparameterized, and to see what reparameterization is worth.
 
     Args:
         num_particles: S, how many draws are averaged.
