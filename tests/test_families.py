@@ -11,7 +11,8 @@ from latente.models import PPCA
 
 from .oracles import linear_data
 
-EPOCHS = 1500
+EPOCHS = {2: 1500, 5: 1500, 10: 3000}
+"""Gradient steps, each on all data."""
 
 
 class OneCovariance(nn.Module):
@@ -32,9 +33,10 @@ def amortized(family, latent_dim):
 
 
 def fit_on_all(model, guide, x):
+    epochs = EPOCHS[guide.latent_dim]
     fit(
-        model, guide, x, epochs=EPOCHS, batch_size=len(x), learning_rate=0.03,
-        schedule=hold_then_fall(EPOCHS, hold=0.2), show_progress=False,
+        model, guide, x, epochs=epochs, batch_size=len(x), learning_rate=0.03,
+        schedule=hold_then_fall(epochs, hold=0.2), show_progress=False,
     )  # fmt: skip
 
 
