@@ -155,11 +155,12 @@ def read_plan(out: str | Path) -> Plan:
     path = Path(out) / runs.CONFIG
     plan = runs.read_json(path).get("plan")
     names = {field.name for field in fields(Plan)}
-    if not isinstance(plan, Mapping) or set(plan) != names:
+    if not isinstance(plan, Mapping) or "recipe" not in plan or set(plan) - names:
         raise ValueError(
             f"{path} holds no plan of a recipe: the run was fitted from Python; load it with "
             "load_run(folder, model=…, guide=…)"
         )
+    plan = {**asdict(Plan()), **plan}  # a run of before an option was there has its default
     kinds = {field.name: type(getattr(Plan(), field.name)) for field in fields(Plan)}
     for name, kind in kinds.items():
         if kind in (str, int) and type(plan[name]) is not kind:

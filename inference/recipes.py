@@ -71,7 +71,9 @@ def _diagonal(encoder: Callable[..., nn.Module], latent_dim: int) -> DiagonalNor
 
 
 def _full_rank(encoder: Callable[..., nn.Module], latent_dim: int) -> FullRankNormal:
-    return FullRankNormal(encoder(out=FullRankNormal.num_features(latent_dim)), latent_dim)
+    network = encoder(out=FullRankNormal.num_features(latent_dim))
+    _shrink(list(network.children())[-1], rows=slice(2 * latent_dim, None))
+    return FullRankNormal(network, latent_dim)
 
 
 def _flow(
@@ -79,7 +81,22 @@ def _flow(
 ) -> NormalizingFlow:
     network = encoder(out=NormalizingFlow.num_features(latent_dim, CONTEXT))
     flow = make(latent_dim, CONTEXT)
+    for part in flow.modules():
+        hyper = getattr(part, "hyper", None)
+        if isinstance(hyper, nn.Sequential):
+            _shrink(hyper[-1])
     return NormalizingFlow(network, latent_dim, flow, context=CONTEXT)
+
+
+def _shrink(layer: nn.Module, rows: slice = slice(None)) -> None:
+    """Make what a linear layer gives small at first: a richer posterior starts as the diagonal one.
+
+    Left at their random values, dependences that the data do not ask for yet cost a KL that
+    many epochs are spent on.
+    """
+    with torch.no_grad():
+        for value in (layer.weight, layer.bias):
+            value[rows] *= 0.01  # pyright: ignore
 
 
 CONTEXT = 64

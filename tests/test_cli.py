@@ -74,6 +74,21 @@ def test_recipes_are_listed_with_their_papers():
     output = latente("recipes").output
     assert "vae-normal" in output
     assert "1312.6114" in output
+    assert "full-rank" in output
+    assert "1505.05770" in output
+
+
+def test_another_posterior_is_one_option(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    latente("train", *SMALL, "--posterior", "iaf")
+    out = tmp_path / "runs" / "digits-vae-iaf-k2"
+    config = json.loads((out / "config.json").read_text())
+    assert config["plan"]["posterior"] == "iaf"
+    assert config["fit"]["objective"] == "Trace_ELBO"
+    latente("evaluate", out, "--num-samples", 50)
+    latente("plot", out)
+    resumed = latente("train", "--out", out, "--resume", "--posterior", "spline", code=2)
+    assert "--resume goes on with posterior=iaf, not spline" in resumed.stderr
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "plot", "sample", "recipes"])
@@ -132,6 +147,7 @@ def test_a_warning_is_one_line(tmp_path):
 
 BAD = {
     "recipe": (["train", "vea"], "there is no recipe 'vea': did you mean 'vae'?"),
+    "posterior": (["train", "--posterior", "flow"], "there is no posterior 'flow': there are "),
     "data": (["train", "--data", "digit"], "did you mean 'digits'?"),
     "file": (["train", "--data", "no.csv"], "no such file: no.csv"),
     "device": (["train", "--device", "cuda:7"], "there is no device 'cuda:7'"),
