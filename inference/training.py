@@ -100,6 +100,10 @@ class Training:
                 "RenyiELBO takes one average over all data: minibatches would change the bound; "
                 f"set batch_size to {self.num_data}"
             )
+        # A model may know more of what data it takes than a minibatch shows.
+        check_data = getattr(self.model, "check_data", None)
+        if callable(check_data):
+            check_data(self.rows[0])
         sample = next(self._batches())
         with pyro.validation_enabled(True), plain_errors():
             with evaluating(self.model, self.guide):

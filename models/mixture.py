@@ -68,9 +68,7 @@ class GaussianMixture(PyroModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the program on data (N, D); returns the observed x."""
-        dim = self.means.shape[-1]
-        if x.dim() != 2 or x.shape[-1] != dim:
-            raise ValueError(f"the mixture takes data of shape (N, {dim}), got {tuple(x.shape)}")
+        self._check_shape(x)
         infer: Any = {"enumerate": "parallel"}
         logits, means, scale_tril = self.logits, self.means, self.scale_tril
         with pyro.plate("data", len(x), dim=-1):
@@ -87,7 +85,7 @@ class GaussianMixture(PyroModule):
         """
         from sklearn.cluster import kmeans_plusplus  # slow to import
 
-        self._check_enough(x)
+        self.check_data(x)
         num_components = len(self.logits)
         centres, _ = kmeans_plusplus(x.double().cpu().numpy(), num_components, random_state=seed)
         with torch.no_grad():
@@ -112,7 +110,7 @@ class GaussianMixture(PyroModule):
             ValueError: if the mixture has more components than there are data, or a component
                 has shrunk onto so few data that its covariance is singular.
         """
-        self._check_enough(x)
+        self.check_data(x)
         with torch.no_grad():
             log_joint = self.components(x)
             log_px = log_joint.logsumexp(-1)
@@ -129,12 +127,25 @@ class GaussianMixture(PyroModule):
             self.scale_tril = torch.stack(factors)
         return log_px.mean().item()
 
-    def _check_enough(self, x: Tensor) -> None:
+    def check_data(self, x: Tensor) -> None:
+        """Refuse a whole data set that is not (N, D), or smaller than the mixture.
+
+        Asked of all data before a fit; a minibatch may be smaller.
+
+        Raises:
+            ValueError: if so.
+        """
+        self._check_shape(x)
         if len(x) < len(self.logits):
             raise ValueError(
                 f"a mixture of {len(self.logits)} components cannot be fitted to {len(x)} data: "
                 f"take at most {len(x)} components, and many fewer to learn something"
             )
+
+    def _check_shape(self, x: Tensor) -> None:
+        dim = self.means.shape[-1]
+        if len(x.shape) != 2 or x.shape[-1] != dim:
+            raise ValueError(f"the mixture takes data of shape (N, {dim}), got {tuple(x.shape)}")
 
     def extra_repr(self) -> str:
         """The constructor's arguments."""

@@ -214,7 +214,11 @@ def test_a_mixture_goes_through_evaluation_with_its_exact_posterior():
 def test_more_components_than_data_are_refused():
     model = GaussianMixture(5, 2).double()
     x = torch.randn(4, 2).double()
-    for refused in (model.initialize, model.em_step):
+    for refused in (
+        model.initialize,
+        model.em_step,
+        lambda x: fit(model, empty, x, batch_size=2, show_progress=False),
+    ):
         with pytest.raises(ValueError, match=r"5 components cannot be fitted to 4 data: take at"):
             refused(x)
 
@@ -238,6 +242,11 @@ def test_mixture_refuses_other_shapes():
         GaussianMixture(2, 2)(torch.zeros(5, 3))
     with pytest.raises(ValueError, match="at least 1"):
         GaussianMixture(0, 2)
+    run = fit(  # a minibatch, though, may be smaller than the mixture
+        GaussianMixture(5, 2), empty, torch.randn(20, 2), batch_size=4, epochs=1,
+        show_progress=False,
+    )  # fmt: skip
+    assert run.epoch == 1
     with pytest.raises(ValueError, match="max_steps"):
         expectation_maximization(GaussianMixture(1, 1), torch.randn(5, 1), max_steps=0)
 

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from latente.inference import fit, log_evidence
+
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-COMPOSED, OWN = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+COMPOSED, FAMILIES, EXACT, OWN = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_the_composed_example(tmp_path, monkeypatch):
@@ -16,6 +18,32 @@ def test_the_composed_example(tmp_path, monkeypatch):
     exec(COMPOSED, names)
     assert -26 < names["evidence"].elbo < names["evidence"].mean < -22
     assert (tmp_path / "latent.png").stat().st_size > 10_000
+
+
+def test_each_family_of_the_readme_fits(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(COMPOSED.replace("epochs=50", "epochs=1"), names)
+    fitted = []
+    names["fit"] = lambda *args, **options: fitted.append(args[1]) or names["log_evidence"]
+    for line in FAMILIES.splitlines():
+        exec(line, names)
+        if line.startswith("guide = "):
+            run = fit(names["vae"], names["guide"], names["data"], epochs=1, show_progress=False)
+            assert run.epoch == 1
+    assert fitted == [names["guide"]]
+
+
+def test_the_exact_answers_of_the_readme(capsys):
+    torch.manual_seed(0)
+    names: dict = {"torch": torch, "log_evidence": log_evidence}
+    exec(EXACT, names)
+    estimated, exact = re.findall(r"-\d+\.\d+", capsys.readouterr().out)
+    assert float(estimated) == pytest.approx(float(exact), abs=1e-3)
+    x = names["x"]
+    by_em = names["mixture"].log_prob(x).mean()
+    run = fit(names["mixture"], lambda x: None, x, epochs=2, show_progress=False)
+    assert run.history[-1]["elbo"] == pytest.approx(by_em.item(), abs=0.1)
 
 
 def test_the_users_own_pair_has_the_evidence_of_its_closed_form(capsys):
