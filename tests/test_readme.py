@@ -1,5 +1,6 @@
 """The README's examples run as they stand, and give what they promise."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -26,9 +27,10 @@ def test_each_family_of_the_readme_fits(tmp_path, monkeypatch):
     exec(COMPOSED.replace("epochs=50", "epochs=1"), names)
     fitted = []
     names["fit"] = lambda *args, **options: fitted.append(args[1]) or names["log_evidence"]
-    for line in FAMILIES.splitlines():
-        exec(line, names)
-        if line.startswith("guide = "):
+    for statement in ast.parse(FAMILIES).body:
+        source = ast.unparse(statement)
+        exec(source, names)
+        if source.startswith("guide = "):
             run = fit(names["vae"], names["guide"], names["data"], epochs=1, show_progress=False)
             assert run.epoch == 1
     assert fitted == [names["guide"]]
