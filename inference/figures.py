@@ -100,13 +100,14 @@ def plot_reconstructions(model: Program, guide: Program, data: Any, *, num: int 
 def plot_samples(
     model: Program, guide: Program, data: Any, *, num: int = 64, seed: int = 0
 ) -> "Figure":
-    """E[x|z] at ``num`` draws z ~ p(z) of the prior.
+    """E[x|z] at ``num`` draws z ~ p(z) of the prior; draws of x, where its law has no mean.
 
     Args:
         data: data whose shape the samples take; their values do not matter.
     """
-    means, _ = sample_prior(model, guide, num, data, seed=seed)
-    return _plot_wall(means, "E[x|z], z ~ p(z)")
+    means, draws = sample_prior(model, guide, num, data, seed=seed)
+    title = "x ~ p(x)" if torch.equal(means, draws) else "E[x|z], z ~ p(z)"
+    return _plot_wall(means, title)
 
 
 def plot_latent(model: Program, guide: Program, data: Any, labels: Any = None) -> "Figure":
@@ -116,12 +117,12 @@ def plot_latent(model: Program, guide: Program, data: Any, labels: Any = None) -
         labels: numbers or names (N,), or ``None`` for one colour.
 
     Raises:
-        ValueError: if there are not as many labels as data.
+        ValueError: if there are not as many labels as data, or nothing is latent.
     """
-    means = torch.cat(
-        [value.reshape(len(value), -1) for value in posterior_means(model, guide, data).values()],
-        dim=1,
-    )
+    sites = posterior_means(model, guide, data).values()
+    if not sites:
+        raise ValueError("the guide has no latent site: there is no latent space to draw")
+    means = torch.cat([value.reshape(len(value), -1) for value in sites], dim=1)
     if labels is not None and len(labels) != len(means):
         raise ValueError(f"there are {len(means)} data but {len(labels)} labels")
     points, names = _plane(means.numpy())
@@ -306,15 +307,18 @@ def plot_all(
 ) -> dict[str, "Figure"]:
     """All pictures that apply to a pair, by the name of their file.
 
-    The latent plane and interpolations are of images only.
+    The latent plane and interpolations are of images only; a pair in which nothing is latent
+    has its samples.
     """
     rows: tuple[Rows, ...] = as_rows(data, "data")
     figures = {"training": plot_training(history)} if history else {}
-    figures["reconstructions"] = plot_reconstructions(model, guide, rows)
     figures["samples"] = plot_samples(model, guide, rows)
+    means = posterior_means(model, guide, tuple(part[:1] for part in rows))
+    if not means:
+        return figures
+    figures["reconstructions"] = plot_reconstructions(model, guide, rows)
     figures["latent"] = plot_latent(model, guide, rows, labels)
     if is_image(rows[0].shape[1:]):
-        means = posterior_means(model, guide, tuple(part[:1] for part in rows))
         if len(means) == 1 and next(iter(means.values())).shape[1:] == (2,):
             figures["manifold"] = plot_manifold(model, guide, rows)
         if len(rows[0]) > 1:

@@ -16,6 +16,8 @@ from latente.inference import (
     fit,
     hold_then_fall,
     log_evidence,
+    plot_all,
+    plot_latent,
     sample_prior,
 )
 from latente.models import PPCA, Autoregressive, Bernoulli, FactorAnalysis, GaussianMixture, Normal
@@ -300,6 +302,13 @@ def test_a_fully_observed_model_is_fitted_by_maximum_likelihood(binary_images):
     agreeing = (draws == draws[:, :1]).all(1).double().mean().item()
     assert agreeing > 0.9
     assert draws.mean().item() == pytest.approx(0.5, abs=0.15)
+
+
+def test_the_pictures_of_a_fully_observed_model_are_its_samples(binary_images):
+    model = Autoregressive(Bernoulli((4, 4)), hidden=(8,))
+    assert list(plot_all(model, empty, binary_images)) == ["samples"]
+    with pytest.raises(ValueError, match="no latent site"):
+        plot_latent(model, empty, binary_images)
 
 
 def test_a_fully_observed_model_refuses_what_it_cannot_be():
