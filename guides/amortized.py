@@ -61,8 +61,8 @@ class Amortized(PyroModule):
         if features.shape[:-1] != x.shape[:1]:
             raise ValueError(
                 f"the encoder gave features of shape {tuple(features.shape)} for data of shape "
-                f"{tuple(x.shape)}: it must give one row a datum; an mlp takes the data's shape, "
-                f"mlp({tuple(x.shape[1:])}, …)"
+                f"{tuple(x.shape)}: data are (N, *event_shape), and it must give one row a datum; "
+                f"an mlp takes the data's shape, mlp({tuple(x.shape[1:])}, …)"
             )
         return self.family(features)
 

@@ -6,6 +6,8 @@ import pyro
 import pyro.distributions as dist
 from torch import Tensor, nn
 
+from .amortized import Amortized
+
 
 class ExactPosterior(nn.Module):
     """The guide q(z|x) = p(z|x) of a model that has it in closed form.
@@ -19,7 +21,7 @@ class ExactPosterior(nn.Module):
             :class:`latente.models.FactorAnalysis` or :class:`latente.models.GaussianMixture`.
 
     Raises:
-        ValueError: if the model has none.
+        ValueError: if the model has none, or is itself a guide.
 
     >>> import torch
     >>> from latente.models import PPCA
@@ -30,7 +32,8 @@ class ExactPosterior(nn.Module):
 
     def __init__(self, model: nn.Module):
         super().__init__()
-        if not callable(getattr(model, "posterior", None)):
+        is_guide = isinstance(model, Amortized | ExactPosterior)
+        if is_guide or not callable(getattr(model, "posterior", None)):
             raise ValueError(
                 f"{type(model).__name__} has no exact posterior: use DiagonalNormal, "
                 "FullRankNormal or NormalizingFlow"

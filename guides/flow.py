@@ -1,5 +1,6 @@
 """Normalizing flows as posteriors: any zuko flow, conditioned on an encoder's features."""
 
+import math
 from typing import ClassVar
 
 import pyro.distributions as dist
@@ -15,7 +16,7 @@ Flow = zuko.lazy.Flow
 
 
 class FlowPosterior(ZukoToPyro):
-    """A zuko distribution as a Pyro one, with all that a guide's posterior is asked for."""
+    """A zuko distribution as a Pyro one that draws and scores; it knows no moments."""
 
     support = constraints.real_vector
     arg_constraints: ClassVar = {}
@@ -61,7 +62,8 @@ class NormalizingFlow(Amortized):
     Args:
         encoder: a network from x (N, *event_shape) to (N, 2 · latent_dim + context) features.
         latent_dim: dimension of z.
-        flow: a zuko flow of ``latent_dim`` features and ``context`` context features, such as
+        flow: a zuko flow over the whole space, of ``latent_dim`` features and ``context`` context
+            features, such as
             ``zuko.flows.NSF(2, 16)``, ``inverse(zuko.flows.MAF(2, 16))``, or ``planar(2, 16)``.
         context: length of h; 0 for a flow that is the same for all data.
 
@@ -105,11 +107,17 @@ class NormalizingFlow(Amortized):
         )
         try:
             with torch.no_grad(), torch.random.fork_rng():
-                shape = self.family(features).sample().shape
+                law = self.family(features)
+                shapes = {law.event_shape, law.sample().shape[1:]}
         except (RuntimeError, TypeError, IndexError) as error:
             raise ValueError(f"the flow is of other dimensions: {advice} ({error})") from error
-        if shape != (3, self.latent_dim):
-            raise ValueError(f"the flow is of {shape[-1]} features: {advice}")
+        if shapes != {torch.Size([self.latent_dim])}:
+            raise ValueError(f"the flow is of {law.event_shape[-1]} features: {advice}")
+        if not law.dist.base.support.check(like.new_full((self.latent_dim,), 100.0)).all():
+            raise ValueError(
+                f"{type(self.flow).__name__} draws in a bounded region, where a posterior need not "
+                "lie: take a flow over the whole space"
+            )
 
     def family(self, features: Tensor) -> dist.TorchDistribution:
         """Features (…, 2 · latent_dim + context) to q(z|x)."""
@@ -157,8 +165,8 @@ def planar(
         f(u) = u + v tanh(wᵀu + b),   log |det J| = log |1 + wᵀv (1 − tanh²(wᵀu + b))|
 
     where (v, w, b) come from the context by a network, and v is corrected so that
-    wᵀv ≥ −1, which makes f invertible. Values that were not drawn are scored by inverting f
-    along w, by bisection.
+    wᵀv > −1, which makes f invertible. It starts close to the identity. Values that were not
+    drawn are scored by inverting f along w, by bisection.
 
     Args:
         features: dimension of the variable.
@@ -166,9 +174,17 @@ def planar(
         transforms: how many.
         hidden_features: widths of the networks that make (v, w, b); none: linear ones.
 
+    Raises:
+        ValueError: if ``features`` or ``transforms`` is less than 1, or ``context`` negative.
+
     >>> planar(2, 4)(torch.zeros(7, 4)).sample().shape
     torch.Size([7, 2])
     """
+    if min(features, transforms, context + 1) < 1:
+        raise ValueError(
+            "a planar flow takes at least 1 feature, 1 transformation and no negative context, got "
+            f"features={features}, context={context}, transforms={transforms}"
+        )
     base = zuko.flows.MAF(features, transforms=1).base
     layers = [_LazyPlanar(features, context, hidden_features) for _ in range(transforms)]
     return Flow([layer.inv for layer in layers], base)
@@ -181,6 +197,10 @@ class _LazyPlanar(zuko.lazy.LazyTransform):
         super().__init__()
         self.features = features
         self.parameters_of = zuko.nn.MLP(max(context, 1), 2 * features + 1, hidden_features)
+        last = list(self.parameters_of.children())[-1]
+        with torch.no_grad():  # v is small at first, and f close to the identity
+            for value in last.parameters():
+                value[:features] *= 0.01
 
     def forward(self, c: Tensor | None = None) -> Transform:
         """Context (…, C), or none, to the transformation."""
@@ -191,11 +211,15 @@ class _LazyPlanar(zuko.lazy.LazyTransform):
 
 
 class Planar(Transform):
-    """f(u) = u + v̂ tanh(wᵀu + b), with v̂ = v + (softplus(wᵀv) − 1 − wᵀv) w / ‖w‖².
+    """f(u) = u + v̂ tanh(wᵀu + b), with v̂ = v + (m(wᵀv) − wᵀv) w / ‖w‖².
+
+    m(a) = 0.999 (softplus(a + log(e − 1)) − 1) is above −0.999, so that f is invertible and its
+    Jacobian not singular in float32 either. It is the m of Rezende and Mohamed's appendix but for
+    the shift, by which m(0) = 0: v = 0 is the identity, and v̂ stays bounded as w goes to 0.
 
     Args:
         v: (…, K).
-        w: (…, K), not all zero.
+        w: (…, K).
         b: (…, 1).
 
     >>> f = Planar(torch.ones(2), torch.ones(2), torch.zeros(1))
@@ -211,8 +235,11 @@ class Planar(Transform):
     def __init__(self, v: Tensor, w: Tensor, b: Tensor):
         super().__init__()
         inner = (w * v).sum(-1, keepdim=True)
-        self.slope = nn.functional.softplus(inner) - 1
-        self.v = v + (self.slope - inner) * w / w.square().sum(-1, keepdim=True)
+        bounded = 0.999 * (nn.functional.softplus(inner + math.log(math.e - 1)) - 1)
+        squared = w.square().sum(-1, keepdim=True)
+        step = (bounded - inner) / (squared + 1e-12)
+        self.v = v + step * w
+        self.slope = inner + step * squared
         self.w, self.b = w, b
 
     def _call(self, x: Tensor) -> Tensor:

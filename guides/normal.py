@@ -3,7 +3,7 @@
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
-from torch.distributions.kl import kl_divergence, register_kl
+from torch.distributions.kl import register_kl
 
 from .amortized import Amortized
 
@@ -101,8 +101,11 @@ def _kl_to_diagonal(q: dist.MultivariateNormal, p: dist.Independent) -> Tensor:
     prior = p.base_dist
     if not isinstance(prior, torch.distributions.Normal) or p.reinterpreted_batch_ndims != 1:
         raise NotImplementedError
-    marginal = q.scale_tril.square().sum(-1).sqrt()
+    if q.event_shape != p.event_shape:
+        raise ValueError(
+            f"the posterior is of {q.event_shape[0]} dimensions, the prior of {p.event_shape[0]}"
+        )
     diagonal = q.scale_tril.diagonal(dim1=-2, dim2=-1)
-    # The KL of the marginals, and what q's dependence takes off its entropy.
-    kl = kl_divergence(torch.distributions.Normal(q.loc, marginal), prior)
-    return (kl + marginal.log() - diagonal.log()).sum(-1)
+    squares = q.scale_tril.square().sum(-1) + (q.loc - prior.loc).square()
+    terms = squares / prior.scale.square() - 1 + 2 * (prior.scale.log() - diagonal.log())
+    return 0.5 * terms.sum(-1)

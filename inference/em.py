@@ -4,7 +4,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from .data import as_rows
+from .data import Data, as_rows
 from .pairs import place
 from .progress import progress
 
@@ -25,25 +25,26 @@ def expectation_maximization(
     tolerance: float = 1e-8,
     show_progress: bool = False,
 ) -> list[float]:
-    """Climb to a maximum of Σₙ log p(xₙ) by exact E and M steps (Dempster et al. 1977).
+    """Climb Σₙ log p(xₙ) to a stationary point by E and M steps (Dempster et al. 1977).
 
     Each E step closes the gap of the bound, log p(x) = ELBO; each M step raises the bound. The
-    likelihood never falls. The model is fitted in place.
+    likelihood never falls, but to rounding. The model is fitted in place.
 
     Args:
         model: with a method ``em_step``: :class:`latente.models.GaussianMixture`,
             :class:`latente.models.FactorAnalysis`, :class:`latente.models.PPCA`.
-        data: x, a tensor or array (N, D).
+        data: x, a tensor or array (N, D); the training part, of what :func:`load_data` returns.
         max_steps: after which it ends in any case.
-        tolerance: it ends when a step raises the mean log p(x) by less than this, in nats.
+        tolerance: it ends when a step raises the mean log p(x) by less than this, in nats. In
+            float32 rounding is larger than the default, and may end it early.
         show_progress: show the steps done.
 
     Returns:
         the mean log p(x) before each step, in nats.
 
     Raises:
-        ValueError: if ``max_steps`` is less than 1, the data cannot be used, or the likelihood
-            has no maximum near by (a covariance becomes singular).
+        ValueError: if ``max_steps`` is less than 1, the model has no ``em_step``, the data cannot
+            be used, or the likelihood has no maximum near by (a covariance becomes singular).
 
     >>> import torch
     >>> from latente.models import GaussianMixture
@@ -55,7 +56,14 @@ def expectation_maximization(
     """
     if max_steps < 1:
         raise ValueError(f"max_steps must be at least 1, got {max_steps}")
-    (x,) = as_rows(data, "data")
+    if not callable(getattr(model, "em_step", None)):
+        raise ValueError(
+            f"{type(model).__name__} has no em_step: expectation maximization needs an exact "
+            "posterior; use fit"
+        )
+    x, *context = as_rows(data.train if isinstance(data, Data) else data, "data")
+    if context:
+        raise ValueError("expectation maximization takes data without a context")
     like = next(model.parameters())  # pyright: ignore
     (x,) = place((x[: len(x)],), like.device, like.dtype)
     history: list[float] = []

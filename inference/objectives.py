@@ -48,6 +48,7 @@ class _CutPaths(Messenger):
         # A plate's own draw of its indices is no distribution.
         if isinstance(msg["fn"], TorchDistributionMixin) and not msg["is_observed"]:
             msg["fn"] = _WithoutPath(msg["fn"])
+            msg["infer"] = {**msg["infer"], "enumerate": None}  # here all sites are drawn
 
 
 class ScoreFunction_ELBO(ELBO):
@@ -121,17 +122,26 @@ def choose_objective(
     """The objective asked for, if it suits the pair; the one that suits it best, if none was.
 
     ``TraceEnum_ELBO`` where a site is to be enumerated; ``TraceMeanField_ELBO`` where the guide is
-    reparameterized and some KL term has a closed form; else ``Trace_ELBO``.
+    reparameterized, has its sites in the model's order (else a KL given the sites drawn before
+    is not that of the bound) and some KL term has a closed form; else ``Trace_ELBO``.
 
     Raises:
-        ValueError: if closed-form KL terms are asked for and there is none.
+        ValueError: if closed-form KL terms are asked for and there is none, or the objective
+            would draw a site that the guide leaves to be summed out.
     """
     guide_trace = poutine.trace(guide).get_trace(*args)
     model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args)
     guides, models = latent_sites(guide_trace), latent_sites(model_trace)
     shared = [name for name in guides if name in models]
+    ordered = shared == [name for name in models if name in guides]
     closed = [name for name in shared if _has_closed_form(guides[name]["fn"], models[name]["fn"])]
     if objective is not None:
+        if structure.enumerated and not isinstance(objective, TraceEnum_ELBO):
+            raise ValueError(
+                f"the guide has no site {structure.enumerated[0]!r}, which the model marks to be "
+                f"summed out; {type(objective).__name__} does not: use TraceEnum_ELBO, leave the "
+                "objective out, or take a guide that has the site"
+            )
         if isinstance(objective, TraceMeanField_ELBO) and shared and not closed:
             raise ValueError(
                 f"the KL from the guide's {shared[0]!r} to the model's has no closed form, which "
@@ -142,7 +152,8 @@ def choose_objective(
     if any(site["infer"].get("enumerate") for site in (*guides.values(), *models.values())):
         return TraceEnum_ELBO(max_plate_nesting=structure.nesting)
     reparameterized = all(site["fn"].has_rsample for site in guides.values())
-    return TraceMeanField_ELBO() if closed and reparameterized else Trace_ELBO()
+    suits = closed and reparameterized and ordered
+    return TraceMeanField_ELBO() if suits else Trace_ELBO()
 
 
 def _has_closed_form(posterior: Any, prior: Any) -> bool:

@@ -106,7 +106,10 @@ def _like(model: Program, guide: Program, like: Any, num: int) -> tuple[Tensor, 
 
 def _observed_mean(program: Program, args: tuple[Tensor, ...]) -> Tensor:
     site = _main_site(poutine.trace(program).get_trace(*args), args)
-    return site["fn"].mean.reshape(args[0].shape).cpu()
+    mean, known = _mean(site)
+    if not known:
+        raise ValueError("the model's law of x knows no mean to reconstruct the data by")
+    return mean.reshape(args[0].shape).cpu()
 
 
 def _main_site(trace: Trace, args: tuple[Tensor, ...]) -> Any:

@@ -55,9 +55,9 @@ def fit(
         data: what :func:`load_data` returns; or x, a tensor or array (N, *event_shape); or
             a tuple (x, *context) of such.
         validation: the same, to validate on; ``data`` from :func:`load_data` brings its own.
-        objective: any ``pyro.infer.ELBO``. If not given, ``TraceMeanField_ELBO()`` where the KL
-            to the prior has a closed form, ``TraceEnum_ELBO()`` where a site is marked to be
-            enumerated, else ``Trace_ELBO()``.
+        objective: any ``pyro.infer.ELBO``. If not given, ``TraceEnum_ELBO()`` where a site is
+            marked to be enumerated, ``TraceMeanField_ELBO()`` where a KL to the prior has a
+            closed form and the guide's sites stand in the model's order, else ``Trace_ELBO()``.
         epochs: passes over the data.
         batch_size: M; batches differ in size by one at most, so that they make up N.
         learning_rate: step size at the start.

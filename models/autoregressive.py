@@ -65,7 +65,8 @@ class Autoregressive(PyroModule):
     The course's starting point: a model without a latent variable, whose ELBO is log p(x). It is
     fitted as any pair is, with an empty guide: ``fit(model, lambda x: None, data)``. Elements
     are taken in the order of the flattened datum. The network is masked, as in MADE
-    (Germain et al. 2015, arXiv 1502.03509): one pass gives all the conditionals.
+    (Germain et al. 2015, arXiv 1502.03509): one pass gives all the conditionals. Each is a linear
+    function of all earlier elements, plus what hidden units of up to that element add.
 
     Args:
         likelihood: of each element given features, such as ``Bernoulli((8, 8))``.
@@ -88,10 +89,7 @@ class Autoregressive(PyroModule):
             raise ValueError("an autoregressive model needs data of two elements or more")
         if min(hidden, default=1) < 1:
             raise ValueError(f"every width must be at least 1, got {hidden}")
-        earlier: Any = torch.ones(num_elements, num_elements).tril(-1).bool()
-        masked = zuko.nn.MaskedMLP(
-            earlier.repeat(likelihood.features_per_element, 1), hidden, nn.ReLU
-        )
+        masked = _Masked(num_elements, hidden, likelihood.features_per_element)
         self.network = nn.Sequential(FlattenEvent(tuple(likelihood.event_shape)), masked)
         self.likelihood = likelihood
 
@@ -108,3 +106,32 @@ class Autoregressive(PyroModule):
         self.likelihood.check_data(x)
         with pyro.plate("data", len(x), dim=-1):
             return pyro.sample("x", self.law(), obs=x)
+
+
+class _Masked(nn.Module):
+    """A network (…, D) → (…, blocks · D) whose i-th outputs see the inputs before the i-th alone.
+
+    A hidden unit of degree m sees inputs 0 … m − 1, and outputs m … see it. However few the hidden
+    units are, their degrees are spread over all elements; and the direct connections leave
+    out no earlier element.
+    """
+
+    def __init__(self, num_elements: int, hidden: tuple[int, ...], blocks: int):
+        super().__init__()
+        inputs, outputs = torch.arange(num_elements), torch.arange(num_elements).repeat(blocks)
+        self.direct = _linear(outputs[:, None] > inputs)
+        layers: list[nn.Module] = []
+        seen = inputs + 1  # what each unit of the layer below knows: the elements before this one
+        for width in hidden:
+            degrees = torch.linspace(1, num_elements - 1, width).round().long()
+            layers += [_linear(degrees[:, None] >= seen), nn.ReLU()]
+            seen = degrees
+        self.hidden = nn.Sequential(*layers, _linear(outputs[:, None] >= seen)) if hidden else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Inputs (…, D) to features (…, blocks · D)."""
+        return self.direct(x) if self.hidden is None else self.direct(x) + self.hidden(x)
+
+
+def _linear(connected: Any) -> nn.Module:
+    return zuko.nn.MaskedLinear(connected)

@@ -68,6 +68,7 @@ class LinearGaussian(VAE):
 
     def posterior(self, x: Tensor) -> dist.MultivariateNormal:
         """p(z|x) of data (N, D): batch shape (N,), event shape (K,)."""
+        self._check(x)
         scaled = self.weight / self.scale[:, None]
         scale_tril = _inverse_root(scaled)
         gain = scale_tril @ scale_tril.mT @ scaled.mT / self.scale
@@ -92,35 +93,46 @@ class LinearGaussian(VAE):
             the mean log p(x) that it started from; the step does not lower it.
 
         Raises:
-            ValueError: if the data leave no noise in some direction.
+            ValueError: if the data are not such, or leave no noise in some direction; the model
+                is then as it was.
         """
+        self._check(x, whole=True)
         with torch.no_grad():
             before = self.log_prob(x).mean().item()
-            self.bias.copy_(x.mean(0))
-            posterior = self.posterior(x)
-            centred, mean = x - self.bias, posterior.mean
-            factor = posterior.scale_tril[0]
+            centred = x - x.mean(0)
+            posterior = self.posterior(centred + self.bias)
+            mean, factor = posterior.mean, posterior.scale_tril[0]
             moment = mean.mT @ mean / len(x) + factor @ factor.mT
-            cross = centred.mT @ mean / len(x)
-            self.weight.copy_(torch.linalg.solve(moment, cross, left=False))
+            weight = torch.linalg.solve(moment, centred.mT @ mean / len(x), left=False)
             # Not C − W E[zxᵀ], whose difference can round to less than nothing.
-            residual = (centred - mean @ self.weight.mT).square().mean(0)
-            residual = residual + (self.weight @ factor).square().sum(-1)
-            self._set_noise(residual, centred.square().mean(0))
+            residual = (centred - mean @ weight.mT).square().mean(0)
+            residual = residual + (weight @ factor).square().sum(-1)
+            self._set(x.mean(0), weight, residual, centred.square().mean(0))
         return before
 
-    def _set_noise(self, variance: Tensor, total: Tensor) -> None:
-        """Set ψ² from the variance that each element leaves, of its total variance."""
+    def _set(self, bias: Tensor, weight: Tensor, noise: Tensor, total: Tensor) -> None:
+        """Set all parameters, or none: the noise variance must not vanish in the total variance."""
         if self._log_scale.dim() == 0:
-            variance, total = variance.mean(), total.mean()
+            noise, total = noise.mean(), total.mean()
         limit = 100 * torch.finfo(total.dtype).eps * total
-        if not bool((variance > limit).all()):
+        if not bool((noise > limit).all()):
             raise ValueError(
                 "the data leave no noise around the linear model, so that its likelihood has no "
                 "maximum: take a smaller latent_dim, or drop what is constant or a linear "
                 "function of other elements"
             )
-        self._log_scale.copy_(variance.log() / 2)
+        self.bias.copy_(bias)
+        self.weight.copy_(weight)
+        self._log_scale.copy_(noise.log() / 2)
+
+    def _check(self, x: Tensor, *, whole: bool = False) -> None:
+        dim = self.weight.shape[0]
+        if not x.shape or x.shape[-1] != dim or (whole and len(x.shape) != 2):
+            raise ValueError(
+                f"{type(self).__name__} takes data of shape (N, {dim}), got {tuple(x.shape)}"
+            )
+        if whole and not bool(x.isfinite().all()):
+            raise ValueError("the data hold NaN or infinity")
 
     def extra_repr(self) -> str:
         """The constructor's arguments."""
@@ -157,7 +169,7 @@ class PPCA(LinearGaussian):
             b = mean x,   σ² = Σ_{j>K} λⱼ / (D − K),   W = (u₁ … u_K) diag √(λⱼ − σ²) R
 
         Args:
-            x: data (N, D).
+            x: data (N, D), a tensor or array.
             rotation: any orthogonal R, (K, K): the likelihood is the same for all of them. The
                 identity, if not given, for which the posterior is a diagonal normal.
 
@@ -165,18 +177,24 @@ class PPCA(LinearGaussian):
             the model itself.
 
         Raises:
-            ValueError: if the data vary in no more than K directions, and σ would be zero.
+            ValueError: if the data are not such, or vary in no more than K directions, so that σ
+                would be zero; the model is then as it was.
         """
-        latent_dim = self.weight.shape[1]
+        x = torch.as_tensor(x).to(self.weight)
+        self._check(x, whole=True)
+        observed_dim, latent_dim = self.weight.shape
         with torch.no_grad():
-            self.bias.copy_(x.mean(0))
             _, spread, directions = torch.linalg.svd(x - x.mean(0), full_matrices=False)
             variances = spread.square() / len(x)
-            noise = variances[latent_dim:].sum() / (self.weight.shape[0] - latent_dim)
-            self._set_noise(noise, variances.sum() / self.weight.shape[0])
-            length = (variances[:latent_dim] - noise).clamp(min=0).sqrt()
-            weight = directions[:latent_dim].mT * length
-            self.weight.copy_(weight if rotation is None else weight @ rotation.to(weight))
+            noise = variances[latent_dim:].sum() / (observed_dim - latent_dim)
+            weight = (
+                directions[:latent_dim].mT * (variances[:latent_dim] - noise).clamp(min=0).sqrt()
+            )
+            if rotation is not None:
+                weight = weight @ rotation.to(weight)
+            if weight.shape != self.weight.shape:  # fewer data than dimensions
+                weight, noise = self.weight, torch.zeros_like(noise)
+            self._set(x.mean(0), weight, noise, variances.sum() / observed_dim)
         return self
 
 

@@ -55,6 +55,8 @@ class GaussianMixture(PyroModule):
 
     def components(self, x: Tensor) -> Tensor:
         """log π_c + log N(x; μ_c, Σ_c) of data (N, D), in nats: (N, C)."""
+        if not x.shape or x.shape[-1] != self.means.shape[-1]:
+            self._check_shape(x)
         law = dist.MultivariateNormal(self.means, scale_tril=self.scale_tril)
         return self.logits.log_softmax(-1) + law.log_prob(x.unsqueeze(-2))
 
@@ -79,12 +81,17 @@ class GaussianMixture(PyroModule):
     def initialize(self, x: Tensor, *, seed: int = 0) -> Self:
         """Start from data (N, D): means at spread data (k-means++), covariance as the data's.
 
+        Args:
+            x: a tensor or array; it is taken to the mixture's dtype and device.
+            seed: of k-means++.
+
         Raises:
             ValueError: if the mixture has more components than there are data, or their
                 covariance is singular.
         """
         from sklearn.cluster import kmeans_plusplus  # slow to import
 
+        x = torch.as_tensor(x).to(self.means)
         self.check_data(x)
         num_components = len(self.logits)
         centres, _ = kmeans_plusplus(x.double().cpu().numpy(), num_components, random_state=seed)
@@ -110,6 +117,7 @@ class GaussianMixture(PyroModule):
             ValueError: if the mixture has more components than there are data, or a component
                 has shrunk onto so few data that its covariance is singular.
         """
+        x = torch.as_tensor(x).to(self.means)
         self.check_data(x)
         with torch.no_grad():
             log_joint = self.components(x)

@@ -119,8 +119,8 @@ def importance_sampling():
     """log E_q[p(x, z) / p(z|x)], as printed, and log E_q[p(x, z) / q(z|x)], q twice too wide.
 
     With the exact posterior below, every weight is p(x): the printed form is true for any q, but
-    only says p(x) = p(x). Whatever else is put for the unknown p(z|x) is biased: the prior, say,
-    for which E_q[p(x|z)] is a normal density too.
+    only says p(x) = p(x). Any density but q in the place of the unknown p(z|x) is wrong: the
+    prior, say, for which E_q[p(x|z)] is a normal density too.
     """
     x = linear_data(6, 2, 1)[:1]
     torch.manual_seed(0)

@@ -16,11 +16,16 @@ from latente.inference import (
     fit,
     hold_then_fall,
     log_evidence,
-    plot_all,
-    plot_latent,
-    sample_prior,
 )
-from latente.models import PPCA, Autoregressive, Bernoulli, FactorAnalysis, GaussianMixture, Normal
+from latente.models import (
+    PPCA,
+    VAE,
+    FactorAnalysis,
+    GaussianMixture,
+    Normal,
+    StandardNormal,
+    mlp,
+)
 
 from .oracles import empty, four_gaussians, linear_data
 
@@ -144,6 +149,71 @@ def test_data_without_noise_are_refused_and_the_model_is_told_what_to_do():
         FactorAnalysis(6, 2).double().em_step(constant)
     with pytest.raises(ValueError, match="no noise"):
         PPCA(6, 2).maximum_likelihood(torch.randn(3, 6))
+    with pytest.raises(ValueError, match="no noise"):
+        PPCA(6, 2).maximum_likelihood(torch.randn(2, 6))
+
+
+@pytest.mark.parametrize("spoil", ["noise", "NaN"])
+def test_a_refusal_leaves_a_linear_model_as_it_was(spoil):
+    x = torch.randn(50, 6).double()
+    x[:, 3] = 1.0 if spoil == "noise" else math.nan
+    flat = x[:, :2] @ torch.randn(2, 6).double() if spoil == "noise" else x
+    ppca, factors = PPCA(6, 2).double(), FactorAnalysis(6, 2).double()
+    before = [p.clone() for model in (ppca, factors) for p in model.parameters()]
+    with pytest.raises(ValueError, match=r"no noise|NaN"):
+        ppca.maximum_likelihood(flat)
+    with pytest.raises(ValueError, match=r"no noise|NaN"):
+        factors.em_step(x)
+    after = [p for model in (ppca, factors) for p in model.parameters()]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("kind", [PPCA, FactorAnalysis])
+def test_data_of_another_shape_are_refused_by_linear_models(kind):
+    model = kind(5, 2)
+    for ask in (model.log_prob, model.posterior, model.em_step):
+        with pytest.raises(ValueError, match=r"data of shape \(N, 5\), got \(3, 1\)"):
+            ask(torch.zeros(3, 1))
+    with pytest.raises(ValueError, match=r"data of shape \(N, 5\)"):
+        model.em_step(torch.zeros(5))
+
+
+def test_maximum_likelihood_turns_by_the_rotation_it_is_given(x):
+    rotation = torch.linalg.qr(torch.randn(3, 3).double()).Q
+    plain = PPCA(8, 3).double().maximum_likelihood(x)
+    turned = PPCA(8, 3).double().maximum_likelihood(x, rotation)
+    assert torch.allclose(turned.weight, plain.weight @ rotation)
+
+
+def test_em_ends_where_it_is_told(x):
+    assert len(expectation_maximization(PPCA(8, 3).double(), x, max_steps=7, tolerance=0)) == 7
+    loose = expectation_maximization(PPCA(8, 3).double(), x, tolerance=1e-2)
+    assert loose[-1] - loose[-2] < 1e-2
+    assert len(loose) < len(expectation_maximization(PPCA(8, 3).double(), x, tolerance=1e-6))
+
+
+def test_em_takes_arrays_of_another_dtype_and_refuses_what_it_cannot_use(x):
+    history = expectation_maximization(FactorAnalysis(8, 3), x.numpy(), max_steps=3)
+    assert len(history) == 3
+    with pytest.raises(ValueError, match="without a context"):
+        expectation_maximization(PPCA(8, 3), (x, x))
+    with pytest.raises(ValueError, match="VAE has no em_step"):
+        expectation_maximization(VAE(StandardNormal(1), mlp(1, out=8), Normal((8,))), x)
+
+
+def test_a_mixture_starts_from_arrays_in_its_own_dtype(x):
+    model = GaussianMixture(3, 8)
+    with torch.no_grad():
+        model.logits.copy_(torch.tensor([5.0, 0.0, 0.0]))
+    model.initialize(x.numpy())
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert torch.equal(model.weights, torch.full((3,), 1 / 3))
+    other = GaussianMixture(3, 8).initialize(x, seed=1)
+    assert not torch.equal(model.means, other.means)
+    assert torch.equal(other.means, GaussianMixture(3, 8).initialize(x, seed=1).means)
+    assert len(expectation_maximization(model, x, max_steps=2)) == 2
+    with pytest.raises(ValueError, match=r"data of shape \(N, 8\)"):
+        model.posterior(torch.zeros(4, 2))
 
 
 def test_mixture_answers_by_hand():
@@ -251,73 +321,3 @@ def test_mixture_refuses_other_shapes():
     assert run.epoch == 1
     with pytest.raises(ValueError, match="max_steps"):
         expectation_maximization(GaussianMixture(1, 1), torch.randn(5, 1), max_steps=0)
-
-
-LIKELIHOODS = {
-    "bits": (lambda: Bernoulli((2, 3)), lambda n: torch.rand(n, 2, 3).round()),
-    "reals": (lambda: Normal((2, 3), scale=None), lambda n: torch.randn(n, 2, 3)),
-}
-
-
-@pytest.mark.parametrize(("likelihood", "data"), LIKELIHOODS.values(), ids=LIKELIHOODS)
-def test_no_element_of_an_autoregressive_model_sees_itself_or_a_later_one(likelihood, data):
-    model = Autoregressive(likelihood(), hidden=(32, 32)).double()
-    x = data(1).double().requires_grad_()
-    features = model.network(x).reshape(-1, 6)
-    for index in range(6):
-        (seen,) = torch.autograd.grad(features[:, index].sum(), x, retain_graph=True)
-        assert (seen.flatten()[index:] == 0).all()
-        assert index == 0 or (seen.flatten()[:index] != 0).any()
-
-
-def test_an_autoregressive_density_of_bits_sums_to_one():
-    model = Autoregressive(Bernoulli((2, 3)), hidden=(16,)).double()
-    x = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 6).reshape(-1, 2, 3).double()
-    assert model.log_prob(x).exp().sum().item() == pytest.approx(1, abs=1e-12)
-
-
-def test_autoregressive_draws_follow_the_density():
-    """χ² of 64 cells over 20,000 draws, by Wilson and Hilferty's quantile; false alarm 3e-5."""
-    model = Autoregressive(Bernoulli((2, 3)), hidden=(16,)).double()
-    draws = model.law().sample((20_000,)).flatten(1)
-    cells = (draws @ (2.0 ** torch.arange(5, -1, -1)).double()).long().bincount(minlength=64)
-    x = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 6).reshape(-1, 2, 3).double()
-    expected = 20_000 * model.log_prob(x).exp()
-    score = ((cells - expected).square() / expected).sum().item()
-    assert score < 63 * (1 - 2 / (9 * 63) + 4.01 * math.sqrt(2 / (9 * 63))) ** 3
-
-
-def test_a_fully_observed_model_is_fitted_by_maximum_likelihood(binary_images):
-    model = Autoregressive(Bernoulli((4, 4)), hidden=(32,))
-    run = fit(
-        model, empty, binary_images, epochs=60, batch_size=50, learning_rate=0.01,
-        show_progress=False,
-    )  # fmt: skip
-    # 4 free columns of bits: the truth is 4 log ½.
-    assert model.log_prob(binary_images).mean().item() == pytest.approx(-2.77, abs=0.15)
-    last = run.history[-1]
-    assert last["elbo"] == pytest.approx(model.log_prob(binary_images).mean().item(), abs=1e-4)
-    assert last["kl"] == 0
-    _, draws = sample_prior(model, empty, 200, binary_images)
-    agreeing = (draws == draws[:, :1]).all(1).double().mean().item()
-    assert agreeing > 0.9
-    assert draws.mean().item() == pytest.approx(0.5, abs=0.15)
-
-
-def test_the_pictures_of_a_fully_observed_model_are_its_samples(binary_images):
-    model = Autoregressive(Bernoulli((4, 4)), hidden=(8,))
-    assert list(plot_all(model, empty, binary_images)) == ["samples"]
-    with pytest.raises(ValueError, match="no latent site"):
-        plot_latent(model, empty, binary_images)
-
-
-def test_a_fully_observed_model_refuses_what_it_cannot_be():
-    with pytest.raises(ValueError, match="two elements"):
-        Autoregressive(Bernoulli((1,)))
-    with pytest.raises(ValueError, match="every width"):
-        Autoregressive(Bernoulli((4,)), hidden=(0,))
-    model = Autoregressive(Bernoulli((2, 2)))
-    with pytest.raises(ValueError, match=r"shape \(N, 2, 2\)"):
-        model(torch.zeros(3, 4))
-    with pytest.raises(ValueError, match=r"outside the support of Bernoulli .* 0.5 for one"):
-        fit(model, empty, torch.full((8, 2, 2), 0.5), batch_size=8, show_progress=False)

@@ -20,6 +20,7 @@ from latente.guides import (
     inverse,
     planar,
 )
+from latente.guides.flow import Planar
 from latente.models import PPCA, VAE, Bernoulli, StandardNormal, mlp
 
 
@@ -191,6 +192,13 @@ def test_kl_of_a_full_covariance_to_a_diagonal_prior():
     assert torch.allclose(kl_divergence(posterior, prior), kl_divergence(posterior, other))
     with pytest.raises(NotImplementedError):
         kl_divergence(posterior, dist.Laplace(location, scale).to_event(1))
+    with pytest.raises(NotImplementedError):
+        kl_divergence(posterior, dist.Normal(torch.zeros(6, 3), 1.0).to_event(2))
+    with pytest.raises(ValueError, match="posterior is of 3 dimensions, the prior of 1"):
+        kl_divergence(posterior, StandardNormal(1)())
+    features[:, 3:6] = -60.0  # σ whose square float32 cannot hold
+    narrow = FullRankNormal(nn.Identity(), 3).posterior(features.float())
+    assert kl_divergence(narrow, StandardNormal(3)()).isfinite().all()
 
 
 def test_a_full_covariance_that_float32_could_not_hold_stays_exact():
@@ -211,17 +219,19 @@ def test_a_full_covariance_that_float32_could_not_hold_stays_exact():
 
 
 def test_planar_flow_by_its_definition():
-    """f(u) = u + v̂ tanh(wᵀu + b) with wᵀv̂ ≥ −1, and its Jacobian by autograd."""
+    """f(u) = u + v̂ tanh(wᵀu + b) with wᵀv̂ > −1, and its Jacobian by autograd."""
     torch.manual_seed(4)
     flow = planar(3, 2, transforms=1).double()
+    with torch.no_grad():  # away from the identity
+        flow.transform.transforms[0].transform.parameters_of[0].weight *= 100
     context = torch.randn(2).double()
     (transform,) = flow.transform.transforms
     forward = transform.inv(context)
     v, w, b = transform.transform.parameters_of(context).split([3, 3, 1])
-    inner = torch.log1p((w @ v).exp()) - 1
+    inner = 0.999 * (torch.log1p((math.e - 1) * (w @ v).exp()) - 1)
     v_hat = v + (inner - w @ v) * w / (w @ w)
     u = torch.randn(3).double()
-    assert torch.allclose(forward(u), u + v_hat * torch.tanh(w @ u + b))
+    assert torch.allclose(forward(u), u + v_hat * torch.tanh(w @ u + b), atol=1e-9)
     assert (w @ v_hat).item() == pytest.approx(inner.item())
     jacobian = torch.autograd.functional.jacobian(forward, u)
     assert forward.log_abs_det_jacobian(u, None).item() == pytest.approx(
@@ -229,13 +239,42 @@ def test_planar_flow_by_its_definition():
     )
 
 
-def test_a_planar_flow_bent_to_its_limit_is_still_inverted():
-    """wᵀv of −40: wᵀv̂ is −1 to rounding, and f all but flat at one point."""
-    v, w = torch.tensor([-20.0, -20.0]).double(), torch.ones(2).double()
-    forward = latente.guides.flow.Planar(v, w, torch.zeros(1).double())
-    u = torch.tensor([[1.0, -0.5], [3.0, 2.0], [-4.0, 1.0]]).double()
-    assert torch.allclose(forward.inv(forward(u)), u, atol=1e-6)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_planar_flow_bent_to_its_limit_is_still_inverted(dtype):
+    """wᵀv of −40: wᵀv̂ is −0.999, and f all but flat at one point, its density still finite."""
+    v, w = torch.tensor([-20.0, -20.0]).to(dtype), torch.ones(2).to(dtype)
+    forward = Planar(v, w, torch.zeros(1).to(dtype))
+    u = torch.tensor([[1.0, -0.5], [3.0, 2.0], [-4.0, 1.0], [0.0, 0.0]]).to(dtype)
+    assert torch.allclose(forward.inv(forward(u)), u, atol=1e-3 if dtype == torch.float32 else 1e-9)
     assert forward.log_abs_det_jacobian(u, None).isfinite().all()
+    still = Planar(v, 0 * w, torch.ones(1).to(dtype))
+    assert still(u).isfinite().all()
+    assert torch.equal(still.log_abs_det_jacobian(u, None), torch.zeros(4).to(dtype))
+
+
+def test_a_planar_flow_of_one_dimension_does_not_run_away():
+    """w(h) passes through zero between data; v̂ stays bounded there."""
+    torch.manual_seed(0)
+    for _ in range(30):
+        flow = planar(1, 3)
+        for layer in flow.transform.transforms:
+            layer.transform.parameters_of[0].weight.data[:1] *= 100
+        assert flow(torch.randn(200, 3)).sample().abs().max() < 30
+
+
+def test_planar_flow_in_float32_scores_what_it_drew():
+    guide = GUIDES["NormalizingFlow planar"](2, 5)
+    x = torch.randn(50, 5)
+    z = (drawn := guide.posterior(x)).rsample()
+    assert torch.allclose(drawn.log_prob(z), guide.posterior(x).log_prob(z), rtol=0, atol=1e-4)
+
+
+def test_planar_takes_as_many_transformations_as_it_is_told():
+    assert len(planar(2, 3, transforms=5).transform.transforms) == 5
+    with pytest.raises(ValueError, match="at least 1 feature, 1 transformation"):
+        planar(2, 3, transforms=0)
+    with pytest.raises(ValueError, match="no negative context"):
+        planar(2, -1)
 
 
 def test_inverse_autoregressive_flow_is_the_flow_run_the_other_way():
@@ -257,6 +296,8 @@ def test_the_exact_posterior_of_a_model_without_one_is_refused():
     vae = VAE(StandardNormal(2), mlp(2, out=4), Bernoulli((4,)))
     with pytest.raises(ValueError, match="VAE has no exact posterior: use DiagonalNormal"):
         ExactPosterior(vae)
+    with pytest.raises(ValueError, match="DiagonalNormal has no exact posterior"):
+        ExactPosterior(DiagonalNormal(mlp(4, out=4), 2))
 
 
 def test_a_flow_of_other_dimensions_is_refused():
@@ -267,6 +308,11 @@ def test_a_flow_of_other_dimensions_is_refused():
         NormalizingFlow(encoder, 2, planar(3, 3), context=3)
     with pytest.raises(ValueError, match="must not be negative"):
         NormalizingFlow(encoder, 2, planar(2, 0), context=-1)
+    for narrow in (planar(1, 3), inverse(zuko.flows.NSF(1, 3))):
+        with pytest.raises(ValueError, match=r"make it for 2 features"):
+            NormalizingFlow(encoder, 2, narrow, context=3)
+    with pytest.raises(ValueError, match="NCSF draws in a bounded region"):
+        NormalizingFlow(encoder, 2, zuko.flows.NCSF(2, 3), context=3)
     with pytest.raises(ValueError, match=r"takes a zuko flow"):
         NormalizingFlow(encoder, 2, nn.Linear(3, 2), context=3)
 
@@ -287,6 +333,11 @@ def test_an_encoder_that_keeps_a_dimension_of_the_data_is_refused():
         guide.posterior(torch.zeros(7, 1, 4, 4))
     guide = DiagonalNormal(mlp((1, 4, 4), out=4), 2)
     assert guide.posterior(torch.zeros(7, 1, 4, 4)).batch_shape == (7,)
+    with pytest.raises(ValueError, match="one row a datum"):
+        DiagonalNormal(nn.Linear(4, 4), 2).posterior(torch.zeros(3, 7, 4))
+    halved = DiagonalNormal(nn.Sequential(nn.Unflatten(0, (-1, 2)), nn.Flatten(1)), 4)
+    with pytest.raises(ValueError, match="one row a datum"):
+        halved.posterior(torch.zeros(6, 4))
 
 
 def test_a_family_that_was_not_written_says_so():

@@ -12,6 +12,7 @@ from torch.distributions import kl_divergence
 
 from latente.guides import DiagonalNormal, ExactPosterior, NormalizingFlow, planar
 from latente.inference import ScoreFunction_ELBO, fit
+from latente.inference.objectives import _CutPaths
 from latente.models import PPCA, VAE, GaussianMixture, Normal, StandardNormal, mlp
 
 from .oracles import empty, linear_data
@@ -203,6 +204,46 @@ def test_the_bound_of_the_score_function_is_that_of_trace_elbo():
     assert bounds == pytest.approx([bounds[0]] * 4)
 
 
+def test_loss_and_grads_of_the_score_function_cuts_the_path_too():
+    """The way plain ``SVI`` takes: the gradient of ``differentiable_loss``, not the path's."""
+    x, gradients = linear_data(4, 2, 5), {}
+    model, guide = PPCA(4, 2).double(), DiagonalNormal(mlp(4, out=4), 2).double()
+    weight = guide.encoder[1].weight
+
+    def differentiate(objective):
+        torch.manual_seed(3)
+        objective.differentiable_loss(model, guide, x).backward()
+
+    def step(objective):
+        torch.manual_seed(3)
+        objective.loss_and_grads(model, guide, x)
+
+    for name, objective in (("score", ScoreFunction_ELBO()), ("path", Trace_ELBO())):
+        for take in (differentiate, step):
+            weight.grad = None
+            take(objective)
+            gradients[name, take.__name__] = weight.grad.clone()
+    assert torch.equal(gradients["score", "differentiate"], gradients["score", "step"])
+    assert not torch.allclose(gradients["score", "step"], gradients["path", "step"])
+
+
+def test_the_score_function_leaves_the_data_alone_and_draws_what_is_marked():
+    """Observed laws keep their own; sites marked to be enumerated are drawn without complaint."""
+    x = linear_data(4, 2, 20)
+    mixture = GaussianMixture(2, 4).double().initialize(x)
+    loss = ScoreFunction_ELBO().differentiable_loss(mixture, ExactPosterior(mixture), x)
+    assert loss.item() == pytest.approx(-mixture.log_prob(x).sum().item())
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("seen", dist.Normal(0.0, 1.0), obs=x)
+
+    trace = pyro.poutine.trace(_CutPaths()(guide)).get_trace(torch.zeros(3))
+    assert not trace.nodes["z"]["fn"].has_rsample
+    assert trace.nodes["seen"]["fn"].has_rsample
+
+
 def chosen_objective(model, guide, x, **options):
     run = fit(model, guide, x, epochs=1, batch_size=len(x), show_progress=False, **options)
     return run.config, run
@@ -223,6 +264,72 @@ def test_the_objective_suits_the_pair(tmp_path):
         assert config["fit"]["objective"] == name
     config, _ = chosen_objective(mixture, ExactPosterior(mixture), x, out=tmp_path / "exact")
     assert config["fit"]["objective"] == "TraceEnum_ELBO"
+
+
+def test_a_guide_whose_sites_stand_in_another_order_gets_plain_draws(tmp_path):
+    """KL(q(a|b) ‖ p(a)) at a drawn b is not a term of the bound when p(b|a) needs a."""
+
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            a = pyro.sample("a", dist.Normal(x.new_zeros(()), 1.0))
+            b = pyro.sample("b", dist.Normal(2 * a, 1.0))
+            pyro.sample("x", dist.Normal(b, 1.0), obs=x)
+
+    def guide(x):
+        slope = pyro.param("slope", x.new_tensor(0.5))
+        weight = pyro.param("weight", x.new_tensor(0.3))
+        with pyro.plate("data", len(x), dim=-1):
+            b = pyro.sample("b", dist.Normal(slope * x, math.sqrt(5 / 6)))
+            pyro.sample("a", dist.Normal(weight * b, math.sqrt(1 / 5)))
+
+    x = math.sqrt(6) * torch.randn(500, generator=torch.Generator().manual_seed(0)).double()
+    run = fit(
+        model, guide, x, epochs=60, batch_size=100, learning_rate=0.02, show_progress=False,
+        out=tmp_path / "run",
+    )  # fmt: skip
+    assert run.config["fit"]["objective"] == "Trace_ELBO"
+    values = run.model.store["params"]
+    assert values["weight"].item() == pytest.approx(0.4, abs=0.03)
+    assert values["slope"].item() == pytest.approx(5 / 6, abs=0.03)
+
+
+def test_a_guide_with_one_site_that_cannot_be_reparameterized_gets_plain_draws(tmp_path):
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("a", dist.Normal(x.new_zeros(()), 1.0))
+            b = pyro.sample("b", dist.Bernoulli(x.new_tensor(0.5)))
+            pyro.sample("x", dist.Normal(b, 1.0), obs=x)
+
+    def guide(x):
+        logit = pyro.param("logit", x.new_zeros(()))
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("a", dist.Normal(x.new_zeros(()), 1.0))
+            pyro.sample("b", dist.Bernoulli(logits=logit * x))
+
+    config, _ = chosen_objective(model, guide, torch.randn(20), out=tmp_path / "run")
+    assert config["fit"]["objective"] == "Trace_ELBO"
+
+
+def test_enumeration_takes_the_nesting_of_the_pair(tmp_path):
+    def model(x):
+        weights = pyro.param("weights", x.new_ones(2) / 2, constraint=dist.constraints.simplex)
+        with (
+            pyro.plate("inner", 3, dim=-2),
+            pyro.plate("data", len(x), dim=-1),
+        ):
+            z = pyro.sample("z", dist.Categorical(weights), infer={"enumerate": "parallel"})
+            pyro.sample("x", dist.Normal(2.0 * z, 1.0), obs=x.T)
+
+    config, run = chosen_objective(model, empty, torch.randn(20, 3), out=tmp_path / "run")
+    assert config["fit"]["objective"] == "TraceEnum_ELBO"
+    assert math.isfinite(run.history[0]["elbo"])
+
+
+@pytest.mark.parametrize("objective", [Trace_ELBO(), ScoreFunction_ELBO(), TraceMeanField_ELBO()])
+def test_a_site_left_to_be_summed_out_is_not_drawn_from_the_prior(objective):
+    mixture = GaussianMixture(2, 4)
+    with pytest.raises(ValueError, match=r"no site 'z', .* summed out; .* use TraceEnum_ELBO"):
+        chosen_objective(mixture, empty, torch.randn(20, 4), objective=objective)
 
 
 def test_analytic_kl_asked_of_a_flow_is_refused():
