@@ -149,7 +149,7 @@ def choose_objective(
                 "objective out"
             )
         return objective
-    if any(site["infer"].get("enumerate") for site in (*guides.values(), *models.values())):
+    if structure.enumerated or any(site["infer"].get("enumerate") for site in guides.values()):
         return TraceEnum_ELBO(max_plate_nesting=structure.nesting)
     reparameterized = all(site["fn"].has_rsample for site in guides.values())
     suits = closed and reparameterized and ordered

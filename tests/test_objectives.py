@@ -349,7 +349,6 @@ def test_a_discrete_guide_without_enumeration_gets_score_function_gradients(tmp_
         with pyro.plate("data", len(x), dim=-1):
             pyro.sample("z", dist.Categorical(logits=logits))
 
-    unmarked = pyro.poutine.infer_config(mixture, lambda site: {"enumerate": None})
     x = torch.randn(20, 1).double()
-    config, _ = chosen_objective(unmarked, guide, x, out=tmp_path / "run")
+    config, _ = chosen_objective(mixture, guide, x, out=tmp_path / "run")
     assert config["fit"]["objective"] == "Trace_ELBO"
