@@ -64,7 +64,13 @@ class Amortized(PyroModule):
                 f"{tuple(x.shape)}: data are (N, *event_shape), and it must give one row a datum; "
                 f"an mlp takes the data's shape, mlp({tuple(x.shape[1:])}, …)"
             )
-        return self.family(features)
+        law = self.family(features)
+        if law.event_shape != (self.latent_dim,):
+            raise ValueError(
+                f"{type(self).__name__}.family gave a law of event shape {tuple(law.event_shape)}, "
+                f"not ({self.latent_dim},): end it with .to_event(1) to make z one variable"
+            )
+        return law
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the program on data (N, *event_shape); returns z of shape (…, N, latent_dim)."""

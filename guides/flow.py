@@ -34,6 +34,13 @@ class FlowPosterior(ZukoToPyro):
         """The same law in a larger batch."""
         return FlowPosterior(self.dist.expand(torch.Size(batch_shape)))
 
+    @property
+    def mean(self) -> Tensor:
+        """Not known in closed form."""
+        raise NotImplementedError("a flow knows no moments: draw from it, or use posterior_means")
+
+    variance = mean
+
     def __repr__(self) -> str:
         return f"FlowPosterior({tuple(self.batch_shape)}, {tuple(self.event_shape)})"
 
@@ -110,7 +117,7 @@ class NormalizingFlow(Amortized):
                 law = self.family(features)
                 shapes = {law.event_shape, law.sample().shape[1:]}
         except (RuntimeError, TypeError, IndexError) as error:
-            raise ValueError(f"the flow is of other dimensions: {advice} ({error})") from error
+            raise ValueError(f"the flow and context={self.context} do not fit: {advice}") from error
         if shapes != {torch.Size([self.latent_dim])}:
             raise ValueError(f"the flow is of {law.event_shape[-1]} features: {advice}")
         if not law.dist.base.support.check(like.new_full((self.latent_dim,), 100.0)).all():

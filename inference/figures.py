@@ -226,7 +226,10 @@ def plot_interpolation(
         raise ValueError("an interpolation needs two data at least")
     weights = torch.linspace(0, 1, steps)
     path = {}
-    for name, value in posterior_means(model, guide, rows).items():
+    sites = posterior_means(model, guide, rows)
+    if not sites:
+        raise ValueError("the guide has no latent site: there is nothing to interpolate")
+    for name, value in sites.items():
         first, second = value[0 : 2 * pairs : 2], value[1 : 2 * pairs : 2]
         mix = weights.view(-1, 1, *[1] * (value.dim() - 1)).to(value.dtype)
         path[name] = ((1 - mix) * first + mix * second).transpose(0, 1).flatten(0, 1)

@@ -69,6 +69,7 @@ class LinearGaussian(VAE):
     def posterior(self, x: Tensor) -> dist.MultivariateNormal:
         """p(z|x) of data (N, D): batch shape (N,), event shape (K,)."""
         self._check(x)
+        x = x.to(self.weight)
         scaled = self.weight / self.scale[:, None]
         scale_tril = _inverse_root(scaled)
         gain = scale_tril @ scale_tril.mT @ scaled.mT / self.scale
@@ -81,7 +82,7 @@ class LinearGaussian(VAE):
         By Bayes' rule at the posterior mean, log p(x) = log p(x, z) − log p(z|x), for which no
         D × D covariance has to be factorized.
         """
-        posterior = self.posterior(x)
+        posterior, x = self.posterior(x), x.to(self.weight)
         z = posterior.mean
         log_joint = self.prior().log_prob(z) + self.likelihood(self.decoder(z)).log_prob(x)
         return log_joint - posterior.log_prob(z)
@@ -96,6 +97,7 @@ class LinearGaussian(VAE):
             ValueError: if the data are not such, or leave no noise in some direction; the model
                 is then as it was.
         """
+        x = torch.as_tensor(x).to(self.weight)
         self._check(x, whole=True)
         with torch.no_grad():
             before = self.log_prob(x).mean().item()

@@ -14,9 +14,9 @@ class GaussianMixture(PyroModule):
 
     A Pyro program ``mixture(x)`` with the discrete latent site ``"z"`` and the observed site
     ``"x"`` in a plate named ``"data"``. Three ways to fit it: by
-    :func:`latente.inference.expectation_maximization`; by ``fit`` with
-    ``objective=TraceEnum_ELBO(max_plate_nesting=1)`` and an empty guide (``lambda x: None``),
-    which sums z out; by ``fit`` with :class:`latente.guides.ExactPosterior` as the guide.
+    :func:`latente.inference.expectation_maximization`; by ``fit`` with an empty guide
+    (``lambda x: None``), where ``TraceEnum_ELBO`` sums z out; by ``fit`` with
+    :class:`latente.guides.ExactPosterior` as the guide.
     Covariances are held by their Cholesky factors, so they stay positive definite.
 
     Args:

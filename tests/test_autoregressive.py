@@ -5,7 +5,14 @@ import math
 import pytest
 import torch
 
-from latente.inference import fit, plot_all, plot_latent, reconstruct, sample_prior
+from latente.inference import (
+    fit,
+    plot_all,
+    plot_interpolation,
+    plot_latent,
+    reconstruct,
+    sample_prior,
+)
 from latente.models import Autoregressive, Bernoulli, Normal
 
 from .oracles import empty
@@ -84,6 +91,8 @@ def test_the_pictures_of_a_fully_observed_model_are_its_samples(binary_images):
     assert list(plot_all(model, empty, binary_images)) == ["samples"]
     with pytest.raises(ValueError, match="no latent site"):
         plot_latent(model, empty, binary_images)
+    with pytest.raises(ValueError, match="nothing to interpolate"):
+        plot_interpolation(model, empty, binary_images)
     with pytest.raises(ValueError, match="knows no mean to reconstruct"):
         reconstruct(model, empty, binary_images)
 

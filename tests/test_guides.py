@@ -343,3 +343,19 @@ def test_an_encoder_that_keeps_a_dimension_of_the_data_is_refused():
 def test_a_family_that_was_not_written_says_so():
     with pytest.raises(NotImplementedError, match="Amortized has no posterior family"):
         Amortized(mlp(3, out=2), 1, 2).posterior(torch.zeros(1, 3))
+
+
+def test_a_family_that_leaves_its_dimensions_independent_is_told_how_to_join_them():
+    class Split(Amortized):
+        def family(self, features):
+            return dist.Laplace(*features.chunk(2, dim=-1))
+
+    with pytest.raises(ValueError, match=r"event shape \(\), not \(2,\): end it with \.to_event"):
+        Split(mlp(3, out=4), 2, 4).posterior(torch.ones(5, 3))
+
+
+def test_a_flow_says_that_it_knows_no_moments():
+    posterior = GUIDES["NormalizingFlow planar"](2, 5).posterior(torch.zeros(1, 5))
+    for moment in ("mean", "variance"):
+        with pytest.raises(NotImplementedError, match="use posterior_means"):
+            getattr(posterior, moment)
