@@ -82,6 +82,13 @@ def test_guide_contract(make):
     with pyro.plate("samples", 4, dim=-2):
         assert guide(x).shape == (4, 7, 2)
 
+    width = guide.width if isinstance(guide, Amortized) else 5
+    features = torch.randn(4, 3, 7, width).double()
+    law = guide.family(features) if isinstance(guide, Amortized) else guide.posterior(features)
+    assert law.batch_shape == (4, 3, 7)
+    assert law.rsample((2,)).shape == (2, 4, 3, 7, 2)
+    assert law.log_prob(z).shape == (4, 3, 7)
+
     again = make(2, 5).double()
     again.load_state_dict(guide.state_dict())
     assert torch.equal(again.posterior(x).log_prob(z), posterior.log_prob(z))
