@@ -65,7 +65,7 @@ RunFolder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run.
 RecipeName = Annotated[
     str | None,
     typer.Argument(
-        metavar="[RECIPE]",
+        metavar="RECIPE",
         help="What to fit: see `latente recipes`.",
         show_default="vae for the image sets, vae-normal for other data",
     ),
