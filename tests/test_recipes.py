@@ -47,7 +47,7 @@ def test_a_richer_posterior_starts_as_the_diagonal_one(posterior, latent_dim):
             z = q.sample((200,))
             difference = (q.log_prob(z) - diagonal.log_prob(z)).mean()
     assert abs(difference.item()) < 0.02
-    assert features.std(0).min() > 1e-3  # μ and log σ themselves are not made small
+    assert features.std(0).min() > 0.02  # μ and log σ themselves are not made small
 
 
 def test_the_families_are_what_they_are_called():
