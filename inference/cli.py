@@ -98,7 +98,10 @@ Hidden = Annotated[
     ),
 ]
 Epochs = Annotated[int, typer.Option(help="Passes over the data.")]
-BatchSize = Annotated[int, typer.Option(help="Data in a minibatch.")]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(help="Data in a minibatch.", show_default="128, or all data where they are fewer"),
+]
 LearningRate = Annotated[
     float, typer.Option(help="Adam's step size at the start; it falls to zero.")
 ]
@@ -156,7 +159,7 @@ def train(
     latent_dim: LatentDim = 2,
     hidden: Hidden = None,
     epochs: Epochs = 50,
-    batch_size: BatchSize = 128,
+    batch_size: BatchSize = None,
     learning_rate: LearningRate = 1e-3,
     clip_norm: ClipNorm = None,
     patience: Patience = None,

@@ -37,7 +37,7 @@ class Plan:
     latent_dim: int = 2
     hidden: tuple[int, ...] | None = None
     epochs: int = 50
-    batch_size: int = 128
+    batch_size: int | None = None
     learning_rate: float = 1e-3
     clip_norm: float | None = None
     patience: int | None = None

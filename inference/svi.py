@@ -15,6 +15,9 @@ from .pairs import Program, StoredProgram, modules, private_store
 from .runs import Run
 from .training import Settings, Training
 
+BATCH_SIZE = 128
+"""Data in a minibatch, unless told otherwise."""
+
 
 def fit(
     model: Program,
@@ -24,7 +27,7 @@ def fit(
     validation: Any = None,
     objective: ELBO | None = None,
     epochs: int = 50,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     learning_rate: float = 1e-3,
     optimizer: Callable[..., Optimizer] | None = None,
     schedule: Callable[[Optimizer], LRScheduler] | None = None,
@@ -59,7 +62,8 @@ def fit(
             marked to be enumerated, ``TraceMeanField_ELBO()`` where a KL to the prior has a
             closed form and the guide's sites stand in the model's order, else ``Trace_ELBO()``.
         epochs: passes over the data.
-        batch_size: M; batches differ in size by one at most, so that they make up N.
+        batch_size: M; batches differ in size by one at most, so that they make up N. If not
+            given, :data:`BATCH_SIZE`, or all data where they are fewer.
         learning_rate: step size at the start.
         optimizer: makes the optimizer from parameters and ``lr``; Adam if not given.
         schedule: makes a learning-rate scheduler, stepped once an epoch.
@@ -87,8 +91,9 @@ def fit(
     >>> [row["epoch"] for row in run.history]
     [1, 2]
     """
-    settings = Settings(epochs, batch_size, learning_rate, clip_norm, patience, seed)
     rows, held_out, resample = _unpack(data, validation)
+    batch_size = min(BATCH_SIZE, len(rows[0])) if batch_size is None else batch_size
+    settings = Settings(epochs, batch_size, learning_rate, clip_norm, patience, seed)
     if patience is not None and held_out is None:
         raise ValueError("patience needs data to validate on: give validation=")
     if batch_size > len(rows[0]):

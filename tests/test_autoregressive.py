@@ -36,6 +36,14 @@ def test_each_element_sees_all_earlier_ones_and_no_other(likelihood, data, hidde
         assert (seen.flatten()[:index] != 0).all()
 
 
+def test_with_a_unit_for_each_element_the_hidden_layer_sees_all_earlier_ones():
+    hidden = Autoregressive(Bernoulli((6,)), hidden=(500, 5)).double().network[1].hidden
+    for index in range(1, 6):
+        x = torch.randn(200, 6).double().requires_grad_()  # a unit may be off at one x
+        (seen,) = torch.autograd.grad(hidden(x)[:, index].sum(), x)
+        assert ((seen != 0).any(0) == (torch.arange(6) < index)).all()
+
+
 def test_hidden_units_are_spread_over_all_elements():
     """Of 784 elements the last is a function of far ones that is not linear, by 20 units."""
     model = Autoregressive(Bernoulli((28, 28)), hidden=(20,)).double()

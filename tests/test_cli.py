@@ -132,6 +132,16 @@ def test_a_table_of_ones_own(tmp_path):
     assert "holds other data now" in resumed.stderr
 
 
+def test_a_table_smaller_than_a_batch_is_one_batch(tmp_path):
+    rng = np.random.default_rng(0)
+    np.savetxt(tmp_path / "small.csv", rng.normal(size=(40, 3)), delimiter=",", header="a,b,c")
+    out = tmp_path / "run"
+    latente("train", "--data", tmp_path / "small.csv", "--latent-dim", 1, "--out", out, *SMALL)
+    assert json.loads((out / "config.json").read_text())["fit"]["batch_size"] == 32
+    latente("train", "--out", out, "--resume", "--epochs", 3)
+    assert len(epochs_of(out)) == 3
+
+
 def test_the_version_is_printed():
     assert latente("--version").output.startswith("latente 0.")
 

@@ -59,7 +59,11 @@ BAD = {
     "support": ((_positive, _guide, X), {}, r"outside the support of Exponential at site 'x', -1"),
     "nan": ((_model, _guide, X / X.abs().floor()), {}, "data holds NaN or infinity in rows 1, 2"),
     "empty": ((_model, _guide, X[:0]), {}, "data holds no rows"),
-    "few": ((_model, _guide, X[:50]), {}, "50 training rows are fewer than a batch of 128: set"),
+    "few": (
+        (_model, _guide, X[:50]),
+        {"batch_size": 128},
+        "50 training rows are fewer than a batch of 128: set",
+    ),
     "batch": ((_model, _guide, X), {"batch_size": 0}, "batch_size must be positive"),
     "epochs": ((_model, _guide, X), {"epochs": -1}, "epochs must be positive"),
     "rate": ((_model, _guide, X), {"learning_rate": math.nan}, "learning_rate must be positive"),
