@@ -88,17 +88,16 @@ def log_px_by_quadrature(model, x, reach=6.0, size=801):
         for z in torch.cartesian_prod(side, side).split(4000):
             features, prior = model.decoder(z), model.prior().log_prob(z)
             for start in range(0, len(x), 500):  # the densities of a few data at every point
-                law = model.likelihood(features[:, None])
                 part = slice(start, start + 500)
-                log_joint = grid_log_likelihood(model, features, law, x[part]) + prior[:, None]
+                log_joint = grid_log_likelihood(model, features, x[part]) + prior[:, None]
                 total[part] = torch.logaddexp(total[part], log_joint.double().logsumexp(0))
     return total + 2 * math.log((side[1] - side[0]).item())
 
 
-def grid_log_likelihood(model, features, law, x):
+def grid_log_likelihood(model, features, x):
     """log p(x|z) at G points for N data, (G, N); for bits as one matrix product."""
     if isinstance(model.likelihood, Normal):
-        return law.log_prob(x)
+        return model.likelihood(features[:, None]).log_prob(x)
     return features @ x.flatten(1).T - nn.functional.softplus(features).sum(-1, keepdim=True)
 
 

@@ -14,7 +14,7 @@ class Amortized(PyroModule):
     names them in :attr:`layout`, and implements :meth:`family`.
 
     Args:
-        encoder: a network from x (N, *event_shape) to features (N, num_features).
+        encoder: a network from x (N, *event_shape) to features (N, width).
         latent_dim: dimension of z.
         width: how many features the family takes.
 

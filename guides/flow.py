@@ -10,6 +10,7 @@ from torch import Size, Tensor, nn
 from torch.distributions import AffineTransform, Transform, constraints
 
 from ..models._zuko import zuko
+from ..models.networks import shrink
 from .amortized import Amortized
 
 Flow = zuko.lazy.Flow
@@ -70,8 +71,8 @@ class NormalizingFlow(Amortized):
         encoder: a network from x (N, *event_shape) to (N, 2 · latent_dim + context) features.
         latent_dim: dimension of z.
         flow: a zuko flow over the whole space, of ``latent_dim`` features and ``context`` context
-            features, such as
-            ``zuko.flows.NSF(2, 16)``, ``inverse(zuko.flows.MAF(2, 16))``, or ``planar(2, 16)``.
+            features, such as ``zuko.flows.NSF(2, 16)``, ``inverse(zuko.flows.MAF(2, 16))``, or
+            ``planar(2, 16)``.
         context: length of h; 0 for a flow that is the same for all data.
 
     Raises:
@@ -204,10 +205,8 @@ class _LazyPlanar(zuko.lazy.LazyTransform):
         super().__init__()
         self.features = features
         self.parameters_of = zuko.nn.MLP(max(context, 1), 2 * features + 1, hidden_features)
-        last = list(self.parameters_of.children())[-1]
-        with torch.no_grad():  # v is small at first, and f close to the identity
-            for value in last.parameters():
-                value[:features] *= 0.01
+        # v is small at first, and f close to the identity
+        shrink(list(self.parameters_of.children())[-1], rows=slice(features))
 
     def forward(self, c: Tensor | None = None) -> Transform:
         """Context (…, C), or none, to the transformation."""

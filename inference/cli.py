@@ -121,7 +121,9 @@ DrawSeed = Annotated[int, typer.Option(help="Seed of the draws.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Out = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="Folder for the run.", show_default="runs/DATA-RECIPE-kK"),
+    typer.Option(
+        metavar="DIR", help="Folder for the run.", show_default="runs/DATA-RECIPE[-POSTERIOR]-kK"
+    ),
 ]
 Resume = Annotated[
     bool,

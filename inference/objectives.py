@@ -16,7 +16,10 @@ from .terms import Structure, latent_sites
 
 
 class _WithoutPath(TorchDistribution):
-    """A law whose draws carry no gradient to its parameters."""
+    """A law whose draws carry no gradient to its parameters.
+
+    Pyro's ``has_rsample_(False)`` does not reach laws made by ``to_event``, nor survive ``expand``.
+    """
 
     has_rsample = False
 

@@ -19,6 +19,7 @@ from ..guides import (
 )
 from ..models import VAE, Bernoulli, Likelihood, Normal, StandardNormal, mlp
 from ..models._zuko import zuko
+from ..models.networks import shrink
 from .data import Binarization
 
 Named = TypeVar("Named")
@@ -70,9 +71,13 @@ def _diagonal(encoder: Callable[..., nn.Module], latent_dim: int) -> DiagonalNor
     return DiagonalNormal(encoder(out=DiagonalNormal.num_features(latent_dim)), latent_dim)
 
 
+# A richer posterior starts as the diagonal one. Left at their random values, dependences that
+# the data do not ask for yet cost a KL that many epochs are spent on.
+
+
 def _full_rank(encoder: Callable[..., nn.Module], latent_dim: int) -> FullRankNormal:
     network = encoder(out=FullRankNormal.num_features(latent_dim))
-    _shrink(list(network.children())[-1], rows=slice(2 * latent_dim, None))
+    shrink(list(network.children())[-1], rows=slice(2 * latent_dim, None))
     return FullRankNormal(network, latent_dim)
 
 
@@ -84,19 +89,8 @@ def _flow(
     for part in flow.modules():
         hyper = getattr(part, "hyper", None)
         if isinstance(hyper, nn.Sequential):
-            _shrink(hyper[-1])
+            shrink(hyper[-1])
     return NormalizingFlow(network, latent_dim, flow, context=CONTEXT)
-
-
-def _shrink(layer: nn.Module, rows: slice = slice(None)) -> None:
-    """Make what a linear layer gives small at first: a richer posterior starts as the diagonal one.
-
-    Left at their random values, dependences that the data do not ask for yet cost a KL that
-    many epochs are spent on.
-    """
-    with torch.no_grad():
-        for value in (layer.weight, layer.bias):
-            value[rows] *= 0.01  # pyright: ignore
 
 
 CONTEXT = 64

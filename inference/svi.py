@@ -53,7 +53,8 @@ def fit(
     global parameter store and the global random state are left as they were.
 
     Args:
-        model: Pyro program ``model(x, *context)`` with a plate ``"data"`` at dimension −1.
+        model: Pyro program ``model(x, *context)`` with a plate ``"data"`` at dimension −1. If it
+            has a method ``check_data(x)``, that may refuse the data before anything is done.
         guide: Pyro program of the same arguments and latent sites.
         data: what :func:`load_data` returns; or x, a tensor or array (N, *event_shape); or
             a tuple (x, *context) of such.

@@ -194,7 +194,7 @@ class PPCA(LinearGaussian):
             )
             if rotation is not None:
                 weight = weight @ rotation.to(weight)
-            if weight.shape != self.weight.shape:  # fewer data than dimensions
+            if weight.shape != self.weight.shape:  # no more than K data: nothing varies beyond them
                 weight, noise = self.weight, torch.zeros_like(noise)
             self._set(x.mean(0), weight, noise, variances.sum() / observed_dim)
         return self

@@ -55,8 +55,7 @@ class GaussianMixture(PyroModule):
 
     def components(self, x: Tensor) -> Tensor:
         """log π_c + log N(x; μ_c, Σ_c) of data (N, D), in nats: (N, C)."""
-        if not x.shape or x.shape[-1] != self.means.shape[-1]:
-            self._check_shape(x)
+        self._check_shape(x, batched=True)
         law = dist.MultivariateNormal(self.means, scale_tril=self.scale_tril)
         return self.logits.log_softmax(-1) + law.log_prob(x.unsqueeze(-2))
 
@@ -87,18 +86,18 @@ class GaussianMixture(PyroModule):
 
         Raises:
             ValueError: if the mixture has more components than there are data, or their
-                covariance is singular.
+                covariance is singular; the mixture is then as it was.
         """
         from sklearn.cluster import kmeans_plusplus  # slow to import
 
         x = torch.as_tensor(x).to(self.means)
         self.check_data(x)
         num_components = len(self.logits)
+        factor = _factor(x - x.mean(0), x.new_full((len(x),), 1 / len(x)))
         centres, _ = kmeans_plusplus(x.double().cpu().numpy(), num_components, random_state=seed)
         with torch.no_grad():
             self.logits.zero_()
             self.means.copy_(torch.as_tensor(centres))
-            factor = _factor(x - x.mean(0), x.new_full((len(x),), 1 / len(x)))
             self.scale_tril = factor.repeat(num_components, 1, 1)
         return self
 
@@ -150,9 +149,9 @@ class GaussianMixture(PyroModule):
                 f"take at most {len(x)} components, and many fewer to learn something"
             )
 
-    def _check_shape(self, x: Tensor) -> None:
+    def _check_shape(self, x: Tensor, *, batched: bool = False) -> None:
         dim = self.means.shape[-1]
-        if len(x.shape) != 2 or x.shape[-1] != dim:
+        if not x.shape or x.shape[-1] != dim or (len(x.shape) != 2 and not batched):
             raise ValueError(f"the mixture takes data of shape (N, {dim}), got {tuple(x.shape)}")
 
     def extra_repr(self) -> str:

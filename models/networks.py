@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 
@@ -89,3 +90,21 @@ def mlp(
     for fan_in, fan_out in itertools.pairwise(widths):
         layers += [nn.Linear(fan_in, fan_out), activation()]
     return nn.Sequential(*layers[:-1])
+
+
+def shrink(layer: nn.Module, rows: slice = slice(None), factor: float = 0.01) -> None:
+    """Make some outputs of a linear layer small, in place, so that what they bend starts straight.
+
+    Args:
+        layer: with ``weight`` (out, in) and ``bias`` (out,).
+        rows: which outputs; all, if not given.
+        factor: by which their weights and biases are multiplied.
+
+    >>> layer = nn.Linear(3, 2)
+    >>> shrink(layer, rows=slice(1, 2), factor=0.0)
+    >>> layer.bias.tolist()[1], layer.weight[0].abs().sum().item() > 0
+    (0.0, True)
+    """
+    with torch.no_grad():
+        for value in (layer.weight, layer.bias):
+            value[rows] *= factor  # pyright: ignore

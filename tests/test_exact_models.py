@@ -297,8 +297,11 @@ def test_more_components_than_data_are_refused():
 
 def test_a_singular_covariance_is_refused_and_nothing_is_lost():
     line = torch.randn(50, 1).double() @ torch.tensor([[1.0, 2.0]]).double()
+    model = GaussianMixture(1, 2).double()
+    start = model.means.clone()
     with pytest.raises(ValueError, match=r"singular: .* Take fewer components"):
-        GaussianMixture(1, 2).double().initialize(line)
+        model.initialize(line)
+    assert torch.equal(model.means, start)
     model = GaussianMixture(2, 2).double()
     with torch.no_grad():  # one component sits on a lone datum
         model.means.copy_(torch.tensor([[0.0, 0.0], [50.0, 50.0]]))
