@@ -4,6 +4,7 @@ from .amortized import Amortized
 from .exact import ExactPosterior
 from .flow import NormalizingFlow, inverse, planar
 from .normal import DiagonalNormal, FullRankNormal
+from .point import Point
 
 __all__ = [
     "Amortized",
@@ -11,6 +12,7 @@ __all__ = [
     "ExactPosterior",
     "FullRankNormal",
     "NormalizingFlow",
+    "Point",
     "inverse",
     "planar",
 ]

@@ -1,9 +1,13 @@
 """The program that all amortized guides share: x → encoder features → q(z|x)."""
 
+from typing import Any, ClassVar
+
 import pyro
 import pyro.distributions as dist
 from pyro.nn import PyroModule
 from torch import Tensor, nn
+
+from ..models.contexts import told
 
 
 class Amortized(PyroModule):
@@ -11,7 +15,8 @@ class Amortized(PyroModule):
 
     The guide is a Pyro program ``guide(x)`` with the site ``"z"`` inside a plate named
     ``"data"`` at dimension −1. A family states how many features of the encoder it takes,
-    names them in :attr:`layout`, and implements :meth:`family`.
+    names them in :attr:`layout`, and implements :meth:`family`. With an encoder that takes a
+    context, as one made with :class:`latente.models.Conditional`, it is ``guide(x, c)``, q(z|x, c).
 
     Args:
         encoder: a network from x (N, *event_shape) to features (N, width).
@@ -37,6 +42,9 @@ class Amortized(PyroModule):
     layout = "features"
     """The blocks of features, in order, in words."""
 
+    infer: ClassVar[dict[str, Any]] = {}
+    """What its site tells an objective (``pyro.sample``'s argument of that name)."""
+
     def __init__(self, encoder: nn.Module, latent_dim: int, width: int):
         super().__init__()
         if latent_dim < 1:
@@ -49,9 +57,14 @@ class Amortized(PyroModule):
         """Features (…, width) to q(z|x): batch shape (…), event shape (latent_dim,)."""
         raise NotImplementedError(f"{type(self).__name__} has no posterior family")
 
-    def posterior(self, x: Tensor) -> dist.TorchDistribution:
+    @property
+    def conditional(self) -> bool:
+        """Whether the encoder takes a context."""
+        return bool(getattr(self.encoder, "conditional", False))
+
+    def posterior(self, x: Tensor, *context: Tensor) -> dist.TorchDistribution:
         """q(z|x) of data (N, *event_shape): batch shape (N,), event shape (latent_dim,)."""
-        features = self.encoder(x)
+        features = self.encoder(x, *told(self.encoder, context))
         if features.shape[-1] != self.width:
             raise ValueError(
                 f"{type(self).__name__} with {self.extra_repr()} takes {self.width} encoder "
@@ -72,11 +85,12 @@ class Amortized(PyroModule):
             )
         return law
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *context: Tensor) -> Tensor:
         """Run the program on data (N, *event_shape); returns z of shape (…, N, latent_dim)."""
-        posterior = self.posterior(x)
+        posterior = self.posterior(x, *context)
+        infer: Any = dict(self.infer)
         with pyro.plate("data", len(x), dim=-1):
-            return pyro.sample("z", posterior)
+            return pyro.sample("z", posterior, infer=infer)
 
     def extra_repr(self) -> str:
         """The constructor's arguments, the encoder aside."""

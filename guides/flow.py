@@ -1,49 +1,17 @@
 """Normalizing flows as posteriors: any zuko flow, conditioned on an encoder's features."""
 
 import math
-from typing import ClassVar
 
 import pyro.distributions as dist
 import torch
-from pyro.contrib.zuko import ZukoToPyro
 from torch import Size, Tensor, nn
 from torch.distributions import AffineTransform, Transform, constraints
 
-from ..models._zuko import zuko
+from ..models._zuko import FlowLaw, in_whole_space, zuko
 from ..models.networks import shrink
 from .amortized import Amortized
 
 Flow = zuko.lazy.Flow
-
-
-class FlowPosterior(ZukoToPyro):
-    """A zuko distribution as a Pyro one that draws and scores; it knows no moments."""
-
-    support = constraints.real_vector
-    arg_constraints: ClassVar = {}
-
-    def rsample(self, sample_shape: Size = Size()) -> Tensor:  # noqa: B008
-        """Reparameterized draws; their densities come with them, and are kept."""
-        return self(sample_shape)
-
-    def sample(self, sample_shape: Size = Size()) -> Tensor:  # noqa: B008
-        """Draws without a gradient."""
-        with torch.no_grad():
-            return self.dist.sample(sample_shape)
-
-    def expand(self, batch_shape: Size, _instance: object = None) -> "FlowPosterior":
-        """The same law in a larger batch."""
-        return FlowPosterior(self.dist.expand(torch.Size(batch_shape)))
-
-    @property
-    def mean(self) -> Tensor:
-        """Not known in closed form."""
-        raise NotImplementedError("a flow knows no moments: draw from it, or use posterior_means")
-
-    variance = mean
-
-    def __repr__(self) -> str:
-        return f"FlowPosterior({tuple(self.batch_shape)}, {tuple(self.event_shape)})"
 
 
 class _Place(AffineTransform):
@@ -121,7 +89,7 @@ class NormalizingFlow(Amortized):
             raise ValueError(f"the flow and context={self.context} do not fit: {advice}") from error
         if shapes != {torch.Size([self.latent_dim])}:
             raise ValueError(f"the flow is of {law.event_shape[-1]} features: {advice}")
-        if not law.dist.base.support.check(like.new_full((self.latent_dim,), 100.0)).all():
+        if not in_whole_space(law):
             raise ValueError(
                 f"{type(self.flow).__name__} draws in a bounded region, where a posterior need not "
                 "lie: take a flow over the whole space"
@@ -136,7 +104,7 @@ class NormalizingFlow(Amortized):
         place = _Place(mean, log_scale.exp(), event_dim=1)
         transform = zuko.transforms.ComposedTransform(place.inv, standardized.transform)
         base = standardized.base.expand(features.shape[:-1])
-        return FlowPosterior(zuko.distributions.NormalizingFlow(transform, base))
+        return FlowLaw(zuko.distributions.NormalizingFlow(transform, base))
 
     def extra_repr(self) -> str:
         """The constructor's arguments, encoder and flow aside."""

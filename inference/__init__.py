@@ -7,7 +7,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .data import Data, load_data
+    from .bounds import Objective, Reading
+    from .data import Data, load_data, quadrants
     from .em import expectation_maximization
     from .evaluation import active_units, evaluate
     from .evidence import Evidence, log_evidence
@@ -20,29 +21,50 @@ if TYPE_CHECKING:
         plot_samples,
         plot_training,
     )
+    from .importance import Gradient, ImportanceWeighted_ELBO
     from .objectives import ScoreFunction_ELBO
     from .plans import load_run
     from .predictive import decode, posterior_means, reconstruct, sample_prior
     from .recipes import POSTERIORS, RECIPES, Posterior, Recipe
+    from .regularized import (
+        Beta_ELBO,
+        Info_ELBO,
+        TotalCorrelation_ELBO,
+        gaussian_kernel,
+        inverse_multiquadratic,
+    )
     from .runs import Run
-    from .schedules import hold_then_fall
+    from .schedules import Constant, Cyclical, Schedule, Warmup, hold_then_fall
     from .svi import fit
 
 __all__ = [
     "POSTERIORS",
     "RECIPES",
+    "Beta_ELBO",
+    "Constant",
+    "Cyclical",
     "Data",
     "Evidence",
+    "Gradient",
+    "ImportanceWeighted_ELBO",
+    "Info_ELBO",
+    "Objective",
     "Posterior",
+    "Reading",
     "Recipe",
     "Run",
+    "Schedule",
     "ScoreFunction_ELBO",
+    "TotalCorrelation_ELBO",
+    "Warmup",
     "active_units",
     "decode",
     "evaluate",
     "expectation_maximization",
     "fit",
+    "gaussian_kernel",
     "hold_then_fall",
+    "inverse_multiquadratic",
     "load_data",
     "load_run",
     "log_evidence",
@@ -54,21 +76,31 @@ __all__ = [
     "plot_samples",
     "plot_training",
     "posterior_means",
+    "quadrants",
     "reconstruct",
     "sample_prior",
 ]
 
 _HOMES = {
-    "data": ("Data", "load_data"),
+    "bounds": ("Objective", "Reading"),
+    "data": ("Data", "load_data", "quadrants"),
     "em": ("expectation_maximization",),
     "evaluation": ("active_units", "evaluate"),
     "evidence": ("Evidence", "log_evidence"),
+    "importance": ("Gradient", "ImportanceWeighted_ELBO"),
     "objectives": ("ScoreFunction_ELBO",),
     "plans": ("load_run",),
     "predictive": ("decode", "posterior_means", "reconstruct", "sample_prior"),
     "recipes": ("POSTERIORS", "RECIPES", "Posterior", "Recipe"),
+    "regularized": (
+        "Beta_ELBO",
+        "Info_ELBO",
+        "TotalCorrelation_ELBO",
+        "gaussian_kernel",
+        "inverse_multiquadratic",
+    ),
     "runs": ("Run",),
-    "schedules": ("hold_then_fall",),
+    "schedules": ("Constant", "Cyclical", "Schedule", "Warmup", "hold_then_fall"),
     "svi": ("fit",),
     "figures": tuple(name for name in __all__ if name.startswith("plot_")),
 }

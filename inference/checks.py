@@ -8,7 +8,7 @@ from pyro import poutine
 from torch import Tensor
 
 from .pairs import Program, plain_errors
-from .terms import observed_sites
+from .terms import base_law, observed_sites
 
 
 def check_finite(values: Any, name: str, first_row: int = 0) -> None:
@@ -80,13 +80,6 @@ def check_support(
                 f"{site_name!r}, {_outlier(law, value[int(bad[0])])} for one, in "
                 f"{name_rows(bad + first_row)}{_advice(law)}"
             )
-
-
-def base_law(law: Any) -> Any:
-    """The law behind ``to_event``, ``expand`` and masks."""
-    while hasattr(law, "base_dist"):
-        law = law.base_dist
-    return law
 
 
 def _is_validated(law: Any) -> bool:

@@ -1,11 +1,9 @@
-"""Data for fitting: splits, binarization, and the minibatches of an epoch."""
+"""Data sets for fitting: their splits, what is binarized, and what is given."""
 
 import hashlib
-import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import psutil
@@ -13,48 +11,10 @@ import torch
 from torch import Tensor
 
 from .checks import check_finite, check_unit_interval
+from .rows import BLOCK, Rows, Streamed, draw_bits
 from .sources import Source, read
 
 Binarization = Literal["none", "static", "dynamic"]
-
-
-class Rows(Protocol):
-    """Rows of data (N, *event_shape) that can be indexed: a tensor, or :class:`Streamed`."""
-
-    @property
-    def shape(self) -> torch.Size:
-        """(N, *event_shape)."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, rows: Any, /) -> Tensor: ...
-
-
-@dataclass(frozen=True)
-class Streamed:
-    """Rows of a memory-mapped array, read from disk as they are asked for."""
-
-    values: np.ndarray
-    """The map, (≥ N, *event_shape)."""
-    index: np.ndarray
-    """Which of its rows these are, (N,)."""
-    divisor: float = 1.0
-    binarize_seed: int | None = None
-    """Draw each row's bits from its values, always the same ones; ``None``: do not."""
-
-    @property
-    def shape(self) -> torch.Size:
-        """(N, *event_shape)."""
-        return torch.Size((len(self.index), *self.values.shape[1:]))
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def __getitem__(self, rows: slice | Tensor) -> Tensor:
-        index = self.index[rows.cpu().numpy() if isinstance(rows, Tensor) else rows]
-        values = torch.from_numpy(self.values[index].astype(np.float32) / self.divisor)
-        return values if self.binarize_seed is None else _bits(values, index, self.binarize_seed)
 
 
 @dataclass(frozen=True)
@@ -82,16 +42,28 @@ class Data:
     """What was subtracted from each element to standardize it."""
     scale: Tensor | None = None
     """What each element was divided by to standardize it."""
+    train_context: tuple[Rows, ...] = ()
+    """What is given beside x, each (N, …): a conditional model's context."""
+    validation_context: tuple[Rows, ...] = ()
+    test_context: tuple[Rows, ...] = ()
 
     @property
     def event_shape(self) -> torch.Size:
         """Shape of one datum."""
         return self.train.shape[1:]
 
+    def rows(self, part: Literal["train", "validation", "test"]) -> tuple[Rows, ...]:
+        """(x, *context) of one of the three parts: what model and guide are given.
+
+        >>> [len(rows) for rows in load_data("digits", given="labels").rows("test")]
+        [180, 180]
+        """
+        return getattr(self, part), *getattr(self, f"{part}_context")
+
     def digest(self) -> str:
         """A digest of shapes and values: of all of them in memory, of some rows where streamed."""
         digest = hashlib.blake2b(digest_size=16)
-        for rows in (self.train, self.validation, self.test):
+        for rows in (*self.rows("train"), *self.rows("validation"), *self.rows("test")):
             index = torch.linspace(0, len(rows) - 1, min(len(rows), 1000)).round().long()
             values = rows if isinstance(rows, Tensor) else rows[index]
             digest.update(str(tuple(rows.shape)).encode())
@@ -109,6 +81,7 @@ def load_data(
     labels: Any = None,
     binarize: Binarization | None = None,
     standardize: bool = False,
+    given: Any = None,
     validation: float = 0.1,
     test: float = 0.1,
     stream: bool | None = None,
@@ -131,6 +104,10 @@ def load_data(
             ``"none"`` leaves grey values.
         standardize: subtract each element's training mean and divide by its training
             standard deviation. Densities are then in standardized units.
+        given: what a conditional model is given: ``"labels"``, whole numbers (N,); or flags, of the
+            shape of a datum, of the elements that are, such as :func:`quadrants`. x is then the
+            other elements, (N, D − G), and the context those, (N, G), grey also where x is
+            binarized.
         validation: fraction of the data, the set's own test set aside, to validate on.
         test: fraction to test on.
         stream: keep a ``.npy`` on disk and read it batch by batch; ``None``: if it would
@@ -140,7 +117,7 @@ def load_data(
     Raises:
         FileNotFoundError: if the file or the data set is not there.
         ValueError: if the data are empty, hold NaN or infinity, cannot be binarized, do not
-            match their labels, or if the name or the file's kind is not known.
+            match their labels or what is given, or if the name or the file's kind is not known.
 
     >>> data = load_data("digits", binarize="dynamic", seed=0)
     >>> data
@@ -166,15 +143,29 @@ def load_data(
         check_finite(block, read_in.name, start)
         if binarize in ("static", "dynamic"):
             check_unit_interval(block / read_in.divisor, read_in.name, start)
+    mask = _mask(given, read_in)
     parts = _split(len(read_in.values), read_in.num_test, validation, test, seed)
+    location = scale = None
+    contexts: list[tuple[Rows, ...]] = [(), (), ()]
     if _is_streamed(read_in.values, stream):
-        if standardize:
-            raise ValueError(f"{read_in.name} is streamed from disk: standardize it beforehand")
-        rows, location, scale = _stream(read_in, parts, binarize, seed), None, None
+        if standardize or mask is not None:
+            raise ValueError(
+                f"{read_in.name} is streamed from disk: standardize it beforehand, and keep what "
+                "is given in an array of its own"
+            )
+        rows = _stream(read_in, parts, binarize, seed)
     else:
-        rows, location, scale = _hold(read_in, parts, binarize, standardize, seed)
+        rows, location, scale = _hold(read_in, parts, standardize)
+        if mask is not None:
+            contexts = [(part[:, mask],) for part in rows]
+            rows = [part[:, ~mask] for part in rows]
+            if location is not None and scale is not None:
+                location, scale = location[~mask], scale[~mask]
+        rows = _binarize(rows, parts, binarize, seed)
     labels = read_in.labels
     targets = [None if labels is None else torch.as_tensor(labels[part]) for part in parts]
+    if isinstance(given, str):
+        contexts = [(target,) for target in targets if target is not None]
     return Data(
         read_in.name,
         *rows,
@@ -185,7 +176,59 @@ def load_data(
         binarize=binarize or "none",
         location=location,
         scale=scale,
+        train_context=contexts[0],
+        validation_context=contexts[1],
+        test_context=contexts[2],
     )
+
+
+def _mask(given: Any, source: Source) -> Tensor | None:
+    """The flags of the elements that are given, if those are."""
+    if isinstance(given, str):
+        if given != "labels":
+            raise ValueError(f"given is 'labels' or flags of elements, not {given!r}")
+        if source.labels is None:
+            raise ValueError(f"{source.name} has no labels that could be given")
+    if given is None or isinstance(given, str):
+        return None
+    mask, shape = torch.as_tensor(given), source.values.shape[1:]
+    if mask.dtype != torch.bool or mask.shape != shape or not 0 < mask.sum() < mask.numel():
+        raise ValueError(
+            f"given flags some elements of a datum, in booleans of shape {tuple(shape)}, and not "
+            f"all; got {mask.sum().item():g} flags of shape {tuple(mask.shape)} and {mask.dtype}"
+        )
+    return mask
+
+
+def quadrants(event_shape: Sequence[int], num: int) -> Tensor:
+    """Flags of the quadrants of an image that are given, as by Sohn, Lee and Yan (2015).
+
+    Args:
+        event_shape: (…, H, W).
+        num: 1, the lower left; 2, the left half; 3, all but the upper right.
+
+    Raises:
+        ValueError: if ``num`` is another, or the shape is not an image's.
+
+    >>> quadrants((4, 4), 1).int()
+    tensor([[0, 0, 0, 0],
+            [0, 0, 0, 0],
+            [1, 1, 0, 0],
+            [1, 1, 0, 0]], dtype=torch.int32)
+    """
+    if num not in (1, 2, 3) or len(event_shape) < 2:
+        raise ValueError(
+            f"1, 2 or 3 quadrants of an image (…, H, W) can be given, not {num} of "
+            f"{tuple(event_shape)}"
+        )
+    height, width = event_shape[-2] // 2, event_shape[-1] // 2
+    flags = torch.zeros(*event_shape, dtype=torch.bool)
+    flags[..., height:, :width] = True
+    if num > 1:
+        flags[..., :width] = True
+    if num > 2:
+        flags[..., height:, :] = True
+    return flags
 
 
 def _split(
@@ -214,11 +257,7 @@ def _is_streamed(values: np.ndarray, stream: bool | None) -> bool:
 
 
 def _hold(
-    source: Source,
-    parts: list[np.ndarray],
-    binarize: Binarization | None,
-    standardize: bool,
-    seed: int,
+    source: Source, parts: list[np.ndarray], standardize: bool
 ) -> tuple[list[Tensor], Tensor | None, Tensor | None]:
     """The parts as tensors in memory, and the location and scale they were standardized by."""
     dtype = np.float64 if source.values.dtype == np.float64 else np.float32
@@ -226,18 +265,25 @@ def _hold(
         torch.from_numpy(source.values[part].astype(dtype) / dtype(source.divisor))
         for part in parts
     ]
-    location = scale = None
-    if standardize:
-        location = rows[0].mean(0)
-        scale = rows[0].std(0) if len(rows[0]) > 1 else torch.ones_like(location)
-        scale = torch.where(scale > 0, scale, 1.0)
-        rows = [(part - location) / scale for part in rows]
-    if binarize in ("static", "dynamic"):
-        kept = 1 if binarize == "dynamic" else 0
-        rows[kept:] = [
-            _bits(part, index, seed) for part, index in zip(rows[kept:], parts[kept:], strict=True)
-        ]
-    return rows, location, scale
+    if not standardize:
+        return rows, None, None
+    location = rows[0].mean(0)
+    scale = rows[0].std(0) if len(rows[0]) > 1 else torch.ones_like(location)
+    scale = torch.where(scale > 0, scale, 1.0)
+    return [(part - location) / scale for part in rows], location, scale
+
+
+def _binarize(
+    rows: list[Tensor], parts: list[np.ndarray], binarize: Binarization | None, seed: int
+) -> list[Tensor]:
+    """Fixed bits of each part; under dynamic binarization, of all but the first."""
+    if binarize not in ("static", "dynamic"):
+        return rows
+    kept = 1 if binarize == "dynamic" else 0
+    bits = [
+        draw_bits(part, index, seed) for part, index in zip(rows[kept:], parts[kept:], strict=True)
+    ]
+    return [*rows[:kept], *bits]
 
 
 def _stream(
@@ -249,103 +295,3 @@ def _stream(
         Streamed(source.values, part, source.divisor, bits)
         for part, bits in zip(parts, seeds.get(binarize or "none", (None,) * 3), strict=True)
     ]
-
-
-BLOCK = 4096
-"""Rows looked at together when a whole data set is passed over."""
-
-
-def _bits(probabilities: Tensor, index: np.ndarray, seed: int) -> Tensor:
-    """One Bernoulli draw of each value, by the seed and the row's number alone.
-
-    A row's bits are thus the same in memory and streamed, in any order and any part.
-    """
-    size = math.prod(probabilities.shape[1:])
-    noise = np.empty((len(index), size), dtype=np.float32)
-    for position, row in enumerate(index):
-        counter = np.random.Philox(key=seed, counter=[0, int(row), 0, 0])
-        noise[position] = np.random.Generator(counter).random(size, dtype=np.float32)
-    uniform = torch.from_numpy(noise).reshape(probabilities.shape)
-    return (uniform < probabilities).to(probabilities.dtype)
-
-
-def as_rows(data: Any, name: str) -> tuple[Rows, ...]:
-    """Data as a tuple of rows: x, which becomes floating, and contexts, which keep their type.
-
-    Args:
-        data: rows, an array, a DataFrame, or a tuple (x, *context) of them.
-        name: what to call them in an error.
-
-    Raises:
-        ValueError: if they are empty, of unequal lengths, or hold NaN or infinity.
-
-    >>> [tuple(part.shape) for part in as_rows((np.zeros((5, 2)), np.arange(5)), "data")]
-    [(5, 2), (5,)]
-    """
-    parts = data if isinstance(data, tuple) else (data,)
-    rows: list[Rows] = []
-    for position, part in enumerate(parts):
-        label = name if position == 0 else f"context {position} of {name}"
-        if isinstance(part, str | Path):
-            raise ValueError(f"{label} is the name {str(part)!r}: give load_data({str(part)!r})")
-        if not isinstance(part, Streamed | Tensor):
-            values = read(part).values
-            part = (
-                Streamed(values, np.arange(len(values)))
-                if isinstance(values, np.memmap)
-                else torch.from_numpy(np.require(values, requirements="W"))
-            )
-        if isinstance(part, Tensor):
-            if part.dim() == 0 or len(part) == 0:
-                raise ValueError(f"{label} holds no rows")
-            check_finite(part.detach().cpu(), label)
-            if position == 0 and not part.is_floating_point():
-                part = part.to(torch.get_default_dtype())
-        rows.append(part)
-    lengths = [len(part) for part in rows]
-    if len(set(lengths)) > 1:
-        raise ValueError(f"{name} and its contexts have different lengths: {lengths}")
-    return tuple(rows)
-
-
-def epoch_seed(seed: int, epoch: int) -> int:
-    """The seed of one epoch's order and bits: a pure function, so a resumed run repeats it."""
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
-
-
-def epoch_batches(
-    rows: tuple[Rows, ...],
-    batch_size: int,
-    *,
-    seed: int,
-    epoch: int,
-    resample: bool = False,
-    device: torch.device | None = None,
-) -> Iterator[tuple[Tensor, ...]]:
-    """The minibatches of one epoch: each datum once, in an order drawn from (seed, epoch).
-
-    N data make ⌈N / batch_size⌉ batches whose sizes differ by one at most, so none is a
-    small remainder with a large weight. One batch of all data keeps their order.
-
-    Args:
-        rows: data and contexts, each with N rows.
-        batch_size: the largest size of a batch.
-        resample: replace the first rows, probabilities, by fresh Bernoulli draws.
-        device: where the batches go.
-
-    >>> x = torch.arange(10.0)
-    >>> [len(batch) for (batch,) in epoch_batches((x,), 4, seed=0, epoch=0)]
-    [4, 3, 3]
-    """
-    seed = epoch_seed(seed, epoch)
-    num_rows = len(rows[0])
-    order = torch.arange(num_rows)
-    if batch_size < num_rows:
-        order = torch.randperm(num_rows, generator=torch.Generator().manual_seed(seed))
-    order = order.to(device)
-    noise = torch.Generator(device=device or "cpu").manual_seed(seed)
-    for index in order.tensor_split(math.ceil(num_rows / batch_size)):
-        batch = tuple(part[index].to(device) for part in rows)
-        if resample:
-            batch = (torch.bernoulli(batch[0], generator=noise), *batch[1:])
-        yield batch

@@ -4,9 +4,10 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from .data import Data, as_rows
+from .data import Data
 from .pairs import place
 from .progress import progress
+from .rows import as_rows
 
 
 class HasEMStep(Protocol):

@@ -5,10 +5,10 @@ from typing import Any
 
 from torch import Tensor
 
-from .data import as_rows
 from .evidence import log_evidence
 from .pairs import Program
 from .predictive import posterior_means
+from .rows import as_rows
 
 ACTIVE_VARIANCE = 0.01
 """Variance of a posterior mean over the data above which its unit counts as active."""

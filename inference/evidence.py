@@ -6,16 +6,15 @@ from typing import Any
 
 import numpy as np
 import pyro
-import pyro.distributions as dist
 import torch
-from pyro import poutine
 from torch import Tensor
 
-from .checks import base_law, check_support
-from .data import Data, as_rows
+from .checks import check_support
+from .data import Data
 from .pairs import Program, evaluating, place, placement
 from .progress import progress
-from .terms import Structure, Terms, draw, inspect_pair, latent_sites, score_in_chunks
+from .rows import as_rows
+from .terms import Structure, Terms, draw, inspect_pair, score_in_chunks
 
 DRAWS = 20_000
 """Draws held together: S of them for each of about DRAWS / S data."""
@@ -136,7 +135,7 @@ def log_evidence(
         raise ValueError(f"num_samples must be at least 2 to estimate an error, got {num_samples}")
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
-    rows = as_rows(data.test if isinstance(data, Data) else data, "data")
+    rows = as_rows(data.rows("test") if isinstance(data, Data) else data, "data")
     num_rows = len(rows[0])
     device, dtype = placement(model, guide)
     step = min(num_rows, max(1, DRAWS // num_samples))
@@ -168,12 +167,11 @@ def log_evidence(
 
 def _inspect(model: Program, guide: Program, args: tuple[Tensor, ...]) -> Structure:
     structure = inspect_pair(model, guide, args)
-    for name, site in latent_sites(poutine.trace(guide).get_trace(*args)).items():
-        if isinstance(base_law(site["fn"]), dist.Delta):
-            raise ValueError(
-                f"the guide puts all of {name!r} on one point: importance sampling needs a "
-                "posterior with a density"
-            )
+    if structure.points:
+        raise ValueError(
+            f"the guide puts all of {structure.points[0]!r} on one point: importance sampling "
+            "needs a posterior with a density"
+        )
     if structure.observed_outside:
         raise ValueError(
             f"the observed site {structure.observed_outside[0]!r} stands outside the plate 'data': "

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .data import Rows, as_rows
 from .pairs import Program
 from .predictive import decode, posterior_means, reconstruct, sample_prior
+from .rows import Rows, as_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,9 +9,10 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.infer import ELBO, Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
 from pyro.poutine.messenger import Messenger
 from torch import Size, Tensor
-from torch.distributions import kl_divergence
 
+from .bounds import has_closed_form
 from .pairs import Program
+from .regularized import Beta_ELBO
 from .terms import Structure, latent_sites
 
 
@@ -125,8 +126,9 @@ def choose_objective(
     """The objective asked for, if it suits the pair; the one that suits it best, if none was.
 
     ``TraceEnum_ELBO`` where a site is to be enumerated; ``TraceMeanField_ELBO`` where the guide is
-    reparameterized, has its sites in the model's order (else a KL given the sites drawn before
-    is not that of the bound) and some KL term has a closed form; else ``Trace_ELBO``.
+    reparameterized, has its sites in the model's order (else a KL given the sites drawn before is
+    not that of the bound) and some KL term has a closed form; else ``Trace_ELBO``. For the guide of
+    an autoencoder, whose site says that it is without a KL, ``Beta_ELBO(beta=0)``.
 
     Raises:
         ValueError: if closed-form KL terms are asked for and there is none, or the objective
@@ -137,7 +139,7 @@ def choose_objective(
     guides, models = latent_sites(guide_trace), latent_sites(model_trace)
     shared = [name for name in guides if name in models]
     ordered = shared == [name for name in models if name in guides]
-    closed = [name for name in shared if _has_closed_form(guides[name]["fn"], models[name]["fn"])]
+    closed = [name for name in shared if has_closed_form(guides[name]["fn"], models[name]["fn"])]
     if objective is not None:
         if structure.enumerated and not isinstance(objective, TraceEnum_ELBO):
             raise ValueError(
@@ -151,17 +153,16 @@ def choose_objective(
                 f"{type(objective).__name__} is there to use: use Trace_ELBO(), or leave the "
                 "objective out"
             )
+        if isinstance(objective, ScoreFunction_ELBO) and structure.points:
+            raise ValueError(
+                f"the guide puts {structure.points[0]!r} on one point, which has no density whose "
+                "score could be taken: leave the objective out, or use Trace_ELBO()"
+            )
         return objective
     if structure.enumerated or any(site["infer"].get("enumerate") for site in guides.values()):
         return TraceEnum_ELBO(max_plate_nesting=structure.nesting)
+    if any(site["infer"].get("without_kl") for site in guides.values()):
+        return Beta_ELBO(beta=0.0)
     reparameterized = all(site["fn"].has_rsample for site in guides.values())
     suits = closed and reparameterized and ordered
     return TraceMeanField_ELBO() if suits else Trace_ELBO()
-
-
-def _has_closed_form(posterior: Any, prior: Any) -> bool:
-    try:
-        kl_divergence(posterior, prior)
-    except NotImplementedError:
-        return False
-    return True

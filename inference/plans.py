@@ -9,11 +9,12 @@ from pathlib import Path
 import torch
 
 from ..guides import Amortized
-from ..models import VAE, Bernoulli
+from ..models import VAE
 from . import checkpoints, runs
-from .data import BLOCK, Data, Rows, load_data
+from .data import Data, load_data
 from .pairs import Program, modules
 from .recipes import find_posterior, find_recipe
+from .rows import BLOCK
 from .runs import Run
 from .schedules import hold_then_fall
 from .sources import NAMED, check_path
@@ -102,7 +103,7 @@ def train(
     resolve_device(device)
     data = load_plan_data(plan, out if resume else None)
     model, guide = _build(plan, tuple(data.event_shape))
-    _start_at_mean(model, data.train)
+    model.start_at_mean(data.train[:BLOCK])
     largest = data.train[:BLOCK].abs().max().item()
     if largest > 100 and not plan.standardize:
         warnings.warn(f"the data reach {largest:g}: standardize them to fit well", stacklevel=2)
@@ -134,15 +135,6 @@ def _build(plan: Plan, event_shape: tuple[int, ...]) -> tuple[VAE, Amortized]:
         torch.manual_seed(plan.seed)
         recipe = find_recipe(plan.recipe or "vae")
         return recipe.build(event_shape, plan.latent_dim, hidden, plan.posterior)
-
-
-def _start_at_mean(model: VAE, rows: Rows) -> None:
-    mean = rows[:BLOCK].mean(0).flatten()
-    if isinstance(model.likelihood, Bernoulli):
-        mean = mean.clamp(0.01, 0.99).logit()
-    last = model.decoder.get_submodule(str(len(list(model.decoder.children())) - 1))
-    with torch.no_grad():
-        last.bias[: len(mean)] = mean.to(last.bias.dtype)  # pyright: ignore
 
 
 def read_plan(out: str | Path) -> Plan:

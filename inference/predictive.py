@@ -8,8 +8,8 @@ from pyro import poutine
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from .data import BLOCK, as_rows
 from .pairs import Program, evaluating, place, placement
+from .rows import BLOCK, as_rows
 from .terms import latent_sites, observed_sites
 
 MEAN_DRAWS = 1000

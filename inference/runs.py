@@ -118,3 +118,21 @@ def read_history(path: Path, epochs: int) -> list[dict[str, float]]:
         return [{**row, "epoch": int(row["epoch"])} for row in numbers]
     except (OSError, TypeError, KeyError, ValueError) as error:
         raise ValueError(f"{path} is not the history of this run ({error})") from error
+
+
+def main_figure(row: Mapping[str, float]) -> str:
+    """The figure that says how a fit goes: the ELBO, or the reconstruction where there is none."""
+    return "elbo" if "elbo" in row else "reconstruction"
+
+
+def describe(row: Mapping[str, float]) -> str:
+    """The main figure of a row of the history, in words.
+
+    >>> describe({"elbo": -3.0, "validation_elbo": -3.5})
+    'ELBO -3.00 (validation -3.50) nats'
+    """
+    name = main_figure(row)
+    label = {"elbo": "ELBO", "reconstruction": "reconstruction"}[name]
+    held_out = row.get(f"validation_{name}")
+    validation = "" if held_out is None else f" (validation {held_out:.2f})"
+    return f"{label} {row[name]:.2f}{validation} nats"

@@ -10,8 +10,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from . import runs
-from .data import Data, Rows, as_rows
+from .data import Data
 from .pairs import Program, StoredProgram, modules, private_store
+from .rows import Rows, as_rows
 from .runs import Run
 from .training import Settings, Training
 
@@ -128,12 +129,12 @@ def _unpack(data: Any, validation: Any) -> tuple[tuple[Rows, ...], tuple[Rows, .
     """Training rows with contexts, validation rows, and whether bits are drawn each epoch."""
     if isinstance(data, Data):
         if validation is None and len(data.validation):
-            validation = data.validation
-        rows, resample = as_rows(data.train, data.name), data.binarize == "dynamic"
+            validation = data
+        rows, resample = as_rows(data.rows("train"), data.name), data.binarize == "dynamic"
     else:
         rows, resample = as_rows(data, "data"), False
     if isinstance(validation, Data):
-        validation = validation.validation
+        validation = validation.rows("validation")
     return rows, None if validation is None else as_rows(validation, "validation"), resample
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
+from pyro.distributions import Delta
 from pyro.distributions.util import scale_and_mask
 from pyro.infer.autoguide import AutoGuide
 from pyro.poutine.subsample_messenger import _Subsample
@@ -58,6 +59,8 @@ class Structure:
     """Observed sites, and factors, outside the data plate."""
     enumerated: tuple[str, ...] = ()
     """Latent sites of the model that an objective sums out, and the guide does not have."""
+    points: tuple[str, ...] = ()
+    """Latent sites in the data plate that the guide puts on one point, without a density."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,13 @@ def observed_sites(trace: Trace) -> dict[str, Any]:
         for name, site in sample_sites(trace).items()
         if site["is_observed"] and not site["infer"].get("_deterministic")
     }
+
+
+def base_law(law: Any) -> Any:
+    """The law behind ``to_event``, ``expand`` and masks."""
+    while hasattr(law, "base_dist"):
+        law = law.base_dist
+    return law
 
 
 def in_data_plate(site: Any) -> bool:
@@ -167,7 +177,12 @@ def inspect_pair(model: Program, guide: Program, args: tuple[Any, ...]) -> Struc
     outside = tuple(
         name for name, site in observed_sites(model_trace).items() if not in_data_plate(site)
     )
-    return Structure(nesting, vectorized, global_latents, outside, enumerated)
+    points = tuple(
+        name
+        for name, site in in_guide.items()
+        if in_data_plate(site) and isinstance(base_law(site["fn"]), Delta)
+    )
+    return Structure(nesting, vectorized, global_latents, outside, enumerated, points)
 
 
 def _is_vectorized(model: Program, guide: Program, args: tuple[Any, ...], nesting: int) -> bool:
@@ -186,7 +201,7 @@ def _is_vectorized(model: Program, guide: Program, args: tuple[Any, ...], nestin
     # The guide too: its log q, scored again at one sample's values without the plate.
     replayed = [poutine.trace(poutine.replay(guide, trace=one.trace)) for one in apart]
     posteriors = [
-        _sum_sites(latent_sites(trace.get_trace(*args)).values(), (1, len(args[0])), False, args[0])
+        sum_sites(latent_sites(trace.get_trace(*args)).values(), (1, len(args[0])), False, args[0])
         for trace in replayed
     ]
     pairs = [
@@ -225,7 +240,7 @@ def draw(guide: Program, args: tuple[Any, ...], num_samples: int, structure: Str
             trace = poutine.trace(guide).get_trace(*args)
     else:
         trace = poutine.trace(guide).get_trace(*_repeat(args, num_samples, num_data))
-    log_posterior, log_posterior_global = _sum_sites(
+    log_posterior, log_posterior_global = sum_sites(
         latent_sites(trace).values(), (num_samples, num_data), plated, like=args[0]
     )
     return Draws(trace, args, log_posterior, log_posterior_global, structure.nesting, plated)
@@ -233,6 +248,12 @@ def draw(guide: Program, args: tuple[Any, ...], num_samples: int, structure: Str
 
 def score(model: Program, draws: Draws, start: int = 0, stop: int | None = None) -> Terms:
     """The log terms of draws ``start`` to ``stop`` under the model and their guide."""
+    stop = draws.num_samples if stop is None else stop
+    return read_terms(replay(model, draws, start, stop), draws, start, stop)
+
+
+def replay(model: Program, draws: Draws, start: int = 0, stop: int | None = None) -> Trace:
+    """The trace of the model at draws ``start`` to ``stop`` of its latent variables."""
     stop = draws.num_samples if stop is None else stop
     count, num_data = stop - start, draws.num_data
     rows = slice(start, stop) if draws.plated else slice(start * num_data, stop * num_data)
@@ -243,14 +264,18 @@ def score(model: Program, draws: Draws, start: int = 0, stop: int | None = None)
     replayed = poutine.trace(poutine.replay(model, trace=trace))
     if draws.plated:
         with pyro.plate(SAMPLE_PLATE, count, dim=-1 - draws.nesting):
-            model_trace = replayed.get_trace(*draws.args)
-    else:
-        model_trace = replayed.get_trace(*_repeat(draws.args, count, num_data))
-    shape, like = (count, num_data), draws.log_posterior
+            return replayed.get_trace(*draws.args)
+    return replayed.get_trace(*_repeat(draws.args, count, num_data))
+
+
+def read_terms(model_trace: Trace, draws: Draws, start: int = 0, stop: int | None = None) -> Terms:
+    """The log terms of draws ``start`` to ``stop``, of which the model's trace is at hand."""
+    stop = draws.num_samples if stop is None else stop
+    shape, like = (stop - start, draws.num_data), draws.log_posterior
     latent = latent_sites(model_trace)
     observed = [site for site in sample_sites(model_trace).values() if site["is_observed"]]
-    log_prior, log_prior_global = _sum_sites(latent.values(), shape, draws.plated, like)
-    log_likelihood, unplated = _sum_sites(observed, shape, draws.plated, like)
+    log_prior, log_prior_global = sum_sites(latent.values(), shape, draws.plated, like)
+    log_likelihood, unplated = sum_sites(observed, shape, draws.plated, like)
     return Terms(
         log_likelihood,
         log_prior,
@@ -266,7 +291,7 @@ def score_in_chunks(model: Program, draws: Draws, chunk_size: int) -> Iterator[T
         yield score(model, draws, start, min(start + chunk_size, draws.num_samples))
 
 
-def _sum_sites(
+def sum_sites(
     sites: Iterable[Any], shape: tuple[int, int], plated: bool, like: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Summed log densities of sites: those in the data plate (S, N), and the others (S,).

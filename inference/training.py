@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -18,8 +19,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from . import checkpoints, runs
+from .bounds import Objective
 from .checks import check_support
-from .data import BLOCK, Rows, epoch_batches
 from .objectives import choose_objective
 from .pairs import (
     Program,
@@ -32,6 +33,8 @@ from .pairs import (
     plain_errors,
 )
 from .progress import progress
+from .rows import BLOCK, Rows, epoch_batches
+from .schedules import Constant, Weight
 from .terms import draw, inspect_pair, score
 
 MEASURED_ROWS = 2000
@@ -126,11 +129,28 @@ class Training:
                 "the pair has no parameters to fit: pass nn.Modules, or register them with "
                 "pyro.module or pyro.param inside the programs"
             )
+        self._warn_of_schedules()
         make = optimizer or partial(torch.optim.Adam, fused=True)
         self.optimizer = make(list(self.named.values()), lr=self.settings.learning_rate)
         self.scheduler = schedule(self.optimizer) if schedule is not None else None
         self.measured = self._choose_measured()
         torch.manual_seed(self.settings.seed)
+
+    def _scheduled(self) -> list[Weight]:
+        """The weights of the objective that move."""
+        weights = self.objective.weights if isinstance(self.objective, Objective) else []
+        return [weight for weight in weights if not isinstance(weight.schedule, Constant)]
+
+    def _warn_of_schedules(self) -> None:
+        for weight in self._scheduled():
+            settled, epochs = weight.schedule.settled, self.settings.epochs
+            if settled > epochs:
+                full, last = weight.schedule(settled), weight.schedule(epochs)
+                warnings.warn(
+                    f"the schedule of {weight.name} gets to {full:g} at epoch {settled:g}, and the "
+                    f"run ends at epoch {epochs}, with {last:g}: the bound was never reached",
+                    stacklevel=4,
+                )
 
     def _settle(self, rows: tuple[Rows, ...]) -> tuple[Rows, ...]:
         """Move what is in memory to the device, as one tensor; the rest is moved by batch."""
@@ -197,7 +217,10 @@ class Training:
         for module in modules(self.model, self.guide).values():
             module.train()
         losses: list[Tensor] = []
-        for batch in self._batches():
+        steps = math.ceil(self.num_data / self.settings.batch_size)
+        for step, batch in enumerate(self._batches()):
+            if isinstance(self.objective, Objective):
+                self.objective.move_to(self.epoch + step / steps)
             with ScaleData(self.num_data):
                 loss = loss_and_grads(self.objective, self.model, self.guide, batch)
             if self.settings.clip_norm is not None:
@@ -222,6 +245,7 @@ class Training:
             )
         self.epoch += 1
         row: dict[str, float] = {"epoch": self.epoch, "loss": loss}
+        row |= {weight.name: weight.tensor.item() for weight in self._scheduled()}
         row |= self._measure("", self.measured)
         if self.held_out is not None:
             row |= self._measure("validation_", self.held_out)
@@ -238,7 +262,8 @@ class Training:
             self._save(self.folder)
 
     def _improved(self) -> bool:
-        bounds = [row["validation_elbo"] for row in self.history]
+        name = runs.main_figure(self.history[-1])
+        bounds = [row[f"validation_{name}"] for row in self.history]
         return not bounds[:-1] or bounds[-1] > max(bounds[:-1])
 
     def _exhausted(self) -> bool:
@@ -248,10 +273,17 @@ class Training:
     def _measure(self, prefix: str, rows: tuple[Rows, ...]) -> dict[str, float]:
         """The ELBO and its two terms in nats per datum, by one draw that is always the same.
 
-        Where the objective sums out variables that the guide lacks, its own bound alone.
+        Where the objective sums out variables that the guide lacks, its own bound alone; where the
+        guide is a point, the reconstruction.
         """
         if self.structure.enumerated:
             return {f"{prefix}elbo": self._own_bound(rows)}
+        if self.structure.points:
+            # A point has no density, and so no ELBO.
+            return {f"{prefix}reconstruction": self._terms(rows)["reconstruction"]}
+        return {prefix + name: value for name, value in self._terms(rows).items()}
+
+    def _terms(self, rows: tuple[Rows, ...]) -> dict[str, float]:
         reconstruction = kl = 0.0
         with evaluating(self.model, self.guide), torch.random.fork_rng():
             torch.manual_seed(self.settings.seed)
@@ -262,8 +294,7 @@ class Training:
                 reconstruction += share * terms.log_likelihood.mean().item()
                 kl += share * (terms.log_posterior - terms.log_prior).mean().item()
                 kl += share * beyond.item() / self.num_data
-        figures = {"elbo": reconstruction - kl, "reconstruction": reconstruction, "kl": kl}
-        return {prefix + name: value for name, value in figures.items()}
+        return {"elbo": reconstruction - kl, "reconstruction": reconstruction, "kl": kl}
 
     def _own_bound(self, rows: tuple[Rows, ...]) -> float:
         bound = 0.0
@@ -287,7 +318,7 @@ class Training:
         """Keep this run in a folder; take up the one that is there, if so asked."""
         self.config = {
             **config,
-            "fit": {**asdict(self.settings), "objective": type(self.objective).__name__},
+            "fit": {**asdict(self.settings), "objective": self._objective_name()},
             "num_data": self.num_data,
             "versions": {"torch": torch.__version__, "pyro": pyro.__version__},
         }
@@ -308,13 +339,17 @@ class Training:
             runs.write_history(folder / runs.METRICS, self.history)
             runs.write_json(folder / runs.CONFIG, self.config)
 
+    def _objective_name(self) -> str:
+        ours = isinstance(self.objective, Objective)
+        return repr(self.objective) if ours else type(self.objective).__name__
+
     def _identity(self) -> dict[str, Any]:
         """What a resumed run must share with the interrupted one."""
         settings = {name: v for name, v in asdict(self.settings).items() if name != "epochs"}
         return {
             "num_data": self.num_data,
             **settings,
-            "objective": type(self.objective).__name__,
+            "objective": self._objective_name(),
             "optimizer": type(self.optimizer).__name__,
         }
 
@@ -359,6 +394,5 @@ def loss_and_grads(
 
 def _note(row: Mapping[str, float]) -> str:
     """A row of the history, in nats per datum, short enough to stand beside a bar."""
-    validation = f" (validation {row['validation_elbo']:.2f})" if "validation_elbo" in row else ""
     rate = f"{row['rows_per_second']:,.0f} data/s"
-    return f"ELBO {row['elbo']:.2f}{validation} nats, {rate}"
+    return f"{runs.describe(row)}, {rate}"

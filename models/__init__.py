@@ -1,11 +1,15 @@
 """Generative models p(x, z) as Pyro programs, and the parts they are composed of."""
 
 from .autoregressive import Autoregressive
+from .contexts import Conditional, OneHot
+from .convolutional import conv_decoder, conv_encoder
+from .images import Categorical, ContinuousBernoulli, DiscretizedLogistic
 from .likelihoods import Bernoulli, Likelihood, Normal
 from .linear_gaussian import PPCA, FactorAnalysis
 from .mixture import GaussianMixture
 from .networks import FlattenEvent, mlp
-from .priors import StandardNormal
+from .priors import ConditionalNormal, FlowPrior, NormalMixture, StandardNormal, VampPrior
+from .tables import NegativeBinomial, Poisson, StudentT
 from .vae import VAE
 
 __all__ = [
@@ -13,11 +17,25 @@ __all__ = [
     "VAE",
     "Autoregressive",
     "Bernoulli",
+    "Categorical",
+    "Conditional",
+    "ConditionalNormal",
+    "ContinuousBernoulli",
+    "DiscretizedLogistic",
     "FactorAnalysis",
     "FlattenEvent",
+    "FlowPrior",
     "GaussianMixture",
     "Likelihood",
+    "NegativeBinomial",
     "Normal",
+    "NormalMixture",
+    "OneHot",
+    "Poisson",
     "StandardNormal",
+    "StudentT",
+    "VampPrior",
+    "conv_decoder",
+    "conv_encoder",
     "mlp",
 ]

@@ -1,10 +1,15 @@
-"""zuko, imported without its side effect.
+"""zuko, imported without its side effect, and its distributions as Pyro's.
 
 It switches the validation of PyTorch's distributions off for the whole process; here that is
 put back as it was. Everything of ours that needs zuko takes it from here.
 """
 
-from torch.distributions import Distribution
+from typing import Any, ClassVar
+
+import torch
+from pyro.contrib.zuko import ZukoToPyro
+from torch import Size, Tensor
+from torch.distributions import Distribution, constraints
 
 _validate = Distribution._validate_args
 try:
@@ -12,4 +17,41 @@ try:
 finally:
     Distribution._validate_args = _validate
 
-__all__ = ["zuko"]
+
+class FlowLaw(ZukoToPyro):
+    """A zuko distribution as a Pyro one that draws and scores; it knows no moments."""
+
+    support = constraints.real_vector
+    arg_constraints: ClassVar = {}
+
+    def rsample(self, sample_shape: Size = Size()) -> Tensor:  # noqa: B008
+        """Reparameterized draws; their densities come with them, and are kept."""
+        return self(sample_shape)
+
+    def sample(self, sample_shape: Size = Size()) -> Tensor:  # noqa: B008
+        """Draws without a gradient."""
+        with torch.no_grad():
+            return self.dist.sample(sample_shape)
+
+    def expand(self, batch_shape: Size, _instance: object = None) -> "FlowLaw":
+        """The same law in a larger batch."""
+        return FlowLaw(self.dist.expand(torch.Size(batch_shape)))
+
+    @property
+    def mean(self) -> Tensor:
+        """Not known in closed form."""
+        raise NotImplementedError("a flow knows no moments: draw from it, or use posterior_means")
+
+    variance = mean
+
+    def __repr__(self) -> str:
+        return f"FlowLaw({tuple(self.batch_shape)}, {tuple(self.event_shape)})"
+
+
+def in_whole_space(law: FlowLaw) -> bool:
+    """Whether a flow's law reaches everywhere, rather than a bounded region."""
+    base: Any = law.dist
+    return bool(base.base.support.check(torch.full(law.event_shape, 100.0)).all())
+
+
+__all__ = ["FlowLaw", "in_whole_space", "zuko"]

@@ -57,6 +57,18 @@ class Likelihood(nn.Module, ABC):
                 f"got {tuple(x.shape)}"
             )
 
+    def constant_features(self, x: Tensor) -> Tensor:
+        """Features (num_features,) at which the law is near to data (N, *event_shape), without z.
+
+        Where a decoder's last bias may start. Here: the data's mean, zero in all further blocks.
+        """
+        return self._first_block(x.mean(0))
+
+    def _first_block(self, block: Tensor) -> Tensor:
+        features = block.new_zeros(self.num_features)
+        features[: block.numel()] = block.flatten()
+        return features
+
     @abstractmethod
     def distribution(self, *blocks: Tensor) -> dist.TorchDistribution:
         """Blocks of features, each (…, *event_shape), to independent elementwise laws."""
@@ -70,7 +82,8 @@ class Bernoulli(Likelihood):
     """Independent bits, p(x|z) = ∏ᵢ σ(fᵢ)^xᵢ (1 − σ(fᵢ))^(1−xᵢ) for features f of z.
 
     The data are 0 or 1: grey values are refused when a fit begins. Load them with
-    ``binarize="dynamic"`` or ``"static"``, or use :class:`Normal`.
+    ``binarize="dynamic"`` or ``"static"``, or use :class:`DiscretizedLogistic`,
+    :class:`ContinuousBernoulli` or :class:`Normal`.
 
     Args:
         event_shape: shape of one datum.
@@ -85,6 +98,10 @@ class Bernoulli(Likelihood):
 
     def __init__(self, event_shape: tuple[int, ...]):
         super().__init__(event_shape)
+
+    def constant_features(self, x: Tensor) -> Tensor:
+        """The logits of the data's mean."""
+        return x.mean(0).clamp(0.01, 0.99).logit().flatten()
 
     def distribution(self, *blocks: Tensor) -> dist.TorchDistribution:
         """Logits (…, *event_shape) to independent Bernoulli laws."""
@@ -116,33 +133,61 @@ class Normal(Likelihood):
 
     def __init__(self, event_shape: tuple[int, ...], scale: float | nn.Parameter | None = 1.0):
         super().__init__(event_shape, features_per_element=2 if scale is None else 1)
-        # A fixed scale stays a Python number: it is then exact in every dtype.
-        self.scale = scale if isinstance(scale, int | float) else None
-        self.log_scale: nn.Parameter | None = None
-        if scale is None:
-            return
-        value = torch.as_tensor(scale).detach()
-        if not bool((value > 0).all()):
-            raise ValueError(f"the scale of a Normal likelihood must be positive, got {scale}")
-        if isinstance(scale, nn.Parameter):
-            if not _broadcasts(value.shape, self.event_shape):
-                raise ValueError(
-                    f"a scale of shape {tuple(value.shape)} does not fit data of shape "
-                    f"{event_shape}: give it shape () or the data's"
-                )
-            self.log_scale = nn.Parameter(value.log())
+        self.scale, self.log_scale = positive(self, "scale", scale)
 
     def distribution(self, *blocks: Tensor) -> dist.TorchDistribution:
         """Means (and log σ where predicted), each (…, *event_shape), to independent normals."""
-        if self.scale is not None:
-            return dist.Normal(blocks[0], self.scale)
-        log_scale = blocks[1] if self.log_scale is None else self.log_scale
-        return dist.Normal(blocks[0], log_scale.exp())
+        return dist.Normal(blocks[0], value_of(self.scale, self.log_scale, *blocks[1:]))
 
     def extra_repr(self) -> str:
         """The constructor's arguments."""
-        learned = "learned" if self.log_scale is not None else None
-        return f"{tuple(self.event_shape)}, scale={self.scale or learned}"
+        return f"{super().extra_repr()}, scale={shown(self.scale, self.log_scale)}"
+
+
+def positive(
+    likelihood: Likelihood, name: str, value: float | nn.Parameter | None
+) -> tuple[float | None, nn.Parameter | None]:
+    """Sort a positive quantity of a likelihood into (its fixed value, the log of a learned one).
+
+    Both are ``None`` where the decoder predicts it. A likelihood keeps the two as attributes,
+    the second under a name of its own, and gets the quantity back by :func:`value_of`.
+
+    Args:
+        likelihood: whose quantity it is.
+        name: what it is called in errors.
+        value: a number, fixed; an ``nn.Parameter``, learned from its value on, whose log is
+            what the optimizer sees; or ``None``.
+
+    Raises:
+        ValueError: if it is not positive, or if a parameter does not broadcast to the
+            likelihood's ``event_shape``.
+    """
+    if value is None:
+        return None, None
+    number = torch.as_tensor(value).detach()
+    if not bool((number > 0).all()):
+        kind = type(likelihood).__name__
+        raise ValueError(f"the {name} of a {kind} likelihood must be positive, got {value}")
+    if not isinstance(value, nn.Parameter):
+        return value, None  # kept a Python number: it is then exact in every dtype
+    if not _broadcasts(number.shape, likelihood.event_shape):
+        raise ValueError(
+            f"a {name} of shape {tuple(number.shape)} does not fit data of shape "
+            f"{tuple(likelihood.event_shape)}: give it shape () or the data's"
+        )
+    return None, nn.Parameter(number.log())
+
+
+def value_of(fixed: float | None, log: nn.Parameter | None, *predicted: Tensor) -> float | Tensor:
+    """The quantity that :func:`positive` sorted: fixed, learned, or e to a predicted log of it."""
+    if fixed is not None:
+        return fixed
+    return (predicted[0] if log is None else log).exp()
+
+
+def shown(fixed: float | None, log: nn.Parameter | None) -> str:
+    """The quantity that :func:`positive` sorted, in words."""
+    return str(fixed) if log is None else "learned"
 
 
 def _broadcasts(shape: torch.Size, to: torch.Size) -> bool:

@@ -1,9 +1,13 @@
 """The variational autoencoder's generative half, p(x|z) p(z), as a Pyro model."""
 
+from typing import Self
+
 import pyro
+import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from .contexts import told
 from .likelihoods import Likelihood
 
 
@@ -19,13 +23,19 @@ class VAE(PyroModule):
     site ``"x"``, both inside a plate named ``"data"`` at dimension −1. It says nothing of
     a posterior: pair it with a guide.
 
+    With a context c (a label, say, or a part of the image that is given) it is the conditional VAE
+    ``vae(x, c)`` of Sohn, Lee and Yan (2015): z ~ prior(c) where the prior takes the context, such
+    as :class:`ConditionalNormal`, and x ~ likelihood(decoder(z, c)) where the decoder does, as one
+    made with :class:`Conditional`. A part that takes it has the attribute ``conditional``.
+
     Args:
         prior: a module that, called, gives the distribution of z, event shape (latent_dim,).
         decoder: a network from z (…, latent_dim) to features (…, likelihood.num_features).
         likelihood: a module from features to the distribution of x.
 
     Raises:
-        ValueError: when run, if the data's event shape is not the likelihood's.
+        ValueError: when run, if the data's event shape is not the likelihood's, or there is a
+            context that no part takes, or none where one does.
 
     >>> import torch
     >>> from latente.models import VAE, StandardNormal, Bernoulli, mlp
@@ -41,9 +51,41 @@ class VAE(PyroModule):
         self.decoder = decoder
         self.likelihood = likelihood
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Run the program on data (N, *event_shape); returns the observed x."""
+    def forward(self, x: Tensor, *context: Tensor) -> Tensor:
+        """Run the program on data (N, *event_shape) and contexts (N, …); returns the observed x."""
         self.likelihood.check_data(x)
+        of_prior, of_decoder = told(self.prior, context), told(self.decoder, context)
+        if context and not (of_prior or of_decoder):
+            raise ValueError(
+                "the data bring a context, but neither prior nor decoder takes one: give x alone, "
+                "or use ConditionalNormal or Conditional"
+            )
         with pyro.plate("data", len(x), dim=-1):
-            z = pyro.sample("z", self.prior())
-            return pyro.sample("x", self.likelihood(self.decoder(z)), obs=x)
+            z = pyro.sample("z", self.prior(*of_prior))
+            return pyro.sample("x", self.likelihood(self.decoder(z, *of_decoder)), obs=x)
+
+    def start_at_mean(self, x: Tensor) -> Self:
+        """Let the decoder's last bias start at what fits data x (N, *event_shape) without z.
+
+        Training then begins from the best constant rather than from noise (as in Burda et al. 2016,
+        arXiv 1509.00519), and a posterior is not drawn to nothing by the rush there: a
+        :class:`VampPrior` on images needs it.
+
+        Raises:
+            ValueError: if no layer of the decoder has a bias for each feature, or the data's
+                shape is not the likelihood's.
+        """
+        self.likelihood.check_data(x)
+        biases = [
+            value
+            for name, value in self.decoder.named_parameters()
+            if name.split(".")[-1] == "bias" and value.shape == (self.likelihood.num_features,)
+        ]
+        if not biases:
+            raise ValueError(
+                f"no layer of the decoder has a bias of {self.likelihood.num_features} numbers, "
+                "one for each feature, that could start at the mean of the data"
+            )
+        with torch.no_grad():
+            biases[-1].copy_(self.likelihood.constant_features(x).to(biases[-1].dtype))
+        return self

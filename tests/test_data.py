@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
 from latente.inference import load_data
-from latente.inference.data import Streamed, as_rows, epoch_batches
+from latente.inference.rows import Streamed, as_rows, epoch_batches
 
 
 def test_digits_come_split_scaled_and_labelled():

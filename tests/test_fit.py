@@ -19,8 +19,8 @@ from torch.optim.lr_scheduler import ExponentialLR
 
 from latente.guides import DiagonalNormal
 from latente.inference import fit, load_data, log_evidence
-from latente.inference.data import epoch_batches
 from latente.inference.pairs import ScaleData, StoredProgram, private_store
+from latente.inference.rows import epoch_batches
 from latente.inference.training import loss_and_grads
 from latente.models import VAE, Bernoulli, StandardNormal, mlp
 
