@@ -61,7 +61,7 @@ def fit_four_gaussians(family, seed, out):
     """A VAE of K = 2 on the plane, with one learned noise scale; test data are 1000 more."""
     recipe = replace(
         RECIPES["vae-normal"],
-        likelihood=lambda shape: Normal(shape, scale=nn.Parameter(torch.tensor(0.5))),
+        likelihood=lambda sizes: Normal(sizes.event_shape, scale=nn.Parameter(torch.tensor(0.5))),
     )
     torch.manual_seed(seed)
     pair = recipe.build((2,), 2, (64, 64), family)

@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .assembly import POSTERIORS, Posterior
     from .bounds import Objective, Reading
     from .data import Data, load_data, quadrants
     from .em import expectation_maximization
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from .objectives import ScoreFunction_ELBO
     from .plans import load_run
     from .predictive import decode, posterior_means, reconstruct, sample_prior
-    from .recipes import POSTERIORS, RECIPES, Posterior, Recipe
+    from .recipes import RECIPES, Recipe
     from .regularized import (
         Beta_ELBO,
         Info_ELBO,
@@ -91,7 +92,8 @@ _HOMES = {
     "objectives": ("ScoreFunction_ELBO",),
     "plans": ("load_run",),
     "predictive": ("decode", "posterior_means", "reconstruct", "sample_prior"),
-    "recipes": ("POSTERIORS", "RECIPES", "Posterior", "Recipe"),
+    "assembly": ("POSTERIORS", "Posterior"),
+    "recipes": ("RECIPES", "Recipe"),
     "regularized": (
         "Beta_ELBO",
         "Info_ELBO",

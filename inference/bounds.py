@@ -97,7 +97,8 @@ class Reading:
         """KL(q(z|x) ‖ p(z)) of each latent site, (S, N, J).
 
         In closed form where there is one, and then one number for each of J dimensions where both
-        laws are products over them; else log q − log p at the draws, with J = 1.
+        laws are products over them; else log q − log p at the draws, with J = 1. Each element of a
+        plate within the data plate has dimensions of its own.
         """
         return [self._site_kl(name, *pair) for name, pair in self.local_sites().items()]
 
@@ -110,9 +111,8 @@ class Reading:
         else:
             kl = (q["fn"].log_prob(q["value"]) - p["fn"].log_prob(q["value"]))[..., None]
         kl = scale_and_mask(kl.movedim(-1, 0), mask=q["mask"]).movedim(0, -1)
-        inner = tuple(range(1 if self.draws.plated else 0, kl.dim() - 2))
-        kl = kl.sum(inner) if inner else kl
-        return kl.reshape(*self.shape, kl.shape[-1])
+        # What stands in plates of its own within a datum has as many dimensions more.
+        return kl.movedim(-2, 1 if self.draws.plated else 0).reshape(*self.shape, -1)
 
     @property
     def kl(self) -> Tensor:
@@ -156,7 +156,7 @@ class Objective(ELBO):
         if num_particles < 1:
             raise ValueError(f"num_particles must be at least 1, got {num_particles}")
         super().__init__(num_particles=num_particles)
-        self._seen: tuple[Program, Program, Structure, frozenset[str]] | None = None
+        self._seen: tuple[Program, Program, Structure, frozenset[str], bool] | None = None
 
     @abstractmethod
     def bound(self, reading: Reading) -> Tensor:
@@ -222,17 +222,17 @@ class Objective(ELBO):
                 f"{type(self).__name__} passes on data and contexts in order, not by name: give "
                 f"{', '.join(kwargs)} as a positional argument"
             )
-        structure, closed = self._inspect(model, guide, args)
+        structure, closed, subsampled = self._inspect(model, guide, args)
         draws = draw(guide, args, self.num_particles, structure)
         trace = replay(model, draws)
-        scale = _data_scale(trace, draws)
+        scale = _data_scale(trace, draws, subsampled or _subsamples(trace))
         return Reading(model, guide, draws, trace, structure, closed, scale)
 
     def _inspect(
         self, model: Program, guide: Program, args: tuple[Any, ...]
-    ) -> tuple[Structure, frozenset[str]]:
+    ) -> tuple[Structure, frozenset[str], bool]:
         """The facts of a pair, found when it is first met."""
-        if self._seen is None or self._seen[0] is not model or self._seen[1] is not guide:
+        if self._seen is None or self._seen[0] != model or self._seen[1] != guide:
             with evaluating(model, guide), torch.random.fork_rng(), plain_errors():
                 structure = inspect_pair(model, guide, args)
                 draws = draw(guide, args, 1, structure)
@@ -240,7 +240,7 @@ class Objective(ELBO):
                 reading = Reading(model, guide, draws, trace, structure, frozenset(), 1.0)
                 self._check_all(reading)
                 closed = _closed_forms(reading)
-            self._seen = model, guide, structure, closed
+            self._seen = model, guide, structure, closed, _subsamples(trace)
         return self._seen[2:]
 
     def _check_all(self, reading: Reading) -> None:
@@ -301,7 +301,16 @@ def _total(bound: Tensor, reading: Reading) -> Tensor:
     return total
 
 
-def _data_scale(model_trace: Trace, draws: Draws) -> float:
+def _subsamples(model_trace: Trace) -> bool:
+    """Whether the data plate itself says how many data there are beside the batch."""
+    return any(
+        frame.name == DATA_PLATE and frame.full_size not in (None, frame.size)
+        for site in sample_sites(model_trace).values()
+        for frame in site["cond_indep_stack"]
+    )
+
+
+def _data_scale(model_trace: Trace, draws: Draws, subsampled: bool) -> float:
     """How many data each of a batch stands for: the scale that all its sites have in common."""
     sites = [*latent_sites(draws.trace).values(), *sample_sites(model_trace).values()]
     scales = [site["scale"] for site in sites if in_data_plate(site)]
@@ -313,9 +322,10 @@ def _data_scale(model_trace: Trace, draws: Draws) -> float:
         )
     if not draws.plated and draws.num_samples > 1:
         # Repeated data pass for as many more, each with less weight: that is undone.
-        first = (
-            first * _outer_scale(draws.num_data) / _outer_scale(draws.num_data * draws.num_samples)
-        )
+        if subsampled:
+            return float(first) * draws.num_samples
+        folded = draws.num_data * draws.num_samples
+        first = first * _outer_scale(draws.num_data) / _outer_scale(folded)
     return float(first)
 
 

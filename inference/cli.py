@@ -84,9 +84,11 @@ Standardize = Annotated[
     bool, typer.Option("--standardize", help="Standardize each element by its training data.")
 ]
 PosteriorName = Annotated[
-    str,
+    str | None,
     typer.Option(
-        help="Family of q(z|x): diagonal, full-rank, planar, iaf or spline; see `latente recipes`."
+        help="Family of q(z|x): diagonal, full-rank, planar, iaf, spline or point; see "
+        "`latente recipes`.",
+        show_default="the recipe's own, diagonal for most",
     ),
 ]
 LatentDim = Annotated[int, typer.Option(help="Dimension K of the latent space.")]
@@ -157,7 +159,7 @@ def train(
     data: DataName = "digits",
     labels: LabelColumn = None,
     standardize: Standardize = False,
-    posterior: PosteriorName = "diagonal",
+    posterior: PosteriorName = None,
     latent_dim: LatentDim = 2,
     hidden: Hidden = None,
     epochs: Epochs = 50,
@@ -173,6 +175,7 @@ def train(
     """Fit a recipe to data, into a run folder."""
     from .plans import Plan, complete, read_plan
     from .plans import train as train_plan
+    from .runs import describe
 
     plan = complete(
         Plan(
@@ -199,16 +202,17 @@ def train(
     except KeyboardInterrupt:
         _fail(_how_to_go_on(folder), code=130)
     row = run.history[(run.best_epoch or run.epoch) - 1]
-    held_out = f", validation {row['validation_elbo']:.2f}" if "validation_elbo" in row else ""
     kept = f", kept epoch {run.best_epoch}" if run.best_epoch else ""
     _say(
-        f"{run.epoch} epochs{kept}: ELBO {row['elbo']:.2f} nats per datum{held_out}\n"
+        f"{run.epoch} epochs{kept}: {describe(row)} per datum\n"
         f"run folder: {folder}\nnext: latente evaluate {folder}; latente plot {folder}"
     )
 
 
 def _folder_name(plan: Any) -> str:
-    family = "" if plan.posterior == "diagonal" else f"-{plan.posterior}"
+    from .recipes import find_recipe
+
+    family = "" if plan.posterior == find_recipe(plan.recipe).posterior else f"-{plan.posterior}"
     return f"{Path(plan.data).stem}-{plan.recipe}{family}-k{plan.latent_dim}"
 
 
@@ -276,13 +280,19 @@ def evaluate(
     run = load_run(folder, device=device)
     data = load_plan_data(plan, folder)
     figures = evaluate_pair(
-        run.model, run.guide, data.test, num_samples=num_samples, seed=seed, show_progress=True
+        run.model,
+        run.guide,
+        data.rows("test"),
+        num_samples=num_samples,
+        seed=seed,
+        show_progress=True,
     )
     runs.write_json(folder / runs.EVALUATION, figures)
     console = Console()
     units = ", in standardized units" if plan.standardize else ""
     console.print(_table(figures, f"{folder}: {figures['num_data']} test data{units}"))
-    console.print(verdict(figures), highlight=False)
+    if "khat_bad_fraction" in figures:
+        console.print(verdict(figures), highlight=False)
 
 
 def _table(figures: dict[str, float], title: str) -> Table:
@@ -290,17 +300,25 @@ def _table(figures: dict[str, float], title: str) -> Table:
     table.add_column("figure")
     table.add_column("value", justify="right")
     table.add_column("what it is")
-    evidence = f"{figures['log_evidence']:.2f} ± {figures['log_evidence_se']:.3f}"
-    samples = f"log p(x), {figures['num_samples']:,} importance samples"
-    table.add_row("log evidence", evidence, f"nats per datum; {samples}, ± their error")
-    table.add_row("ELBO", f"{figures['elbo']:.2f}", "nats per datum; the bound SVI maximizes")
-    table.add_row("gap", f"{figures['gap']:.2f}", "log evidence − ELBO: what the posterior misses")
+    if "log_evidence" in figures:
+        evidence = f"{figures['log_evidence']:.2f} ± {figures['log_evidence_se']:.3f}"
+        samples = f"log p(x), {figures['num_samples']:,} importance samples"
+        table.add_row("log evidence", evidence, f"nats per datum; {samples}, ± their error")
+    if "bits_per_dimension" in figures:
+        bits = f"{figures['bits_per_dimension']:.3f}"
+        table.add_row("bits per dimension", bits, "−log₂ p(x), by the number of elements of x")
+    if "elbo" in figures:
+        table.add_row("ELBO", f"{figures['elbo']:.2f}", "nats per datum; the bound on it")
+        gap = f"{figures['gap']:.2f}"
+        table.add_row("gap", gap, "log evidence − ELBO: what the posterior misses")
     table.add_row("reconstruction", f"{figures['reconstruction']:.2f}", escape("E_q[log p(x|z)]"))
-    table.add_row("KL", f"{figures['kl']:.2f}", "from the posterior to the prior")
+    if "kl" in figures:
+        table.add_row("KL", f"{figures['kl']:.2f}", "from the posterior to the prior")
     active = f"{figures['active_units']} of {figures['latent_dim']}"
     table.add_row("active units", active, "latent dimensions in use")
-    bad = f"{figures['khat_bad_fraction']:.1%}"
-    table.add_row("k̂ bad", bad, f"of the data, above {figures['khat_threshold']:.2f}")
+    if "khat_bad_fraction" in figures:
+        bad = f"{figures['khat_bad_fraction']:.1%}"
+        table.add_row("k̂ bad", bad, f"of the data, above {figures['khat_threshold']:.2f}")
     return table
 
 
@@ -318,7 +336,7 @@ def plot(folder: RunFolder) -> None:
     labels = data.test_labels
     if labels is not None and data.label_names:
         labels = [data.label_names[code] for code in labels.tolist()]
-    figures = plot_all(run.model, run.guide, data.test, labels=labels, history=run.history)
+    figures = plot_all(run.model, run.guide, data.rows("test"), labels=labels, history=run.history)
     for path in save_figures(figures, folder / runs.FIGURES):
         typer.echo(str(path))
 
@@ -335,11 +353,13 @@ def sample(
 
     from . import runs
     from .figures import plot_samples, save_figures
-    from .plans import load_run
+    from .plans import load_plan_data, load_run, read_plan
     from .predictive import sample_prior
 
     run = load_run(folder)
-    like = np.zeros((1, *run.config["event_shape"]), dtype=np.float32)
+    like: Any = np.zeros((1, *run.config["event_shape"]), dtype=np.float32)
+    if run.config.get("context"):  # a conditional model is given what the test data are
+        like = load_plan_data(read_plan(folder), folder).rows("test")
     drawn = sample_prior(run.model, run.guide, num, like, seed=seed)[1].numpy()
     if "scale" in run.config:  # back to the data's own units
         drawn = drawn * np.asarray(run.config["scale"]) + np.asarray(run.config["location"])
@@ -352,10 +372,12 @@ def sample(
 @app.command()
 def recipes() -> None:
     """List what can be fitted, and the posteriors to fit it with, each with its paper."""
-    from .recipes import POSTERIORS, RECIPES
+    from .assembly import POSTERIORS
+    from .recipes import RECIPES
 
     for kind, known in (("recipe", RECIPES), ("--posterior", POSTERIORS)):
         table = Table(kind, "what it is", "paper")
+        table.columns[0].no_wrap = True
         for part in known.values():
             table.add_row(part.name, part.summary, part.paper)
         Console().print(table)

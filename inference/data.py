@@ -105,9 +105,9 @@ def load_data(
         standardize: subtract each element's training mean and divide by its training
             standard deviation. Densities are then in standardized units.
         given: what a conditional model is given: ``"labels"``, whole numbers (N,); or flags, of the
-            shape of a datum, of the elements that are, such as :func:`quadrants`. x is then the
-            other elements, (N, D − G), and the context those, (N, G), grey also where x is
-            binarized.
+            shape of a datum, of the elements that are, or a function of that shape to such, as
+            :func:`quadrants` makes them. x is then the other elements, (N, D − G), and the context
+            those, (N, G), grey also where x is binarized.
         validation: fraction of the data, the set's own test set aside, to validate on.
         test: fraction to test on.
         stream: keep a ``.npy`` on disk and read it batch by batch; ``None``: if it would
@@ -191,7 +191,8 @@ def _mask(given: Any, source: Source) -> Tensor | None:
             raise ValueError(f"{source.name} has no labels that could be given")
     if given is None or isinstance(given, str):
         return None
-    mask, shape = torch.as_tensor(given), source.values.shape[1:]
+    shape = source.values.shape[1:]
+    mask = torch.as_tensor(given(shape) if callable(given) else given)
     if mask.dtype != torch.bool or mask.shape != shape or not 0 < mask.sum() < mask.numel():
         raise ValueError(
             f"given flags some elements of a datum, in booleans of shape {tuple(shape)}, and not "

@@ -3,12 +3,15 @@
 import math
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from .data import Data
 from .evidence import log_evidence
-from .pairs import Program
+from .pairs import Program, evaluating, place, placement
 from .predictive import posterior_means
-from .rows import as_rows
+from .rows import BLOCK, Rows, as_rows
+from .terms import draw, inspect_pair, observed_sites, replay, score
 
 ACTIVE_VARIANCE = 0.01
 """Variance of a posterior mean over the data above which its unit counts as active."""
@@ -48,16 +51,22 @@ def evaluate(
         ``log_evidence`` with its Monte Carlo standard error ``log_evidence_se``, ``elbo`` =
         ``reconstruction`` − ``kl``, ``gap`` = ``log_evidence`` − ``elbo``, ``active_units``
         of ``latent_dim``, ``khat_bad_fraction`` above ``khat_threshold``, ``ess_median``,
-        ``num_samples`` and ``num_data``.
+        ``num_samples`` and ``num_data``; for discrete data also ``bits_per_dimension``. A guide
+        that is a point has no evidence: then ``reconstruction``, active units and ``num_data``.
 
     Raises:
         ValueError: as :func:`log_evidence` does.
     """
-    rows = as_rows(data, "data")
+    rows = as_rows(data.rows("test") if isinstance(data, Data) else data, "data")
+    is_point, is_discrete = _kind(model, guide, rows)
+    if is_point:
+        figures = {"reconstruction": _reconstruction(model, guide, rows)}
+        return {**figures, **_units(model, guide, rows), "num_data": len(rows[0])}
     evidence = log_evidence(
-        model, guide, data, num_samples=num_samples, seed=seed, show_progress=show_progress
+        model, guide, rows, num_samples=num_samples, seed=seed, show_progress=show_progress
     )
-    means = posterior_means(model, guide, data).values()
+    size = math.prod(rows[0].shape[1:])
+    bits = {"bits_per_dimension": -evidence.mean / size / math.log(2)} if is_discrete else {}
     return {
         "log_evidence": evidence.mean,
         "log_evidence_se": evidence.mean_standard_error,
@@ -65,14 +74,46 @@ def evaluate(
         "reconstruction": evidence.reconstruction.mean().item(),
         "kl": evidence.kl.mean().item(),
         "gap": evidence.mean - evidence.elbo,
-        "active_units": sum(active_units(value) for value in means),
-        "latent_dim": sum(math.prod(value.shape[1:]) for value in means),
+        **bits,
+        **_units(model, guide, rows),
         "khat_bad_fraction": evidence.khat_bad_fraction,
         "khat_threshold": evidence.khat_threshold,
         "ess_median": evidence.ess.median().item(),
         "num_samples": num_samples,
         "num_data": len(rows[0]),
     }
+
+
+def _units(model: Program, guide: Program, rows: tuple[Rows, ...]) -> dict[str, float]:
+    means = posterior_means(model, guide, rows).values()
+    return {
+        "active_units": sum(active_units(value) for value in means),
+        "latent_dim": sum(math.prod(value.shape[1:]) for value in means),
+    }
+
+
+def _kind(model: Program, guide: Program, rows: tuple[Rows, ...]) -> tuple[bool, bool]:
+    """Whether the guide is a point, and whether all that is observed is discrete."""
+    args = place(tuple(part[:2] for part in rows), *placement(model, guide))
+    with evaluating(model, guide), torch.random.fork_rng():
+        structure = inspect_pair(model, guide, args)
+        if structure.enumerated:
+            return False, False
+        trace = replay(model, draw(guide, args, 1, structure))
+    laws = [site["fn"] for site in observed_sites(trace).values()]
+    return bool(structure.points), all(law.support.is_discrete for law in laws)
+
+
+def _reconstruction(model: Program, guide: Program, rows: tuple[Rows, ...]) -> float:
+    """E_q[log p(x|z)] per datum, by one draw."""
+    total = 0.0
+    with evaluating(model, guide), torch.random.fork_rng():
+        for start in range(0, len(rows[0]), BLOCK):
+            block = tuple(part[start : start + BLOCK] for part in rows)
+            args = place(block, *placement(model, guide))
+            structure = inspect_pair(model, guide, args)
+            total += score(model, draw(guide, args, 1, structure)).log_likelihood.sum().item()
+    return total / len(rows[0])
 
 
 def verdict(figures: dict[str, float]) -> str:

@@ -185,13 +185,15 @@ def plot_manifold(model: Program, guide: Program, data: Any, *, side: int = 20) 
     Raises:
         ValueError: if z is not two-dimensional.
     """
-    means = posterior_means(model, guide, tuple(part[:1] for part in as_rows(data, "data")))
+    first = tuple(part[:1] for part in as_rows(data, "data"))
+    means = posterior_means(model, guide, first)
     if len(means) != 1 or next(iter(means.values())).shape[1:] != (2,):
         raise ValueError("the latent plane can only be drawn for one latent site of dimension 2")
     quantiles = torch.special.ndtri((torch.arange(side, dtype=torch.float64) + 0.5) / side)
     vertical, horizontal = torch.meshgrid(quantiles.flip(0), quantiles, indexing="ij")
     grid = torch.stack([horizontal, vertical], dim=-1).reshape(-1, 2)
-    decoded = decode(model, guide, {next(iter(means)): grid}, data)
+    # A conditional model's plane is drawn at the context of the first datum.
+    decoded = decode(model, guide, {next(iter(means)): grid}, first)
     figure = _plot_wall(decoded, "E[x|z] over the plane of z, even in prior mass", side, gap=1)
     if is_image(decoded.shape[1:]):
         _label_plane(
@@ -233,7 +235,9 @@ def plot_interpolation(
         first, second = value[0 : 2 * pairs : 2], value[1 : 2 * pairs : 2]
         mix = weights.view(-1, 1, *[1] * (value.dim() - 1)).to(value.dtype)
         path[name] = ((1 - mix) * first + mix * second).transpose(0, 1).flatten(0, 1)
-    decoded = decode(model, guide, path, rows).unflatten(0, (pairs, steps))
+    # The path of a conditional model is drawn at the context of its first datum.
+    like = tuple(part[0 : 2 * pairs : 2].repeat_interleave(steps, 0) for part in rows)
+    decoded = decode(model, guide, path, like).unflatten(0, (pairs, steps))
     columns = [rows[0][0 : 2 * pairs : 2].cpu()[:, None], decoded]
     columns.append(rows[0][1 : 2 * pairs : 2].cpu()[:, None])
     wall = torch.cat(columns, dim=1).flatten(0, 1)

@@ -4,17 +4,19 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ..guides import Amortized
-from ..models import VAE
+from ..models import VAE, VampPrior
 from . import checkpoints, runs
-from .data import Data, load_data
+from .data import Data, load_data, quadrants
 from .pairs import Program, modules
 from .recipes import find_posterior, find_recipe
-from .rows import BLOCK
+from .rows import BLOCK, Rows
 from .runs import Run
 from .schedules import hold_then_fall
 from .sources import NAMED, check_path
@@ -34,7 +36,7 @@ class Plan:
     data: str = "digits"
     labels: str | None = None
     standardize: bool = False
-    posterior: str = "diagonal"
+    posterior: str | None = None
     latent_dim: int = 2
     hidden: tuple[int, ...] | None = None
     epochs: int = 50
@@ -48,15 +50,15 @@ class Plan:
 def complete(plan: Plan) -> Plan:
     """Choose the recipe that fits the data, where none was named, and check what was said."""
     recipe = plan.recipe or ("vae" if plan.data in BINARY_SETS else "vae-normal")
-    find_recipe(recipe)
-    find_posterior(plan.posterior)
+    posterior = plan.posterior or find_recipe(recipe).posterior
+    find_posterior(posterior)
     if plan.latent_dim < 1:
         raise ValueError(f"the latent dimension must be at least 1, got {plan.latent_dim}")
     data = plan.data
     if data not in NAMED:
         check_path(Path(data))
         data = str(Path(data).resolve())
-    return replace(plan, recipe=recipe, data=data)
+    return replace(plan, recipe=recipe, posterior=posterior, data=data)
 
 
 def load_plan_data(plan: Plan, out: Path | None = None) -> Data:
@@ -68,11 +70,13 @@ def load_plan_data(plan: Plan, out: Path | None = None) -> Data:
     Raises:
         ValueError: if they are others: their split, and so what is test data, would be too.
     """
+    recipe = find_recipe(plan.recipe or "vae")
     data = load_data(
         plan.data,
         labels=plan.labels,
-        binarize=find_recipe(plan.recipe or "vae").binarize,
+        binarize=recipe.binarize,
         standardize=plan.standardize,
+        given=partial(quadrants, num=1) if recipe.given == "quadrant" else recipe.given,
         seed=plan.seed,
     )
     digest = None if out is None else runs.read_json(out / runs.CONFIG).get("data_digest")
@@ -102,18 +106,23 @@ def train(
     runs.check_folder(out, resume=resume)
     resolve_device(device)
     data = load_plan_data(plan, out if resume else None)
-    model, guide = _build(plan, tuple(data.event_shape))
+    context, num_classes = _count(plan, data)
+    model, guide = _build(plan, tuple(data.event_shape), context, num_classes)
     model.start_at_mean(data.train[:BLOCK])
+    _start_prior(model, data.train)
     largest = data.train[:BLOCK].abs().max().item()
     if largest > 100 and not plan.standardize:
         warnings.warn(f"the data reach {largest:g}: standardize them to fit well", stacklevel=2)
-    facts = {"event_shape": list(data.event_shape), "data_digest": data.digest()}
+    facts: dict[str, Any] = {"event_shape": list(data.event_shape), "data_digest": data.digest()}
+    facts |= {"context": context, "num_classes": num_classes}
     if data.location is not None and data.scale is not None:
         facts |= {"location": data.location.tolist(), "scale": data.scale.tolist()}
+    objective = find_recipe(plan.recipe or "vae").objective
     return fit(
         model,
         guide,
         data,
+        objective=None if objective is None else objective(),
         epochs=plan.epochs,
         batch_size=plan.batch_size,
         learning_rate=plan.learning_rate,
@@ -129,12 +138,55 @@ def train(
     )
 
 
-def _build(plan: Plan, event_shape: tuple[int, ...]) -> tuple[VAE, Amortized]:
+def _count(plan: Plan, data: Data) -> tuple[int, int]:
+    """How many numbers a conditional model is given, and how many values coded data take."""
+    recipe = find_recipe(plan.recipe or "vae")
+    if recipe.given == "labels":
+        return _num_classes(data, (data.train_labels, data.validation_labels, data.test_labels)), 0
+    context = sum(math.prod(part.shape[1:]) for part in data.train_context)
+    if recipe.name != "vae-categorical":
+        return context, 0
+    return context, _num_classes(data, (data.train, data.validation, data.test))
+
+
+def _num_classes(data: Data, parts: tuple[Rows | None, ...]) -> int:
+    largest = max(int(part[:].max()) for part in parts if part is not None and len(part))
+    if not 1 <= largest < MOST_CLASSES:
+        raise ValueError(
+            f"the largest code of {data.name} is {largest}, where classes are numbered from 0 to "
+            f"at most {MOST_CLASSES - 1}"
+        )
+    return largest + 1
+
+
+MOST_CLASSES = 1000
+"""Above this, whole numbers are taken for counts or names, not for classes."""
+
+
+def _start_prior(model: VAE, rows: Rows) -> None:
+    """Let the pseudo-inputs of a VampPrior start at data."""
+    if isinstance(model.prior, VampPrior):
+        inputs = model.prior.pseudo_inputs
+        chosen = rows[torch.arange(len(inputs)) % len(rows)]
+        with torch.no_grad():
+            inputs.copy_(chosen)
+
+
+def _build(
+    plan: Plan, event_shape: tuple[int, ...], context: int, num_classes: int
+) -> tuple[VAE, Amortized]:
     hidden = plan.hidden or ((400, 400) if math.prod(event_shape) > 256 else (200, 200))
     with torch.random.fork_rng():
         torch.manual_seed(plan.seed)
         recipe = find_recipe(plan.recipe or "vae")
-        return recipe.build(event_shape, plan.latent_dim, hidden, plan.posterior)
+        return recipe.build(
+            event_shape,
+            plan.latent_dim,
+            hidden,
+            plan.posterior,
+            context=context,
+            num_classes=num_classes,
+        )
 
 
 def read_plan(out: str | Path) -> Plan:
@@ -158,7 +210,8 @@ def read_plan(out: str | Path) -> Plan:
         if kind in (str, int) and type(plan[name]) is not kind:
             raise ValueError(f"{path} is not a run's: its {name} is {plan[name]!r}")
     hidden = plan["hidden"]
-    return Plan(**{**plan, "hidden": None if hidden is None else tuple(hidden)})
+    read = Plan(**{**plan, "hidden": None if hidden is None else tuple(hidden)})
+    return replace(read, posterior=read.posterior or find_recipe(plan["recipe"]).posterior)
 
 
 def load_run(
@@ -194,7 +247,8 @@ def load_run(
         plan = read_plan(out)
         if not isinstance(config.get("event_shape"), list):
             raise ValueError(f"{out / runs.CONFIG} is not a run's: it gives no event_shape")
-        model, guide = _build(plan, tuple(config["event_shape"]))
+        sizes = config.get("context", 0), config.get("num_classes", 0)
+        model, guide = _build(plan, tuple(config["event_shape"]), *sizes)
     weights = checkpoints.kept_weights(tensors)
     stored = [name for name in weights if name.startswith("param.")]
     if stored:

@@ -46,7 +46,10 @@ def _block_means(guide: Program, args: tuple[Tensor, ...]) -> dict[str, Tensor]:
 
 
 def reconstruct(model: Program, guide: Program, data: Any) -> Tensor:
-    """E[x|z] at one draw z ~ q(z|x) of each datum, in the shape of the data, on CPU."""
+    """E[x|z] at one draw z ~ q(z|x) of each datum, in the shape of the data, on CPU.
+
+    A draw x ~ p(x|z), where the law of x knows no mean.
+    """
     args = _args(model, guide, data)
     with evaluating(model, guide), torch.random.fork_rng(), pyro.validation_enabled(False):
         torch.manual_seed(0)
@@ -57,6 +60,8 @@ def reconstruct(model: Program, guide: Program, data: Any) -> Tensor:
 def decode(model: Program, guide: Program, values: dict[str, Tensor], like: Any) -> Tensor:
     """E[x|z] at given values z of the latent sites, each (N, *event_shape), on CPU.
 
+    A draw x ~ p(x|z), where the law of x knows no mean.
+
     Args:
         like: data whose shape the result takes; its values do not matter.
     """
@@ -66,7 +71,8 @@ def decode(model: Program, guide: Program, values: dict[str, Tensor], like: Any)
     for name, value in values.items():
         (value,) = place((value,), *placement(model, guide))
         trace.add_node(name, type="sample", is_observed=False, value=value, infer={})
-    with evaluating(model, guide), pyro.validation_enabled(False):
+    with evaluating(model, guide), torch.random.fork_rng(), pyro.validation_enabled(False):
+        torch.manual_seed(0)
         return _observed_mean(poutine.replay(model, trace=trace), args)
 
 
@@ -107,9 +113,9 @@ def _like(model: Program, guide: Program, like: Any, num: int) -> tuple[Tensor, 
 def _observed_mean(program: Program, args: tuple[Tensor, ...]) -> Tensor:
     site = _main_site(poutine.trace(program).get_trace(*args), args)
     mean, known = _mean(site)
-    if not known:
-        raise ValueError("the model's law of x knows no mean to reconstruct the data by")
-    return mean.reshape(args[0].shape).cpu()
+    if not known:  # a draw, then: a law of classes has no mean, nor one of pixels in turn
+        mean = site["fn"].sample()
+    return mean.to(torch.get_default_dtype()).reshape(args[0].shape).cpu()
 
 
 def _main_site(trace: Trace, args: tuple[Tensor, ...]) -> Any:

@@ -4,171 +4,326 @@ import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
+from pyro.infer import ELBO
 from torch import nn
 
-from ..guides import (
-    Amortized,
-    DiagonalNormal,
-    FullRankNormal,
-    NormalizingFlow,
-    inverse,
-    planar,
+from ..guides import Amortized
+from ..models import (
+    VAE,
+    Bernoulli,
+    Categorical,
+    ContinuousBernoulli,
+    DiscretizedLogistic,
+    Likelihood,
+    NegativeBinomial,
+    Normal,
+    Poisson,
+    StudentT,
 )
-from ..models import VAE, Bernoulli, Likelihood, Normal, StandardNormal, mlp
-from ..models._zuko import zuko
-from ..models.networks import shrink
+from .assembly import (
+    POSTERIORS,
+    Networks,
+    Posterior,
+    Prior,
+    Sizes,
+    convolutional,
+    dense,
+    flow_prior,
+    given_the_rest,
+    mixture,
+    standard_normal,
+    told_the_label,
+    told_the_rest,
+    vamp,
+)
 from .data import Binarization
+from .importance import Gradient, ImportanceWeighted_ELBO
+from .regularized import Beta_ELBO, Info_ELBO, TotalCorrelation_ELBO
+from .schedules import Cyclical, Warmup
 
 Named = TypeVar("Named")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A model and a guide to be built for some data, with the settings to fit them by."""
+    """A model, a guide and an objective to be built for some data, with the settings to fit by."""
 
     name: str
     summary: str
     paper: str
-    likelihood: Callable[[tuple[int, ...]], Likelihood]
-    """From the shape of a datum to the likelihood."""
-    binarize: Binarization
+    likelihood: Callable[[Sizes], Likelihood] = lambda sizes: Bernoulli(sizes.event_shape)
+    """From the sizes of the data to the likelihood."""
+    binarize: Binarization = "dynamic"
     """How its data are binarized."""
+    networks: Networks = dense
+    prior: Prior = standard_normal
+    objective: Callable[[], ELBO] | None = None
+    """Makes the objective; what suits the pair best, if there is none."""
+    posterior: str = "diagonal"
+    """The posterior it is fitted with, unless told otherwise: a name in :data:`POSTERIORS`."""
+    given: Literal["labels", "quadrant"] | None = None
+    """What the model is given, where it is conditional."""
 
     def build(
         self,
         event_shape: tuple[int, ...],
         latent_dim: int,
         hidden: tuple[int, ...],
-        posterior: str = "diagonal",
+        posterior: str | None = None,
+        *,
+        context: int = 0,
+        num_classes: int = 0,
     ) -> tuple[VAE, Amortized]:
         """The pair for data of this shape, with the same hidden widths in both networks.
 
         Args:
-            posterior: a name in :data:`POSTERIORS`.
+            posterior: a name in :data:`POSTERIORS`; the recipe's own if not given.
+            context: how many classes, or elements, are given to a conditional model.
+            num_classes: how many values the data take, where they are codes of classes.
         """
-        likelihood = self.likelihood(event_shape)
-        decoder = mlp(latent_dim, *reversed(hidden), out=likelihood.num_features)
-        model = VAE(StandardNormal(latent_dim), decoder, likelihood)
-        encoder = partial(mlp, event_shape, *hidden)
-        return model, find_posterior(posterior).build(encoder, latent_dim)
+        sizes = Sizes(event_shape, latent_dim, hidden, context, num_classes)
+        likelihood = self.likelihood(sizes)
+        encoder, decoder = self.networks(sizes, likelihood)
+        guide = find_posterior(posterior or self.posterior).build(encoder, latent_dim)
+        return VAE(self.prior(sizes, guide), decoder, likelihood), guide
 
 
-@dataclass(frozen=True)
-class Posterior:
-    """A posterior family that any recipe can be fitted with."""
-
-    name: str
-    summary: str
-    paper: str
-    build: Callable[[Callable[..., nn.Module], int], Amortized]
-    """From a network that lacks only its width, ``out=``, and K to the guide."""
+def _learned_normal(sizes: Sizes) -> Normal:
+    return Normal(sizes.event_shape, scale=nn.Parameter(torch.full(sizes.event_shape, 0.5)))
 
 
-def _diagonal(encoder: Callable[..., nn.Module], latent_dim: int) -> DiagonalNormal:
-    return DiagonalNormal(encoder(out=DiagonalNormal.num_features(latent_dim)), latent_dim)
+def _learned_student(sizes: Sizes) -> StudentT:
+    scale = nn.Parameter(torch.full(sizes.event_shape, 0.5))
+    return StudentT(sizes.event_shape, df=nn.Parameter(torch.tensor(4.0)), scale=scale)
 
 
-# A richer posterior starts as the diagonal one. Left at their random values, dependences that
-# the data do not ask for yet cost a KL that many epochs are spent on.
+def _learned_negative_binomial(sizes: Sizes) -> NegativeBinomial:
+    return NegativeBinomial(sizes.event_shape, nn.Parameter(torch.ones(sizes.event_shape)))
 
 
-def _full_rank(encoder: Callable[..., nn.Module], latent_dim: int) -> FullRankNormal:
-    network = encoder(out=FullRankNormal.num_features(latent_dim))
-    shrink(list(network.children())[-1], rows=slice(2 * latent_dim, None))
-    return FullRankNormal(network, latent_dim)
+_doubly = Gradient.DOUBLY_REPARAMETERIZED
 
+_LIKELIHOODS = (
+    Recipe(
+        "vae",
+        "VAE for images in [0, 1], binarized anew each epoch: Bernoulli likelihood",
+        "Kingma and Welling 2014, arXiv 1312.6114",
+    ),
+    Recipe(
+        "vae-static",
+        "the same on one fixed draw of the bits",
+        "Kingma and Welling 2014, arXiv 1312.6114",
+        binarize="static",
+    ),
+    Recipe(
+        "vae-normal",
+        "VAE for continuous data: normal likelihood, one learned scale for each element",
+        "Kingma and Welling 2014, arXiv 1312.6114",
+        _learned_normal,
+        "none",
+    ),
+    Recipe(
+        "vae-normal-predicted",
+        "VAE for continuous data: normal likelihood, scales predicted by the decoder",
+        "Kingma and Welling 2014, arXiv 1312.6114, appendix C.2",
+        lambda sizes: Normal(sizes.event_shape, scale=None),
+        "none",
+    ),
+    Recipe(
+        "vae-student-t",
+        "VAE for continuous data with outliers: Student's t, learned scales and degrees of freedom",
+        "Takahashi et al. 2018, Student-t variational autoencoder",
+        _learned_student,
+        "none",
+    ),
+    Recipe(
+        "vae-logistic",
+        "VAE for images of 256 levels: discretized logistic likelihood",
+        "Kingma et al. 2016, arXiv 1606.04934",
+        lambda sizes: DiscretizedLogistic(sizes.event_shape),
+        "none",
+    ),
+    Recipe(
+        "vae-logistic-mixture",
+        "the same with a mixture of 5 logistics a pixel",
+        "Salimans et al. 2017, arXiv 1701.05517",
+        lambda sizes: DiscretizedLogistic(sizes.event_shape, 5),
+        "none",
+    ),
+    Recipe(
+        "vae-continuous-bernoulli",
+        "VAE for grey images in [0, 1]: continuous Bernoulli likelihood",
+        "Loaiza-Ganem and Cunningham 2019, arXiv 1907.06845",
+        lambda sizes: ContinuousBernoulli(sizes.event_shape),
+        "none",
+    ),
+    Recipe(
+        "vae-categorical",
+        "VAE for codes of classes 0 … C − 1: categorical likelihood",
+        "Kingma and Welling 2014, arXiv 1312.6114",
+        lambda sizes: Categorical(sizes.event_shape, sizes.num_classes),
+        "none",
+    ),
+    Recipe(
+        "vae-poisson",
+        "VAE for counts: Poisson likelihood",
+        "Kingma and Welling 2014, arXiv 1312.6114",
+        lambda sizes: Poisson(sizes.event_shape),
+        "none",
+    ),
+    Recipe(
+        "vae-negative-binomial",
+        "VAE for counts that vary more: negative binomial, one learned r for each element",
+        "Lopez et al. 2017, arXiv 1709.02082",
+        _learned_negative_binomial,
+        "none",
+    ),
+)
 
-def _flow(
-    make: Callable[[int, int], zuko.lazy.Flow], encoder: Callable[..., nn.Module], latent_dim: int
-) -> NormalizingFlow:
-    network = encoder(out=NormalizingFlow.num_features(latent_dim, CONTEXT))
-    flow = make(latent_dim, CONTEXT)
-    for part in flow.modules():
-        hyper = getattr(part, "hyper", None)
-        if isinstance(hyper, nn.Sequential):
-            shrink(hyper[-1])
-    return NormalizingFlow(network, latent_dim, flow, context=CONTEXT)
+_NETWORKS = (
+    Recipe(
+        "vae-conv",
+        "vae with convolutional networks",
+        "Radford, Metz and Chintala 2016, arXiv 1511.06434",
+        networks=convolutional,
+    ),
+    Recipe(
+        "vae-resnet",
+        "vae with residual convolutional networks",
+        "He et al. 2016, arXiv 1603.05027",
+        networks=partial(convolutional, residual_blocks=1),
+    ),
+)
 
+_PRIORS = (
+    Recipe(
+        "vae-mixture",
+        "vae with a mixture of 500 normals as its prior; the KL warmed up over 10 epochs",
+        "Tomczak and Welling 2018, arXiv 1705.07120",
+        prior=mixture,
+        objective=lambda: Beta_ELBO(Warmup(10)),
+    ),
+    Recipe(
+        "vampprior",
+        "vae with a VampPrior of 500 pseudo-inputs; the KL warmed up over 10 epochs",
+        "Tomczak and Welling 2018, arXiv 1705.07120",
+        prior=vamp,
+        objective=lambda: Beta_ELBO(Warmup(10)),
+    ),
+    Recipe(
+        "vae-flow-prior",
+        "vae with a masked autoregressive flow as its prior; the KL warmed up over 10 epochs",
+        "Chen et al. 2017, arXiv 1611.02731",
+        prior=flow_prior,
+        objective=lambda: Beta_ELBO(Warmup(10)),
+    ),
+)
 
-CONTEXT = 64
-"""Features of the encoder that condition a flow."""
+_OBJECTIVES = (
+    Recipe(
+        "beta-vae",
+        "vae whose KL counts four times",
+        "Higgins et al. 2017, beta-VAE",
+        objective=lambda: Beta_ELBO(4.0),
+    ),
+    Recipe(
+        "vae-warmup",
+        "vae whose KL is warmed up over 10 epochs",
+        "Sønderby et al. 2016, arXiv 1602.02282",
+        objective=lambda: Beta_ELBO(Warmup(10)),
+    ),
+    Recipe(
+        "vae-cyclical",
+        "vae whose KL is warmed up anew every 10 epochs",
+        "Fu et al. 2019, arXiv 1903.10145",
+        objective=lambda: Beta_ELBO(Cyclical(10)),
+    ),
+    Recipe(
+        "vae-free-bits",
+        "vae in which 0.1 nat of each latent dimension's KL is free",
+        "Kingma et al. 2016, arXiv 1606.04934",
+        objective=lambda: Beta_ELBO(free_bits=0.1),
+    ),
+    Recipe(
+        "iwae",
+        "importance-weighted bound of 5 draws",
+        "Burda, Grosse and Salakhutdinov 2016, arXiv 1509.00519",
+        objective=lambda: ImportanceWeighted_ELBO(k=5),
+    ),
+    Recipe(
+        "iwae-stl",
+        "the same, its gradient sticking the landing",
+        "Roeder, Wu and Duvenaud 2017, arXiv 1703.09194",
+        objective=lambda: ImportanceWeighted_ELBO(k=5, gradient=Gradient.STICKING_THE_LANDING),
+    ),
+    Recipe(
+        "iwae-dreg",
+        "the same, its gradient doubly reparameterized",
+        "Tucker et al. 2019, arXiv 1810.04152",
+        objective=lambda: ImportanceWeighted_ELBO(k=5, gradient=_doubly),
+    ),
+    Recipe(
+        "miwae",
+        "importance-weighted bound of 8 draws, averaged over 8 groups",
+        "Rainforth et al. 2018, arXiv 1802.04537",
+        objective=lambda: ImportanceWeighted_ELBO(k=8, m=8),
+    ),
+    Recipe(
+        "ciwae",
+        "half the ELBO, half the importance-weighted bound of 64 draws",
+        "Rainforth et al. 2018, arXiv 1802.04537",
+        objective=lambda: ImportanceWeighted_ELBO(k=64, elbo_weight=0.5),
+    ),
+    Recipe(
+        "piwae",
+        "the model by the bound of 64 draws, the guide by 8 groups of 8",
+        "Rainforth et al. 2018, arXiv 1802.04537",
+        objective=lambda: ImportanceWeighted_ELBO(k=8, m=8, partial=True),
+    ),
+    Recipe(
+        "info-vae",
+        "no KL of each datum, but the discrepancy between aggregated posterior and prior",
+        "Zhao, Song and Ermon 2019, arXiv 1706.02262",
+        objective=lambda: Info_ELBO(alpha=1.0, strength=100.0),
+    ),
+    Recipe(
+        "beta-tc-vae",
+        "vae whose total correlation counts six times",
+        "Chen et al. 2018, arXiv 1802.04942",
+        objective=lambda: TotalCorrelation_ELBO(6.0),
+    ),
+    Recipe(
+        "autoencoder",
+        "deterministic autoencoder: a point for a posterior, no KL",
+        "Hinton and Salakhutdinov 2006",
+        posterior="point",
+    ),
+)
 
-POSTERIORS: dict[str, Posterior] = {
-    posterior.name: posterior
-    for posterior in (
-        Posterior(
-            "diagonal",
-            "normal with a diagonal covariance",
-            "Kingma and Welling 2014, arXiv 1312.6114",
-            _diagonal,
-        ),
-        Posterior(
-            "full-rank",
-            "normal with a full covariance, by its Cholesky factor",
-            "Kingma and Welling 2019, arXiv 1906.02691",
-            _full_rank,
-        ),
-        Posterior(
-            "planar",
-            "planar flow of 8 transformations",
-            "Rezende and Mohamed 2015, arXiv 1505.05770",
-            partial(_flow, planar),
-        ),
-        Posterior(
-            "iaf",
-            "inverse autoregressive flow, 2 transformations",
-            "Kingma et al. 2016, arXiv 1606.04934",
-            partial(_flow, lambda *sizes: inverse(zuko.flows.MAF(*sizes, transforms=2))),
-        ),
-        Posterior(
-            "spline",
-            "inverse autoregressive flow of rational-quadratic splines, 2 transformations",
-            "Durkan et al. 2019, arXiv 1906.04032",
-            partial(_flow, lambda *sizes: inverse(zuko.flows.NSF(*sizes, transforms=2))),
-        ),
-    )
-}
-
-
-def _learned_normal(event_shape: tuple[int, ...]) -> Normal:
-    return Normal(event_shape, scale=nn.Parameter(torch.full(event_shape, 0.5)))
-
+_CONDITIONAL = (
+    Recipe(
+        "cvae",
+        "vae that is given the label of each datum",
+        "Kingma et al. 2014, arXiv 1406.5298",
+        networks=told_the_label,
+        given="labels",
+    ),
+    Recipe(
+        "cvae-quadrant",
+        "three quadrants of an image, given the lower left one: structured prediction",
+        "Sohn, Lee and Yan 2015",
+        networks=told_the_rest,
+        prior=given_the_rest,
+        given="quadrant",
+    ),
+)
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
-    for recipe in (
-        Recipe(
-            "vae",
-            "VAE for images in [0, 1], binarized anew each epoch: Bernoulli likelihood",
-            "Kingma and Welling 2014, arXiv 1312.6114",
-            Bernoulli,
-            "dynamic",
-        ),
-        Recipe(
-            "vae-static",
-            "the same on one fixed draw of the bits",
-            "Kingma and Welling 2014, arXiv 1312.6114",
-            Bernoulli,
-            "static",
-        ),
-        Recipe(
-            "vae-normal",
-            "VAE for continuous data: normal likelihood, one learned scale for each element",
-            "Kingma and Welling 2014, arXiv 1312.6114",
-            _learned_normal,
-            "none",
-        ),
-        Recipe(
-            "vae-normal-predicted",
-            "VAE for continuous data: normal likelihood, scales predicted by the decoder",
-            "Kingma and Welling 2014, arXiv 1312.6114, appendix C.2",
-            partial(Normal, scale=None),
-            "none",
-        ),
-    )
+    for recipe in (*_LIKELIHOODS, *_NETWORKS, *_PRIORS, *_OBJECTIVES, *_CONDITIONAL)
 }
 
 

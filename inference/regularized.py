@@ -70,7 +70,7 @@ class Beta_ELBO(Objective):
         for kl, (site, _) in zip(
             reading.kl_by_dimension(), reading.local_sites().values(), strict=True
         ):
-            dimensions = site["fn"].event_shape.numel() // kl.shape[-1]
+            dimensions = site["value"].numel() // kl.numel()
             paid = paid + kl.mean((0, 1)).clamp(min=self.free_bits * dimensions).sum()
         return reconstruction.mean() - beta * paid
 
@@ -87,7 +87,8 @@ class Beta_ELBO(Objective):
             )
 
     def __repr__(self) -> str:
-        return f"Beta_ELBO({self.beta}, free_bits={self.free_bits})"
+        more = f", num_particles={self.num_particles}" if self.num_particles > 1 else ""
+        return f"Beta_ELBO({self.beta}, free_bits={self.free_bits}{more})"
 
 
 class Info_ELBO(Objective):
@@ -97,8 +98,8 @@ class Info_ELBO(Objective):
 
         L = Σₙ { E_q[log p(xₙ|z)] − (1 − α) KL(q(z|xₙ) ‖ p(z)) } − N (α + λ − 1) MMD²(q(z), p(z))
 
-    with q(z) the posterior averaged over the batch, and MMD² the unbiased estimate of the squared
-    maximum mean discrepancy, from S draws of each posterior and as many of the prior::
+    with q(z) the posterior averaged over the data, and MMD² the unbiased estimate of the squared
+    maximum mean discrepancy, from one draw of each posterior of a batch and as many of the prior::
 
         MMD² = E k(z, z′) − 2 E k(z, v) + E k(v, v′),   z ~ q,  v ~ p
 
@@ -109,11 +110,11 @@ class Info_ELBO(Objective):
         alpha: α in [0, 1].
         strength: λ, at least 1 − α.
         kernel: of points (n, K) and (m, K) to (n, m); :func:`inverse_multiquadratic` if not given.
-        num_particles: S.
 
     Raises:
         ValueError: if α or λ is out of range, or the kernel is not symmetric and positive definite;
-            when first run, if the batch is of one datum, or draws of the prior carry no gradient.
+            when first run, if the batch is of one datum, the pair has more than one latent site, or
+            draws of the prior carry no gradient.
 
     >>> Info_ELBO(alpha=1.0, strength=10.0)
     Info_ELBO(alpha=1.0, strength=10.0)
@@ -125,9 +126,9 @@ class Info_ELBO(Objective):
         strength: float = 10.0,
         *,
         kernel: Kernel | None = None,
-        num_particles: int = 1,
     ):
-        super().__init__(num_particles)
+        # Two draws of one datum's posterior are no two draws of q(z): there is one of each.
+        super().__init__()
         if not 0 <= alpha <= 1 or not 1 - alpha <= strength < math.inf:
             raise ValueError(
                 f"alpha must be in [0, 1] and strength at least 1 − alpha, got alpha={alpha}, "
@@ -146,17 +147,15 @@ class Info_ELBO(Objective):
         weight = self.alpha + self.strength - 1
         if not weight:
             return bound
-        sites = reading.local_sites().values()
-        aggregated = [_points(q["value"], q["fn"].event_dim) for q, _ in sites]
-        prior = [_points(p["fn"].rsample(), p["fn"].event_dim) for _, p in sites]
-        return bound - weight * squared_mmd(
-            torch.cat(aggregated, -1), torch.cat(prior, -1), self.kernel
-        )
+        ((q, p),) = reading.local_sites().values()
+        event_dim = q["fn"].event_dim
+        aggregated, prior = _points(q["value"], event_dim), _points(p["fn"].rsample(), event_dim)
+        return bound - weight * squared_mmd(aggregated, prior, self.kernel)
 
     def check(self, sites: dict[str, tuple[Any, Any]], structure: Structure) -> None:
         """Refuse priors whose draws carry no gradient, and what has no one law of z."""
-        if not sites:
-            raise ValueError("Info_ELBO compares laws of z, and the pair has no latent variable")
+        if len(sites) != 1:
+            raise ValueError(f"Info_ELBO is of one latent site, and the pair has {len(sites)}")
         for name, (_, p) in sites.items():
             if not p["fn"].has_rsample:
                 raise ValueError(

@@ -158,21 +158,26 @@ class Weight:
         value: a number, or a :class:`Schedule` of the epochs done.
 
     Raises:
-        ValueError: if it is negative, NaN or infinite, at the start, the top or in between.
+        ValueError: if it is negative, NaN or infinite.
     """
 
     def __init__(self, name: str, value: float | Schedule):
         self.name = name
         self.schedule = value if isinstance(value, Schedule) else Constant(float(value))
-        for epoch in (0.0, self.schedule.settled / 2, self.schedule.settled):
-            weight = self.schedule(epoch)
-            if not 0 <= weight < math.inf:
-                raise ValueError(f"{name} must be a number of at least 0, got {weight:g}")
-        self.tensor: Tensor = torch.tensor(self.schedule(0.0), dtype=torch.float64)
+        self.tensor: Tensor = torch.zeros((), dtype=torch.float64)
+        for epoch in (self.schedule.settled, self.schedule.settled / 2, 0.0):
+            self.move_to(epoch)
 
     def move_to(self, epoch: float) -> None:
-        """Take the value that it has after so many epochs."""
-        self.tensor.fill_(self.schedule(epoch))
+        """Take the value that it has after so many epochs.
+
+        Raises:
+            ValueError: if that is negative, NaN or infinite.
+        """
+        weight = self.schedule(epoch)
+        if not 0 <= weight < math.inf:
+            raise ValueError(f"{self.name} must be a number of at least 0, got {weight:g}")
+        self.tensor.fill_(weight)
 
     def __repr__(self) -> str:
         value = self.schedule

@@ -1,6 +1,6 @@
 """Generative models p(x, z) as Pyro programs, and the parts they are composed of."""
 
-from .autoregressive import Autoregressive
+from .autoregressive import Autoregressive, AutoregressiveLikelihood
 from .contexts import Conditional, OneHot
 from .convolutional import conv_decoder, conv_encoder
 from .images import Categorical, ContinuousBernoulli, DiscretizedLogistic
@@ -16,6 +16,7 @@ __all__ = [
     "PPCA",
     "VAE",
     "Autoregressive",
+    "AutoregressiveLikelihood",
     "Bernoulli",
     "Categorical",
     "Conditional",

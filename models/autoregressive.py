@@ -1,4 +1,4 @@
-"""Fully observed models p(x): nothing latent, each element given those before it."""
+"""Each element given those before it: fully observed models, and the strongest of decoders."""
 
 from typing import Any, ClassVar
 
@@ -19,8 +19,17 @@ class AutoregressiveLaw(dist.TorchDistribution):
 
     arg_constraints: ClassVar = {}  # pyright: ignore
 
-    def __init__(self, network: nn.Module, likelihood: Likelihood, batch_shape: Size = Size()):  # noqa: B008
+    def __init__(
+        self,
+        network: nn.Module,
+        likelihood: Likelihood,
+        offset: Tensor | None = None,
+        batch_shape: Size | None = None,
+    ):
         self.network, self.likelihood = network, likelihood
+        self.offset = offset  # added to the network's features, (*batch_shape, num_features)
+        if batch_shape is None:
+            batch_shape = Size() if offset is None else offset.shape[:-1]
         super().__init__(batch_shape, likelihood.event_shape)
 
     @property
@@ -38,11 +47,12 @@ class AutoregressiveLaw(dist.TorchDistribution):
         return like.new_zeros(*shape, *self.event_shape)
 
     def _law_given(self, x: Tensor) -> dist.TorchDistribution:
-        return self.likelihood(self.network(x))
+        features = self.network(x)
+        return self.likelihood(features if self.offset is None else features + self.offset)
 
     def expand(self, batch_shape: Size, _instance: object = None) -> "AutoregressiveLaw":
         """The same law in a larger batch."""
-        return AutoregressiveLaw(self.network, self.likelihood, torch.Size(batch_shape))
+        return AutoregressiveLaw(self.network, self.likelihood, self.offset, Size(batch_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log p(x) of values (…, *event_shape)."""
@@ -84,13 +94,7 @@ class Autoregressive(PyroModule):
 
     def __init__(self, likelihood: Likelihood, hidden: tuple[int, ...] = (200,)):
         super().__init__()
-        num_elements = likelihood.event_shape.numel()
-        if num_elements < 2:
-            raise ValueError("an autoregressive model needs data of two elements or more")
-        if min(hidden, default=1) < 1:
-            raise ValueError(f"every width must be at least 1, got {hidden}")
-        masked = _Masked(num_elements, hidden, likelihood.features_per_element)
-        self.network = nn.Sequential(FlattenEvent(tuple(likelihood.event_shape)), masked)
+        self.network = _masked_network(likelihood, hidden)
         self.likelihood = likelihood
 
     def law(self) -> AutoregressiveLaw:
@@ -106,6 +110,58 @@ class Autoregressive(PyroModule):
         self.likelihood.check_data(x)
         with pyro.plate("data", len(x), dim=-1):
             return pyro.sample("x", self.law(), obs=x)
+
+
+class AutoregressiveLikelihood(Likelihood):
+    """A likelihood whose elements also see those before them, p(x|z) = ∏ᵢ p(xᵢ | x₁ … xᵢ₋₁, z).
+
+    The decoder's features of z are added to those that a masked network makes of the elements
+    before (as in :class:`Autoregressive`), and go into the likelihood together: the decoder
+    of a PixelVAE (Gulrajani et al. 2017, arXiv 1611.05013) and of the lossy VAE (Chen et al. 2017,
+    arXiv 1611.02731). It can do without z, and does unless a posterior is given reason to stay:
+    see the warm-up and the free bits of ``Beta_ELBO``.
+
+    Args:
+        likelihood: of each element given features.
+        hidden: widths of the masked network's hidden layers.
+
+    Raises:
+        ValueError: if a width is less than 1, or a datum holds one value only.
+
+    >>> from latente.models import Bernoulli
+    >>> likelihood = AutoregressiveLikelihood(Bernoulli((2, 2)), hidden=(16,))
+    >>> likelihood(torch.zeros(5, 4)).sample().shape
+    torch.Size([5, 2, 2])
+    """
+
+    def __init__(self, likelihood: Likelihood, hidden: tuple[int, ...] = (200,)):
+        per_element = likelihood.features_per_element
+        super().__init__(tuple(likelihood.event_shape), features_per_element=per_element)
+        self.network = _masked_network(likelihood, hidden)
+        self.likelihood = likelihood
+
+    def forward(self, features: Tensor) -> dist.TorchDistribution:
+        """Features (…, num_features) to p(x|z): batch shape (…), event shape event_shape."""
+        self.likelihood(features)  # which refuses features of another length
+        return AutoregressiveLaw(self.network, self.likelihood, features)
+
+    def distribution(self, *blocks: Tensor) -> dist.TorchDistribution:
+        """The elements' own laws, at features alone."""
+        return self.likelihood.distribution(*blocks)
+
+    def constant_features(self, x: Tensor) -> Tensor:
+        """Those of the elements' law."""
+        return self.likelihood.constant_features(x)
+
+
+def _masked_network(likelihood: Likelihood, hidden: tuple[int, ...]) -> nn.Module:
+    num_elements = likelihood.event_shape.numel()
+    if num_elements < 2:
+        raise ValueError("an autoregressive model needs data of two elements or more")
+    if min(hidden, default=1) < 1:
+        raise ValueError(f"every width must be at least 1, got {hidden}")
+    masked = _Masked(num_elements, hidden, likelihood.features_per_element)
+    return nn.Sequential(FlattenEvent(tuple(likelihood.event_shape)), masked)
 
 
 class _Masked(nn.Module):

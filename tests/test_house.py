@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("models", "guides", "inference")
-ASSEMBLING = {"inference/recipes.py", "inference/plans.py", "inference/cli.py"}
+ASSEMBLING = {f"inference/{name}.py" for name in ("assembly", "recipes", "plans", "cli")}
 
 
 def imports_of(path: Path) -> set[str]:

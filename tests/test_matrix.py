@@ -1,0 +1,173 @@
+"""Every prior × posterior × likelihood × objective on the digits: it trains, or says why not."""
+
+import math
+
+import pytest
+import torch
+import zuko
+from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
+from sklearn.datasets import load_digits
+
+from latente.guides import (
+    DiagonalNormal,
+    FullRankNormal,
+    NormalizingFlow,
+    Point,
+    inverse,
+    planar,
+)
+from latente.inference import (
+    Beta_ELBO,
+    Cyclical,
+    Gradient,
+    ImportanceWeighted_ELBO,
+    Info_ELBO,
+    ScoreFunction_ELBO,
+    TotalCorrelation_ELBO,
+    Warmup,
+    fit,
+)
+from latente.models import (
+    VAE,
+    Bernoulli,
+    Categorical,
+    ConditionalNormal,
+    ContinuousBernoulli,
+    DiscretizedLogistic,
+    FlowPrior,
+    NegativeBinomial,
+    Normal,
+    NormalMixture,
+    OneHot,
+    Poisson,
+    StandardNormal,
+    StudentT,
+    VampPrior,
+    mlp,
+)
+
+K, ROWS = 2, 16
+DIGITS = load_digits()
+COUNTS = torch.from_numpy(DIGITS.images[:ROWS]).float()
+LABELS = torch.from_numpy(DIGITS.target[:ROWS])
+GREY, SHAPE = COUNTS / 16, (8, 8)
+
+
+def flow(make):
+    encoder = mlp(64, out=NormalizingFlow.num_features(K, 2))
+    return NormalizingFlow(encoder, K, make(K, 2), context=2)
+
+
+def masked(kind):
+    return lambda k, c: inverse(kind(k, c, transforms=1, hidden_features=(4,)))
+
+
+POSTERIORS = {
+    "diagonal": lambda: DiagonalNormal(mlp(64, out=2 * K), K),
+    "full-rank": lambda: FullRankNormal(mlp(64, out=FullRankNormal.num_features(K)), K),
+    "planar": lambda: flow(lambda k, c: planar(k, c, transforms=1)),
+    "iaf": lambda: flow(masked(zuko.flows.MAF)),
+    "spline": lambda: flow(masked(zuko.flows.NSF)),
+    "point": lambda: Point(mlp(64, out=K), K),
+}
+PRIORS = {
+    "standard": lambda guide: StandardNormal(K),
+    "mixture": lambda guide: NormalMixture(K, 3),
+    "vamp": lambda guide: VampPrior(guide, GREY[:3]),
+    "flow": lambda guide: FlowPrior(zuko.flows.MAF(K, transforms=1, hidden_features=(4,))),
+    "conditional": lambda guide: ConditionalNormal(
+        torch.nn.Sequential(OneHot(10), mlp(10, out=2 * K)), K
+    ),
+}
+LIKELIHOODS = {
+    "Bernoulli": (lambda: Bernoulli(SHAPE), GREY.round()),
+    "Normal": (lambda: Normal(SHAPE, scale=None), GREY),
+    "StudentT": (lambda: StudentT(SHAPE), GREY),
+    "ContinuousBernoulli": (lambda: ContinuousBernoulli(SHAPE), GREY),
+    "DiscretizedLogistic": (lambda: DiscretizedLogistic(SHAPE, 2, levels=17), GREY),
+    "Categorical": (lambda: Categorical(SHAPE, 17), COUNTS),
+    "Poisson": (lambda: Poisson(SHAPE), COUNTS),
+    "NegativeBinomial": (lambda: NegativeBinomial(SHAPE), COUNTS),
+}
+OBJECTIVES = {
+    "none": lambda: None,
+    "Trace": Trace_ELBO,
+    "TraceMeanField": TraceMeanField_ELBO,
+    "ScoreFunction": ScoreFunction_ELBO,
+    "beta 0": lambda: Beta_ELBO(0.0),
+    "beta 4": lambda: Beta_ELBO(4.0),
+    "warm-up": lambda: Beta_ELBO(Warmup(0.5)),
+    "cyclical": lambda: Beta_ELBO(Cyclical(0.5)),
+    "free bits": lambda: Beta_ELBO(free_bits=0.1),
+    "iwae": lambda: ImportanceWeighted_ELBO(2),
+    "iwae stl": lambda: ImportanceWeighted_ELBO(2, gradient=Gradient.STICKING_THE_LANDING),
+    "iwae dreg": lambda: ImportanceWeighted_ELBO(2, gradient=Gradient.DOUBLY_REPARAMETERIZED),
+    "miwae": lambda: ImportanceWeighted_ELBO(2, 2),
+    "ciwae": lambda: ImportanceWeighted_ELBO(2, elbo_weight=0.5),
+    "piwae": lambda: ImportanceWeighted_ELBO(2, 2, partial=True),
+    "info": lambda: Info_ELBO(0.5, 10.0),
+    "wae": lambda: Info_ELBO(1.0, 10.0),
+    "tc": TotalCorrelation_ELBO,
+}
+FOR_POINTS = ("none", "Trace", "TraceMeanField", "beta 0", "wae")
+
+
+def refusal(prior, posterior, objective):
+    """Why a combination makes no sense, in the words of its refusal; or nothing."""
+    closed = posterior in ("diagonal", "full-rank", "point") and prior in (
+        "standard",
+        "conditional",
+    )
+    if prior == "vamp" and posterior == "point":
+        return "a point without a density"
+    if posterior == "point" and objective not in FOR_POINTS:
+        return "on one point"
+    if objective == "TraceMeanField" and not closed and posterior != "point":
+        return "no closed form"
+    if objective in ("info", "wae") and prior in ("mixture", "vamp"):
+        return "prior of 'z' cannot be drawn with a gradient"
+    product = posterior == "diagonal" and prior in ("standard", "conditional")
+    if objective == "tc" and not product:
+        return "no product over dimensions"
+    return None
+
+
+def try_out(prior, posterior, likelihood, objective):
+    """One epoch of two steps; whether weights of both halves of the pair moved."""
+    torch.manual_seed(0)
+    make, x = LIKELIHOODS[likelihood]
+    guide = POSTERIORS[posterior]()
+    law = make()
+    model = VAE(PRIORS[prior](guide), mlp(K, out=law.num_features), law)
+    before = [model.decoder[1].weight.clone(), guide.encoder[1].weight.clone()]
+    data = (x, LABELS) if prior == "conditional" else x
+    run = fit(model, guide, data, objective=OBJECTIVES[objective](), epochs=1, batch_size=ROWS // 2,
+              show_progress=False)  # fmt: skip
+    after = [model.decoder[1].weight, guide.encoder[1].weight]
+    assert math.isfinite(run.history[0]["loss"])
+    assert all(bool((b != a).any()) for b, a in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("posterior", POSTERIORS)
+@pytest.mark.parametrize("prior", PRIORS)
+def test_a_combination_trains_or_says_why_not(prior, posterior, likelihood):
+    for objective in OBJECTIVES:
+        reason = refusal(prior, posterior, objective)
+        if reason is None:
+            try_out(prior, posterior, likelihood, objective)
+        else:
+            with pytest.raises(ValueError, match=reason) as caught:
+                try_out(prior, posterior, likelihood, objective)
+            assert "\n" not in str(caught.value)
+
+
+def test_the_matrix_has_combinations_of_both_kinds():
+    reasons = [
+        refusal(prior, posterior, objective)
+        for prior in PRIORS
+        for posterior in POSTERIORS
+        for objective in OBJECTIVES
+    ]
+    assert len(reasons) == 540
+    assert reasons.count(None) == 405
