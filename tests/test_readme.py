@@ -2,6 +2,7 @@
 
 import ast
 import re
+import warnings
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ import torch
 from latente.inference import fit, log_evidence
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-COMPOSED, FAMILIES, OWN_FAMILY, EXACT, OWN = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+COMPOSED, FAMILIES, OWN_FAMILY, PARTS, OBJECTIVES, CONTEXTS, EXACT, OWN = re.findall(
+    r"```python\n(.*?)```", README, re.DOTALL
+)
 
 
 def test_the_composed_example(tmp_path, monkeypatch):
@@ -35,6 +38,25 @@ def test_each_family_of_the_readme_fits(tmp_path, monkeypatch):
             assert run.epoch == 1
     assert len(fitted) == 1
     assert type(names["guide"]).__name__ == "Laplace"
+
+
+def test_the_parts_objectives_and_contexts_of_the_readme(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(COMPOSED.replace("epochs=50", "epochs=1"), names)
+    exec(PARTS, names)
+    assert type(names["vae"].prior).__name__ == "VampPrior"
+    exec(OBJECTIVES, names)
+    for objective in names["objectives"]:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "the schedule of beta gets to 1 at epoch 10")
+            run = fit(names["vae"], names["guide"], names["data"], objective=objective, epochs=1,
+                      show_progress=False)  # fmt: skip
+        assert run.history[0]["elbo"] > -60
+    capsys.readouterr()
+    exec(CONTEXTS, names)
+    assert names["means"].shape == (10, 8, 8)
+    assert "N=180" in capsys.readouterr().out
 
 
 def test_the_exact_answers_of_the_readme(capsys):
