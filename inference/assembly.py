@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..guides import (
     Amortized,
@@ -63,6 +63,17 @@ def dense(sizes: Sizes, likelihood: Likelihood) -> tuple[Encoder, nn.Module]:
     encoder = partial(mlp, sizes.event_shape, *sizes.hidden)
     decoder = mlp(sizes.latent_dim, *reversed(sizes.hidden), out=likelihood.num_features)
     return encoder, decoder
+
+
+def dense_of_counts(sizes: Sizes, likelihood: Likelihood) -> tuple[Encoder, nn.Module]:
+    """Multilayer perceptrons; the encoder reads log(1 + x) (Lopez et al. 2017, arXiv 1709.02082)."""
+    plain, decoder = dense(sizes, likelihood)
+    return lambda out: nn.Sequential(_Log1p(), plain(out=out)), decoder
+
+
+class _Log1p(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.log1p()
 
 
 def convolutional(

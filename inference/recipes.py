@@ -31,6 +31,7 @@ from .assembly import (
     Sizes,
     convolutional,
     dense,
+    dense_of_counts,
     flow_prior,
     given_the_rest,
     mixture,
@@ -173,6 +174,7 @@ _LIKELIHOODS = (
         "Kingma and Welling 2014, arXiv 1312.6114",
         lambda sizes: Poisson(sizes.event_shape),
         "none",
+        networks=dense_of_counts,
     ),
     Recipe(
         "vae-negative-binomial",
@@ -180,6 +182,7 @@ _LIKELIHOODS = (
         "Lopez et al. 2017, arXiv 1709.02082",
         _learned_negative_binomial,
         "none",
+        networks=dense_of_counts,
     ),
 )
 

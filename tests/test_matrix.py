@@ -48,9 +48,10 @@ from latente.models import (
 
 K, ROWS = 2, 16
 DIGITS = load_digits()
-COUNTS = torch.from_numpy(DIGITS.images[:ROWS]).float()
+LEVELS = torch.from_numpy(DIGITS.images[:ROWS]).float()
+COUNTS = (LEVELS / 4).round()
 LABELS = torch.from_numpy(DIGITS.target[:ROWS])
-GREY, SHAPE = COUNTS / 16, (8, 8)
+GREY, SHAPE = LEVELS / 16, (8, 8)
 
 
 def flow(make):
@@ -85,7 +86,7 @@ LIKELIHOODS = {
     "StudentT": (lambda: StudentT(SHAPE), GREY),
     "ContinuousBernoulli": (lambda: ContinuousBernoulli(SHAPE), GREY),
     "DiscretizedLogistic": (lambda: DiscretizedLogistic(SHAPE, 2, levels=17), GREY),
-    "Categorical": (lambda: Categorical(SHAPE, 17), COUNTS),
+    "Categorical": (lambda: Categorical(SHAPE, 5), COUNTS),
     "Poisson": (lambda: Poisson(SHAPE), COUNTS),
     "NegativeBinomial": (lambda: NegativeBinomial(SHAPE), COUNTS),
 }
