@@ -66,7 +66,7 @@ def dense(sizes: Sizes, likelihood: Likelihood) -> tuple[Encoder, nn.Module]:
 
 
 def dense_of_counts(sizes: Sizes, likelihood: Likelihood) -> tuple[Encoder, nn.Module]:
-    """Multilayer perceptrons; the encoder reads log(1 + x) (Lopez et al. 2017, arXiv 1709.02082)."""
+    """Multilayer perceptrons; the encoder reads log(1 + x), as of Lopez et al. 2017."""
     plain, decoder = dense(sizes, likelihood)
     return lambda out: nn.Sequential(_Log1p(), plain(out=out)), decoder
 

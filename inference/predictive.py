@@ -63,7 +63,8 @@ def decode(model: Program, guide: Program, values: dict[str, Tensor], like: Any)
     A draw x ~ p(x|z), where the law of x knows no mean.
 
     Args:
-        like: data whose shape the result takes; its values do not matter.
+        like: data whose shape, and context, the result takes; x's values do not matter. Where it
+            has fewer rows than there are values, they are taken again in turn.
     """
     num_rows = len(next(iter(values.values())))
     args = _like(model, guide, like, num_rows)

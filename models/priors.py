@@ -124,8 +124,8 @@ class VampPrior(nn.Module):
                 law = guide.posterior(inputs)
         except (ValueError, RuntimeError) as error:
             raise ValueError(
-                f"pseudo-inputs of shape {tuple(inputs.shape)} do not fit the guide's encoder; give "
-                f"them the shape of the data, (C, *event_shape): {str(error).splitlines()[0]}"
+                f"pseudo-inputs of shape {tuple(inputs.shape)} do not fit the guide's encoder; "
+                f"give them the shape of the data, (C, *event_shape): {str(error).splitlines()[0]}"
             ) from error
         if isinstance(law, dist.Delta):
             raise ValueError(
