@@ -35,7 +35,7 @@ if TYPE_CHECKING:
         inverse_multiquadratic,
     )
     from .runs import Run
-    from .schedules import Constant, Cyclical, Schedule, Warmup, hold_then_fall
+    from .schedules import Constant, Cyclical, Schedule, Warmup, Weight, hold_then_fall
     from .svi import fit
 
 __all__ = [
@@ -58,6 +58,7 @@ __all__ = [
     "ScoreFunction_ELBO",
     "TotalCorrelation_ELBO",
     "Warmup",
+    "Weight",
     "active_units",
     "decode",
     "evaluate",
@@ -102,7 +103,7 @@ _HOMES = {
         "inverse_multiquadratic",
     ),
     "runs": ("Run",),
-    "schedules": ("Constant", "Cyclical", "Schedule", "Warmup", "hold_then_fall"),
+    "schedules": ("Constant", "Cyclical", "Schedule", "Warmup", "Weight", "hold_then_fall"),
     "svi": ("fit",),
     "figures": tuple(name for name in __all__ if name.startswith("plot_")),
 }

@@ -98,11 +98,11 @@ def told_the_label(sizes: Sizes, likelihood: Likelihood) -> tuple[Encoder, nn.Mo
 
 def told_the_rest(sizes: Sizes, likelihood: Likelihood) -> tuple[Encoder, nn.Module]:
     """Multilayer perceptrons that are given the elements that are no part of x."""
-    return _told(sizes, likelihood, FlattenEvent(sizes.context))
+    return _told(sizes, likelihood, FlattenEvent((sizes.context,)))
 
 
 def _told(sizes: Sizes, likelihood: Likelihood, reader: nn.Module) -> tuple[Encoder, nn.Module]:
-    x, z = FlattenEvent(sizes.event_shape), FlattenEvent(sizes.latent_dim)
+    x, z = FlattenEvent(sizes.event_shape), FlattenEvent((sizes.latent_dim,))
 
     def encoder(out: int) -> nn.Module:
         network = mlp(math.prod(sizes.event_shape) + sizes.context, *sizes.hidden, out=out)

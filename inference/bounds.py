@@ -177,6 +177,12 @@ class Objective(ELBO):
             ValueError: with the reason, and what to use.
         """
 
+    def __repr__(self) -> str:
+        """Name it with its settings: a run is resumed by what says the same."""
+        settings = [repr(weight) for weight in self.weights]
+        settings += [f"num_particles={self.num_particles}"]
+        return f"{type(self).__name__}({', '.join(settings)})"
+
     @property
     def weights(self) -> list[Weight]:
         """The weights of its terms."""
@@ -294,7 +300,14 @@ def is_product(law: Any) -> bool:
 
 def _total(bound: Tensor, reading: Reading) -> Tensor:
     """The bound of all data, from that of each datum of a batch, or their mean."""
-    total = bound.sum() if bound.dim() else bound * reading.draws.num_data
+    num_data = reading.draws.num_data
+    if not isinstance(bound, Tensor) or bound.shape not in ((), (num_data,)):
+        got = tuple(bound.shape) if isinstance(bound, Tensor) else type(bound).__name__
+        raise ValueError(
+            f"an objective's bound is one number for each datum, ({num_data},), or their mean, (); "
+            f"got {got}: average over the draws, which come first"
+        )
+    total = bound.sum() if bound.dim() else bound * num_data
     total = reading.scale * total
     if reading.structure.global_latents or reading.structure.observed_outside:
         total = total + reading.log_weight_beyond.mean()

@@ -138,12 +138,12 @@ def load_data(
         raise ValueError(
             f"{read_in.name} has {len(read_in.values)} rows but {len(read_in.labels)} labels"
         )
+    mask = _mask(given, read_in)
     for start in range(0, len(read_in.values), BLOCK):
         block = read_in.values[start : start + BLOCK]
         check_finite(block, read_in.name, start)
         if binarize in ("static", "dynamic"):
             check_unit_interval(block / read_in.divisor, read_in.name, start)
-    mask = _mask(given, read_in)
     parts = _split(len(read_in.values), read_in.num_test, validation, test, seed)
     location = scale = None
     contexts: list[tuple[Rows, ...]] = [(), (), ()]

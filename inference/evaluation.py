@@ -101,7 +101,10 @@ def _kind(model: Program, guide: Program, rows: tuple[Rows, ...]) -> tuple[bool,
             return False, False
         trace = replay(model, draw(guide, args, 1, structure))
     laws = [site["fn"] for site in observed_sites(trace).values()]
-    return bool(structure.points), all(law.support.is_discrete for law in laws)
+    try:
+        return bool(structure.points), all(law.support.is_discrete for law in laws)
+    except NotImplementedError:  # a law of one's own need not say where its values lie
+        return bool(structure.points), False
 
 
 def _reconstruction(model: Program, guide: Program, rows: tuple[Rows, ...]) -> float:
@@ -117,7 +120,12 @@ def _reconstruction(model: Program, guide: Program, rows: tuple[Rows, ...]) -> f
 
 
 def verdict(figures: dict[str, float]) -> str:
-    """What Pareto k̂ says of the evidence of :func:`evaluate`, in a sentence or two."""
+    """What the figures of :func:`evaluate` say of the posterior, in a sentence or two."""
+    if figures["latent_dim"] and not figures["active_units"]:
+        return (
+            "No latent dimension is in use: the posterior has collapsed onto the prior. A smaller "
+            "weight of the KL, a warm-up or free bits may keep it (vae-warmup, vae-free-bits)."
+        )
     share, threshold = figures["khat_bad_fraction"], figures["khat_threshold"]
     if share == 0:
         return f"Pareto k̂ is below {threshold:.2f} for all data: the weights are well behaved."

@@ -194,7 +194,9 @@ def plot_manifold(model: Program, guide: Program, data: Any, *, side: int = 20) 
     grid = torch.stack([horizontal, vertical], dim=-1).reshape(-1, 2)
     # A conditional model's plane is drawn at the context of the first datum.
     decoded = decode(model, guide, {next(iter(means)): grid}, first)
-    figure = _plot_wall(decoded, "E[x|z] over the plane of z, even in prior mass", side, gap=1)
+    figure = _plot_wall(
+        decoded, "E[x|z] over the plane of z, at quantiles of a standard normal", side, gap=1
+    )
     if is_image(decoded.shape[1:]):
         _label_plane(
             figure.axes[0], quantiles.tolist(), decoded.shape[-2] + 1, decoded.shape[-1] + 1

@@ -140,6 +140,10 @@ def choose_objective(
     shared = [name for name in guides if name in models]
     ordered = shared == [name for name in models if name in guides]
     closed = [name for name in shared if has_closed_form(guides[name]["fn"], models[name]["fn"])]
+    if isinstance(objective, type):
+        raise ValueError(
+            f"objective is the class {objective.__name__}: give {objective.__name__}()"
+        )
     if objective is not None:
         if structure.enumerated and not isinstance(objective, TraceEnum_ELBO):
             raise ValueError(

@@ -102,6 +102,12 @@ def plain_errors() -> Iterator[None]:
         yield
     except (ValueError, RuntimeError) as error:
         message = re.split(r"\n\s*Trace Shapes:", str(error))[0]
+        if message.startswith("Expected parameter"):  # PyTorch prints all of its values
+            parameter, law = message.split()[2], re.search(r"of distribution (\w+)", message)
+            message = (
+                f"{law[1] if law else 'a law'} got NaN, infinite or impossible numbers for its "
+                f"{parameter}: the networks overflow on these data; scale them"
+            )
         if message == str(error):
             raise
         raise type(error)(message) from error

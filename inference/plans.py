@@ -50,8 +50,13 @@ class Plan:
 def complete(plan: Plan) -> Plan:
     """Choose the recipe that fits the data, where none was named, and check what was said."""
     recipe = plan.recipe or ("vae" if plan.data in BINARY_SETS else "vae-normal")
-    posterior = plan.posterior or find_recipe(recipe).posterior
+    own = find_recipe(recipe).posterior
+    posterior = plan.posterior or own
     find_posterior(posterior)
+    if own == "point" and posterior != own:
+        raise ValueError(
+            f"{recipe} is a vae whose posterior is a {own}: for {posterior!r}, train the recipe vae"
+        )
     if plan.latent_dim < 1:
         raise ValueError(f"the latent dimension must be at least 1, got {plan.latent_dim}")
     data = plan.data

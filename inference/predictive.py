@@ -8,7 +8,7 @@ from pyro import poutine
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from .pairs import Program, evaluating, place, placement
+from .pairs import Program, evaluating, place, placement, plain_errors
 from .rows import BLOCK, as_rows
 from .terms import latent_sites, observed_sites
 
@@ -94,7 +94,8 @@ def sample_prior(
     args = _like(model, guide, like, num)
     with evaluating(model, guide), torch.random.fork_rng(), pyro.validation_enabled(False):
         torch.manual_seed(seed)
-        prior = poutine.trace(poutine.uncondition(model)).get_trace(*args)
+        with plain_errors():
+            prior = poutine.trace(poutine.uncondition(model)).get_trace(*args)
     site, shape = _main_site(prior, args), args[0].shape
     return _mean(site)[0].reshape(shape).cpu(), site["value"].reshape(shape).cpu()
 
@@ -112,7 +113,8 @@ def _like(model: Program, guide: Program, like: Any, num: int) -> tuple[Tensor, 
 
 
 def _observed_mean(program: Program, args: tuple[Tensor, ...]) -> Tensor:
-    site = _main_site(poutine.trace(program).get_trace(*args), args)
+    with plain_errors():
+        site = _main_site(poutine.trace(program).get_trace(*args), args)
     mean, known = _mean(site)
     if not known:  # a draw, then: a law of classes has no mean, nor one of pixels in turn
         mean = site["fn"].sample()

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -138,7 +139,7 @@ class Info_ELBO(Objective):
                 f"strength={strength}"
             )
         self.alpha, self.strength = alpha, strength
-        self.kernel = kernel or inverse_multiquadratic()
+        self.kernel = inverse_multiquadratic() if kernel is None else kernel
         check_kernel(self.kernel)
         self.points_allowed = alpha == 1
 
@@ -168,7 +169,9 @@ class Info_ELBO(Objective):
         _check_one_plate(structure, "Info_ELBO")
 
     def __repr__(self) -> str:
-        return f"Info_ELBO(alpha={self.alpha}, strength={self.strength})"
+        plain = self.kernel == inverse_multiquadratic()
+        kernel = "" if plain else f", kernel={_name(self.kernel)}"
+        return f"Info_ELBO(alpha={self.alpha}, strength={self.strength}{kernel})"
 
 
 class TotalCorrelation_ELBO(Objective):
@@ -288,6 +291,36 @@ def squared_mmd(a: Tensor, b: Tensor, kernel: Kernel) -> Tensor:
     return within / (n * (n - 1)) - 2 * kernel(a, b).mean()
 
 
+@dataclass(frozen=True)
+class _RadialKernel:
+    """k(a, b) = f(‖a − b‖² / c), c = 2K unless given."""
+
+    name: str
+    scale: float | None
+    profile: Callable[[Tensor], Tensor] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if self.scale is not None and not 0 < self.scale < math.inf:
+            raise ValueError(f"the scale of a kernel must be positive, got {self.scale}")
+
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        c = 2.0 * a.shape[-1] if self.scale is None else self.scale
+        return self.profile((a[:, None] - b).square().sum(-1) / c)
+
+
+def _falling(ratio: Tensor) -> Tensor:
+    return 1 / (1 + ratio)
+
+
+def _gaussian(ratio: Tensor) -> Tensor:
+    return (-ratio).exp()
+
+
+def _name(kernel: Kernel) -> str:
+    """What a kernel is called: a function by its name, since its address differs each time."""
+    return getattr(kernel, "__qualname__", repr(kernel))
+
+
 def inverse_multiquadratic(scale: float | None = None) -> Kernel:
     """The kernel k(a, b) = c / (c + ‖a − b‖²), whose tails are heavy (Tolstikhin et al. 2018).
 
@@ -300,13 +333,7 @@ def inverse_multiquadratic(scale: float | None = None) -> Kernel:
     >>> inverse_multiquadratic(2.0)(torch.zeros(1, 3), torch.ones(1, 3)).item()
     0.4000000059604645
     """
-    _check_scale(scale)
-
-    def kernel(a: Tensor, b: Tensor) -> Tensor:
-        c = 2.0 * a.shape[-1] if scale is None else scale
-        return c / (c + _squared_distance(a, b))
-
-    return kernel
+    return _RadialKernel("inverse multiquadratic", scale, _falling)
 
 
 def gaussian_kernel(scale: float | None = None) -> Kernel:
@@ -321,22 +348,7 @@ def gaussian_kernel(scale: float | None = None) -> Kernel:
     >>> round(gaussian_kernel(2.0)(torch.zeros(1, 2), torch.ones(1, 2)).item(), 4)
     0.3679
     """
-    _check_scale(scale)
-
-    def kernel(a: Tensor, b: Tensor) -> Tensor:
-        c = 2.0 * a.shape[-1] if scale is None else scale
-        return (-_squared_distance(a, b) / c).exp()
-
-    return kernel
-
-
-def _check_scale(scale: float | None) -> None:
-    if scale is not None and not 0 < scale < math.inf:
-        raise ValueError(f"the scale of a kernel must be positive, got {scale}")
-
-
-def _squared_distance(a: Tensor, b: Tensor) -> Tensor:
-    return (a[:, None] - b).square().sum(-1)
+    return _RadialKernel("gaussian", scale, _gaussian)
 
 
 def check_kernel(kernel: Kernel) -> None:
@@ -345,6 +357,8 @@ def check_kernel(kernel: Kernel) -> None:
     Raises:
         ValueError: saying which of the two it is not.
     """
+    if not callable(kernel):
+        raise ValueError(f"a kernel is a function of points (n, K) and (m, K), not {kernel!r}")
     generator = torch.Generator().manual_seed(0)
     points = torch.randn(24, 3, generator=generator, dtype=torch.float64)
     matrix = kernel(points, points)

@@ -86,6 +86,8 @@ def as_rows(data: Any, name: str) -> tuple[Rows, ...]:
     [(5, 2), (5,)]
     """
     parts = data if isinstance(data, tuple) else (data,)
+    if not parts:
+        raise ValueError(f"{name} is an empty tuple: give x, or (x, *context)")
     rows: list[Rows] = []
     for position, part in enumerate(parts):
         label = name if position == 0 else f"context {position} of {name}"

@@ -47,6 +47,11 @@ class Schedule(ABC):
     def settled(self) -> float:
         """The epoch from which on the weight has been at its full value once."""
 
+    def __repr__(self) -> str:
+        """Name it with its settings: a run is resumed by what says the same."""
+        settings = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+        return f"{type(self).__name__}({settings})"
+
 
 @dataclass(frozen=True)
 class Constant(Schedule):
@@ -163,6 +168,10 @@ class Weight:
 
     def __init__(self, name: str, value: float | Schedule):
         self.name = name
+        if not isinstance(value, Schedule | int | float):
+            raise ValueError(
+                f"{name} is a number or a Schedule, as Warmup(10), not a {type(value).__name__}"
+            )
         self.schedule = value if isinstance(value, Schedule) else Constant(float(value))
         self.tensor: Tensor = torch.zeros((), dtype=torch.float64)
         for epoch in (self.schedule.settled, self.schedule.settled / 2, 0.0):

@@ -205,8 +205,10 @@ def _codes(labels: Any) -> tuple[np.ndarray | None, tuple[str, ...]]:
     labels = np.asarray(labels)
     if labels.ndim != 1:
         raise _Refused(f"labels are one a row, (N,), not of shape {labels.shape}")
-    if labels.dtype.kind in "iu":
-        return labels, ()
+    if labels.dtype.kind in "iub":
+        return labels.astype(np.int64), ()
+    if bool((labels != labels).any()) or any(label is None for label in labels.tolist()):
+        raise _Refused("labels are missing (NaN or None) in some rows: drop those rows")
     if labels.dtype.kind == "f" and np.array_equal(labels, np.round(labels)):
         return labels.astype(np.int64), ()
     names, codes = np.unique(labels.astype(str), return_inverse=True)

@@ -145,6 +145,16 @@ def inspect_pair(model: Program, guide: Program, args: tuple[Any, ...]) -> Struc
     for name, site in in_guide.items():
         if name not in in_model and not site["infer"].get("is_auxiliary"):
             raise ValueError(f"the guide samples {name!r}, which the model does not")
+    for name in in_guide.keys() & in_model.keys():
+        given, wanted = in_guide[name]["value"].shape, in_model[name]["fn"].event_shape
+        if given[len(given) - len(wanted) :] != wanted:
+            raise ValueError(
+                f"the guide's {name!r} is of shape {tuple(given[1:])} for each datum, the model's "
+                f"of {tuple(wanted)}: give prior and guide the same latent dimension"
+            )
+    for trace in (guide_trace, model_trace):
+        for name, site in sample_sites(trace).items():
+            _check_plates(name, site)
     frames = [
         frame
         for trace in (guide_trace, model_trace)
@@ -183,6 +193,19 @@ def inspect_pair(model: Program, guide: Program, args: tuple[Any, ...]) -> Struc
         if in_data_plate(site) and isinstance(base_law(site["fn"]), Delta)
     )
     return Structure(nesting, vectorized, global_latents, outside, enumerated, points)
+
+
+def _check_plates(name: str, site: Any) -> None:
+    """Refuse log densities that no plate accounts for: summed, they would count many times."""
+    owned = {frame.dim for frame in site["cond_indep_stack"]}
+    shape = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"]).shape
+    for dim in range(-len(shape), 0):
+        if shape[dim] > 1 and dim not in owned:
+            raise ValueError(
+                f"the law at {name!r} has {shape[dim]} log densities at dimension {dim}, where "
+                "there is no plate: end it with .to_event(…); labels, and what a prior is given, "
+                "are one row a datum, (N,) or (N, event), not (N, 1)"
+            )
 
 
 def _is_vectorized(model: Program, guide: Program, args: tuple[Any, ...], nesting: int) -> bool:

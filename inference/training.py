@@ -340,8 +340,10 @@ class Training:
             runs.write_json(folder / runs.CONFIG, self.config)
 
     def _objective_name(self) -> str:
-        ours = isinstance(self.objective, Objective)
-        return repr(self.objective) if ours else type(self.objective).__name__
+        if isinstance(self.objective, Objective):
+            return repr(self.objective)
+        name, draws = type(self.objective).__name__, self.objective.num_particles
+        return name if draws == 1 else f"{name}(num_particles={draws})"
 
     def _identity(self) -> dict[str, Any]:
         """What a resumed run must share with the interrupted one."""

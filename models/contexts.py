@@ -30,6 +30,7 @@ class OneHot(nn.Module):
 
     def forward(self, labels: Tensor) -> Tensor:
         """Labels (…) to indicators (…, C)."""
+        labels = labels if labels.is_floating_point() else labels.long()
         outside = (labels < 0) | (labels >= self.num_classes) | (labels != labels.floor())
         if bool(outside.any()):
             raise ValueError(
@@ -55,7 +56,7 @@ class Conditional(nn.Module):
 
     Args:
         network: from joined vectors (…, F) to features.
-        *readers: one for each input, in order, each to vectors (…, Fᵢ): ``FlattenEvent(8)`` for
+        *readers: one for each input, in order, each to vectors (…, Fᵢ): ``FlattenEvent((8,))`` for
             latent variables, ``FlattenEvent((8, 8))`` for images, ``OneHot(10)`` for
             labels, or any network.
 
@@ -64,7 +65,7 @@ class Conditional(nn.Module):
             leading shapes do not go together.
 
     >>> from latente.models import FlattenEvent, mlp
-    >>> decoder = Conditional(mlp(2 + 10, 16, out=64), FlattenEvent(2), OneHot(10))
+    >>> decoder = Conditional(mlp(2 + 10, 16, out=64), FlattenEvent((2,)), OneHot(10))
     >>> decoder(torch.zeros(4, 5, 2), torch.arange(5)).shape
     torch.Size([4, 5, 64])
     """
@@ -74,8 +75,8 @@ class Conditional(nn.Module):
 
     def __init__(self, network: nn.Module, *readers: nn.Module):
         super().__init__()
+        self.readers = nn.ModuleList(readers)  # before the network, as they are run
         self.network = network
-        self.readers = nn.ModuleList(readers)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Inputs, each (…, *its event), to the network's features (…, out)."""

@@ -106,27 +106,35 @@ class VampPrior(nn.Module):
 
     def __init__(self, guide: Any, pseudo_inputs: Tensor):
         super().__init__()
-        if not callable(getattr(guide, "posterior", None)) or getattr(guide, "conditional", False):
+        if not callable(getattr(guide, "posterior", None)):
             raise ValueError(
-                "a VampPrior mixes the posteriors of an amortized guide that takes no context, "
-                f"such as DiagonalNormal, not of a {type(guide).__name__}"
+                "a VampPrior mixes the posteriors of an amortized guide, such as DiagonalNormal, "
+                f"not of a {type(guide).__name__}"
+            )
+        if getattr(guide, "conditional", False):
+            raise ValueError(
+                "the guide takes a context, which the pseudo-inputs of a VampPrior do not have: "
+                "take a ConditionalNormal prior, or an encoder without a context"
             )
         inputs = torch.as_tensor(pseudo_inputs).detach()
-        if not inputs.is_floating_point():
-            inputs = inputs.to(torch.get_default_dtype())
+        like = next((value for value in guide.parameters()), torch.zeros(()))
+        inputs = inputs.to(like)
         if inputs.dim() == 0 or len(inputs) == 0 or not bool(inputs.isfinite().all()):
             raise ValueError(
                 f"pseudo-inputs are finite numbers (C, *event_shape), got shape "
                 f"{tuple(inputs.shape)}" + (" with NaN or infinity" if inputs.numel() else "")
             )
+        training = guide.training
         try:
-            with torch.no_grad():
-                law = guide.posterior(inputs)
+            with torch.no_grad(), torch.random.fork_rng():
+                law = guide.eval().posterior(inputs)
         except (ValueError, RuntimeError) as error:
             raise ValueError(
                 f"pseudo-inputs of shape {tuple(inputs.shape)} do not fit the guide's encoder; "
                 f"give them the shape of the data, (C, *event_shape): {str(error).splitlines()[0]}"
             ) from error
+        finally:
+            guide.train(training)
         if isinstance(law, dist.Delta):
             raise ValueError(
                 f"the posterior of {type(guide).__name__} is a point without a density, which a "
@@ -278,7 +286,7 @@ class _DiagonalNormals(dist.TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         """−½ Σₖ ((zₖ − μₖ) / σₖ)² − Σₖ log σₖ − K/2 log 2π."""
         location, scale = self.law.base_dist.loc, self.law.base_dist.scale
-        standardized = torch.addcmul(-location / scale, value, 1 / scale)
+        standardized = (value - location) * (1 / scale)
         constant = scale.log().sum(-1) + 0.5 * location.shape[-1] * math.log(2 * math.pi)
         log_prob = -0.5 * torch.linalg.vecdot(standardized, standardized) - constant
         return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))

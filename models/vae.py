@@ -60,8 +60,14 @@ class VAE(PyroModule):
                 "the data bring a context, but neither prior nor decoder takes one: give x alone, "
                 "or use ConditionalNormal or Conditional"
             )
+        prior = self.prior(*of_prior)
+        if len(prior.event_shape) != 1:
+            raise ValueError(
+                f"the prior gave a law of event shape {tuple(prior.event_shape)}, where z is a "
+                "vector: end it with .to_event(1)"
+            )
         with pyro.plate("data", len(x), dim=-1):
-            z = pyro.sample("z", self.prior(*of_prior))
+            z = pyro.sample("z", prior)
             return pyro.sample("x", self.likelihood(self.decoder(z, *of_decoder)), obs=x)
 
     def start_at_mean(self, x: Tensor) -> Self:
@@ -72,20 +78,19 @@ class VAE(PyroModule):
         :class:`VampPrior` on images needs it.
 
         Raises:
-            ValueError: if no layer of the decoder has a bias for each feature, or the data's
-                shape is not the likelihood's.
+            ValueError: if the decoder does not end in a bias for each feature, or the data are not
+                finite, or not of the likelihood's shape.
         """
         self.likelihood.check_data(x)
-        biases = [
-            value
-            for name, value in self.decoder.named_parameters()
-            if name.split(".")[-1] == "bias" and value.shape == (self.likelihood.num_features,)
-        ]
-        if not biases:
+        if len(x) == 0 or not bool(torch.as_tensor(x).isfinite().all()):
+            raise ValueError("a start at the mean takes data that are finite, and some")
+        # Only what nothing follows is sure to be added to the features as it is.
+        name, bias = ([*self.decoder.named_parameters()] or [("", x)])[-1]
+        if name.split(".")[-1] != "bias" or bias.shape != (self.likelihood.num_features,):
             raise ValueError(
-                f"no layer of the decoder has a bias of {self.likelihood.num_features} numbers, "
-                "one for each feature, that could start at the mean of the data"
+                "the decoder's last parameter is no bias of one number for each of the "
+                f"{self.likelihood.num_features} features, that could start at the mean of the data"
             )
         with torch.no_grad():
-            biases[-1].copy_(self.likelihood.constant_features(x).to(biases[-1].dtype))
+            bias.copy_(self.likelihood.constant_features(x.to(bias)))
         return self

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pyro.distributions as dist
 import pytest
 import torch
@@ -183,3 +184,56 @@ def test_what_the_parts_and_the_loader_refuse():
 def test_a_conditional_guide_has_no_exact_counterpart():
     with pytest.raises(ValueError, match="has no exact posterior"):
         ExactPosterior(labelled()[1])
+
+
+def test_labels_in_columns_are_refused_rather_than_spread_over_the_data():
+    """(N, 1) would meet each z with each label, and be summed as if that were meant."""
+    x, y = torch.randn(20, 5), torch.arange(20)[:, None] % 3
+    decoder = Conditional(mlp(5, out=5), FlattenEvent((2,)), OneHot(3))
+    model = VAE(StandardNormal(2), decoder, Normal((5,)))
+    guide = DiagonalNormal(mlp(5, out=4), 2)
+    for use in (log_evidence, evaluate):
+        with pytest.raises(ValueError, match=r"20 log densities .* not \(N, 1\)"):
+            use(model, guide, (x, y))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.bool, torch.int32, torch.float])
+def test_labels_of_any_whole_dtype_are_read(dtype):
+    assert OneHot(2)(torch.tensor([1, 0]).to(dtype)).tolist() == [[0, 1], [1, 0]]
+
+
+def test_a_start_at_the_mean_is_in_the_last_bias_and_no_other():
+    reader = mlp((8, 8), out=64)
+    decoder = Conditional(mlp(2 + 64, out=64), FlattenEvent((2,)), reader)
+    before = reader[-1].bias.clone()
+    x = torch.full((5, 8, 8), 0.9)
+    VAE(StandardNormal(2), decoder, Bernoulli((8, 8))).start_at_mean(x)
+    assert torch.equal(reader[-1].bias, before)
+    assert torch.allclose(decoder.network[-1].bias, torch.tensor(0.9).logit())
+    blind = nn.Sequential(nn.Linear(2, 64), nn.Tanh(), nn.Linear(64, 64, bias=False))
+    with pytest.raises(ValueError, match="no bias of one number for each of the 64"):
+        VAE(StandardNormal(2), blind, Bernoulli((8, 8))).start_at_mean(x)
+    with pytest.raises(ValueError, match="finite, and some"):
+        VAE(StandardNormal(2), decoder, Bernoulli((8, 8))).start_at_mean(x[:0])
+
+
+def test_labels_that_are_missing_are_refused():
+    values = np.random.default_rng(0).random((20, 3))
+    for labels in (np.array([1.0] * 19 + [math.nan]), np.array(["a"] * 19 + [None], dtype=object)):
+        with pytest.raises(ValueError, match="labels are missing"):
+            load_data(values, labels=labels)
+
+
+def test_a_prior_that_does_not_fit_is_named():
+    guide = DiagonalNormal(mlp(5, out=4), 2)
+    model = VAE(StandardNormal(3), mlp(2, out=5), Normal((5,)))
+    with pytest.raises(ValueError, match=r"guide's 'z' is of shape \(2,\) .* of \(3,\)"):
+        fit(model, guide, torch.randn(9, 5), epochs=1, show_progress=False)
+
+    class Loose(nn.Module):
+        def forward(self):
+            return dist.Normal(torch.zeros(2), 1.0)
+
+    model = VAE(Loose(), mlp(2, out=5), Normal((5,)))
+    with pytest.raises(ValueError, match=r"end it with \.to_event\(1\)"):
+        fit(model, guide, torch.randn(9, 5), epochs=1, show_progress=False)

@@ -18,9 +18,11 @@ from latente.inference import (
     Cyclical,
     ImportanceWeighted_ELBO,
     Info_ELBO,
+    Objective,
     Schedule,
     TotalCorrelation_ELBO,
     Warmup,
+    Weight,
     fit,
     gaussian_kernel,
     inverse_multiquadratic,
@@ -307,3 +309,68 @@ def test_sites_that_hang_together_and_stand_outside_are_refused():
         Info_ELBO().loss(two.model, two.guide, x)
     with pytest.raises(ValueError, match=r"site 'w' stands outside .* use Trace_ELBO\(\)"):
         ImportanceWeighted_ELBO().loss(shared.model, shared.guide, x[:, 0])
+
+
+class Bent(Schedule):
+    """A schedule of one's own, without a name of its own."""
+
+    def __init__(self, top):
+        self.top = top
+
+    def __call__(self, epoch):
+        return self.top
+
+    @property
+    def settled(self):
+        return 0.0
+
+
+class Halved(Objective):
+    """An objective of one's own."""
+
+    def __init__(self, weight):
+        super().__init__(2)
+        self.beta = Weight("beta", weight)
+
+    def bound(self, reading):
+        return reading.log_likelihood.mean(0) - self.beta.tensor * reading.kl.mean(0)
+
+
+@pytest.mark.parametrize("make", [lambda b: Halved(b), lambda b: Beta_ELBO(Bent(b))])
+def test_a_run_with_parts_of_ones_own_is_resumed(make, make_pair, binary_images, tmp_path):
+    options = {"out": tmp_path, "show_progress": False}
+    fit(*make_pair(), binary_images, objective=make(0.5), epochs=1, **options)
+    run = fit(*make_pair(), binary_images, objective=make(0.5), epochs=2, resume=True, **options)
+    assert run.epoch == 2
+    with pytest.raises(ValueError, match="was run with objective="):
+        fit(*make_pair(), binary_images, objective=make(0.7), epochs=3, resume=True, **options)
+
+
+@pytest.mark.parametrize("wrong", [lambda r: r.log_weight, lambda r: 1.0])
+def test_a_bound_of_another_shape_is_refused(wrong, make_pair, binary_images):
+    class Wrong(Objective):
+        def bound(self, reading):
+            return wrong(reading)
+
+    with pytest.raises(ValueError, match="one number for each datum"):
+        fit(*make_pair(), binary_images, objective=Wrong(3), epochs=1, show_progress=False)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda: ImportanceWeighted_ELBO(2.5), "at least 1, and whole"),
+        (lambda: ImportanceWeighted_ELBO(2, gradient="dreg"), "one of Gradient.PLAIN"),
+        (lambda: Beta_ELBO(lambda epoch: epoch), "a number or a Schedule"),
+        (lambda: Beta_ELBO("4"), "a number or a Schedule"),
+        (lambda: Info_ELBO(kernel="rbf"), "a kernel is a function"),
+    ],
+)
+def test_what_is_no_number_schedule_or_function_is_refused(make, reason):
+    with pytest.raises(ValueError, match=reason):
+        make()
+
+
+def test_the_class_of_an_objective_is_no_objective(make_pair, binary_images):
+    with pytest.raises(ValueError, match=r"give Beta_ELBO\(\)"):
+        fit(*make_pair(), binary_images, objective=Beta_ELBO, epochs=1, show_progress=False)
