@@ -71,15 +71,17 @@ class ImportanceWeighted_ELBO(Objective):
         elbo_weight: float = 0.0,
         partial: bool = False,
     ):
-        if not isinstance(k, int) or not isinstance(m, int) or min(k, m) < 1:
-            raise ValueError(f"k and m must be at least 1, and whole, got k={k}, m={m}")
-        if not isinstance(gradient, Gradient):
+        if not isinstance(k, int) or not isinstance(m, int):
+            raise ValueError(f"k and m are whole numbers, got k={k}, m={m}")
+        if min(k, m) < 1:
+            raise ValueError(f"k and m must be at least 1, got k={k}, m={m}")
+        if gradient not in (*Gradient, *[known.value for known in Gradient]):
             names = ", ".join(f"Gradient.{known.name}" for known in Gradient)
-            raise ValueError(f"gradient is one of {names}, not {gradient!r}")
+            raise ValueError(f"{gradient!r} is not a valid Gradient: there are {names}")
         if not 0 <= elbo_weight <= 1:
             raise ValueError(f"elbo_weight must be between 0 and 1, got {elbo_weight}")
         super().__init__(k * m)
-        self.k, self.m, self.gradient = k, m, gradient
+        self.k, self.m, self.gradient = k, m, Gradient(gradient)
         self.elbo_weight, self.partial = elbo_weight, partial
 
     def check(self, sites: dict[str, tuple[Any, Any]], structure: Structure) -> None:

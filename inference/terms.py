@@ -198,7 +198,7 @@ def inspect_pair(model: Program, guide: Program, args: tuple[Any, ...]) -> Struc
 def _check_plates(name: str, site: Any) -> None:
     """Refuse log densities that no plate accounts for: summed, they would count many times."""
     owned = {frame.dim for frame in site["cond_indep_stack"]}
-    shape = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"]).shape
+    shape = site["fn"].batch_shape
     for dim in range(-len(shape), 0):
         if shape[dim] > 1 and dim not in owned:
             raise ValueError(

@@ -359,8 +359,8 @@ def test_a_bound_of_another_shape_is_refused(wrong, make_pair, binary_images):
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (lambda: ImportanceWeighted_ELBO(2.5), "at least 1, and whole"),
-        (lambda: ImportanceWeighted_ELBO(2, gradient="dreg"), "one of Gradient.PLAIN"),
+        (lambda: ImportanceWeighted_ELBO(2.5), "are whole numbers"),
+        (lambda: ImportanceWeighted_ELBO(2, gradient="dreg"), "there are Gradient.PLAIN"),
         (lambda: Beta_ELBO(lambda epoch: epoch), "a number or a Schedule"),
         (lambda: Beta_ELBO("4"), "a number or a Schedule"),
         (lambda: Info_ELBO(kernel="rbf"), "a kernel is a function"),
