@@ -6,7 +6,7 @@ The same VAE, K = 40, is fitted from the same seed with each prior (dense networ
 and with convolutional networks; then held to importance-sampled evidence on test images. The KL is
 warmed up over the first fifth of the epochs, and the decoder starts at the mean image: without that
 the VampPrior collapses. A fit that is in the folder already is not done again, so the study can be
-stopped and gone on with. All of it takes some hour and a half on 2 cores. ``--time`` measures
+stopped and gone on with. All of it takes some two hours on 2 cores. ``--time`` measures
 instead how long an epoch of each takes, in turns.
 """
 
