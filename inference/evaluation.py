@@ -11,7 +11,7 @@ from .evidence import log_evidence
 from .pairs import Program, evaluating, place, placement
 from .predictive import posterior_means
 from .rows import BLOCK, Rows, as_rows
-from .terms import draw, inspect_pair, observed_sites, replay, score
+from .terms import Structure, draw, inspect_pair, observed_sites, replay, score
 
 ACTIVE_VARIANCE = 0.01
 """Variance of a posterior mean over the data above which its unit counts as active."""
@@ -58,9 +58,9 @@ def evaluate(
         ValueError: as :func:`log_evidence` does.
     """
     rows = as_rows(data.rows("test") if isinstance(data, Data) else data, "data")
-    is_point, is_discrete = _kind(model, guide, rows)
-    if is_point:
-        figures = {"reconstruction": _reconstruction(model, guide, rows)}
+    structure, is_discrete = _inspect(model, guide, rows)
+    if structure.points:
+        figures = {"reconstruction": _reconstruction(model, guide, rows, structure)}
         return {**figures, **_units(model, guide, rows), "num_data": len(rows[0])}
     evidence = log_evidence(
         model, guide, rows, num_samples=num_samples, seed=seed, show_progress=show_progress
@@ -92,36 +92,38 @@ def _units(model: Program, guide: Program, rows: tuple[Rows, ...]) -> dict[str, 
     }
 
 
-def _kind(model: Program, guide: Program, rows: tuple[Rows, ...]) -> tuple[bool, bool]:
-    """Whether the guide is a point, and whether all that is observed is discrete."""
+def _inspect(model: Program, guide: Program, rows: tuple[Rows, ...]) -> tuple[Structure, bool]:
+    """The facts of a pair, and whether all that it observes is discrete."""
     args = place(tuple(part[:2] for part in rows), *placement(model, guide))
     with evaluating(model, guide), torch.random.fork_rng():
         structure = inspect_pair(model, guide, args)
         if structure.enumerated:
-            return False, False
+            return structure, False
         trace = replay(model, draw(guide, args, 1, structure))
     laws = [site["fn"] for site in observed_sites(trace).values()]
     try:
-        return bool(structure.points), all(law.support.is_discrete for law in laws)
+        return structure, all(law.support.is_discrete for law in laws)
     except NotImplementedError:  # a law of one's own need not say where its values lie
-        return bool(structure.points), False
+        return structure, False
 
 
-def _reconstruction(model: Program, guide: Program, rows: tuple[Rows, ...]) -> float:
+def _reconstruction(
+    model: Program, guide: Program, rows: tuple[Rows, ...], structure: Structure
+) -> float:
     """E_q[log p(x|z)] per datum, by one draw."""
     total = 0.0
     with evaluating(model, guide), torch.random.fork_rng():
         for start in range(0, len(rows[0]), BLOCK):
             block = tuple(part[start : start + BLOCK] for part in rows)
             args = place(block, *placement(model, guide))
-            structure = inspect_pair(model, guide, args)
             total += score(model, draw(guide, args, 1, structure)).log_likelihood.sum().item()
     return total / len(rows[0])
 
 
 def verdict(figures: dict[str, float]) -> str:
     """What the figures of :func:`evaluate` say of the posterior, in a sentence or two."""
-    if figures["latent_dim"] and not figures["active_units"]:
+    # Of one datum no variance over the data is known, and so no activity.
+    if figures["latent_dim"] and not figures["active_units"] and figures["num_data"] > 1:
         return (
             "No latent dimension is in use: the posterior has collapsed onto the prior. A smaller "
             "weight of the KL, a warm-up or free bits may keep it (vae-warmup, vae-free-bits)."

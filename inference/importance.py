@@ -1,5 +1,6 @@
 """Importance-weighted bounds, with three estimators of their gradient."""
 
+import math
 from dataclasses import replace
 from enum import Enum
 from typing import Any
@@ -99,8 +100,7 @@ class ImportanceWeighted_ELBO(Objective):
 
     def _bound(self, log_weight: Tensor, groups: int) -> Tensor:
         grouped = log_weight.unflatten(0, (groups, -1))
-        size = torch.tensor(float(grouped.shape[1]), dtype=log_weight.dtype)
-        bound = (grouped.logsumexp(1) - size.log()).mean(0)
+        bound = grouped.logsumexp(1).mean(0) - math.log(grouped.shape[1])
         if not self.elbo_weight:
             return bound
         return self.elbo_weight * log_weight.mean(0) + (1 - self.elbo_weight) * bound

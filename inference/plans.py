@@ -149,13 +149,17 @@ def _count(plan: Plan, data: Data) -> tuple[int, int]:
     if recipe.given == "labels":
         return _num_classes(data, (data.train_labels, data.validation_labels, data.test_labels)), 0
     context = sum(math.prod(part.shape[1:]) for part in data.train_context)
-    if recipe.name != "vae-categorical":
-        return context, 0
-    return context, _num_classes(data, (data.train, data.validation, data.test))
+    parts = data.train, data.validation, data.test
+    return context, _num_classes(data, parts) if recipe.coded else 0
 
 
 def _num_classes(data: Data, parts: tuple[Rows | None, ...]) -> int:
-    largest = max(int(part[:].max()) for part in parts if part is not None and len(part))
+    largest = max(
+        int(part[start : start + BLOCK].max())
+        for part in parts
+        if part is not None
+        for start in range(0, len(part), BLOCK)
+    )
     if not 1 <= largest < MOST_CLASSES:
         raise ValueError(
             f"the largest code of {data.name} is {largest}, where classes are numbered from 0 to "

@@ -67,6 +67,8 @@ class Recipe:
     """The posterior it is fitted with, unless told otherwise: a name in :data:`POSTERIORS`."""
     given: Literal["labels", "quadrant"] | None = None
     """What the model is given, where it is conditional."""
+    coded: bool = False
+    """Whether the data are codes of classes, of which the likelihood wants the number."""
 
     def build(
         self,
@@ -167,6 +169,7 @@ _LIKELIHOODS = (
         "Kingma and Welling 2014, arXiv 1312.6114",
         lambda sizes: Categorical(sizes.event_shape, sizes.num_classes),
         "none",
+        coded=True,
     ),
     Recipe(
         "vae-poisson",

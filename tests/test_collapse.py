@@ -1,10 +1,11 @@
-"""A study of minutes: a decoder strong enough to collapse the posterior, and what prevents it."""
+"""A decoder strong enough to collapse the posterior, what prevents it, and what is said of it."""
 
 import pytest
 import torch
 
 from latente.guides import DiagonalNormal
 from latente.inference import Beta_ELBO, Cyclical, Warmup, evaluate, fit, hold_then_fall, load_data
+from latente.inference.evaluation import verdict
 from latente.models import VAE, AutoregressiveLikelihood, Bernoulli, StandardNormal, mlp
 
 EPOCHS = 300
@@ -14,6 +15,18 @@ OBJECTIVES = {
     "cyclical": (lambda: Beta_ELBO(Cyclical(EPOCHS / 3)), 1),
     "free bits": (lambda: Beta_ELBO(free_bits=0.25), 1),
 }
+
+
+def test_the_verdict_names_a_collapse_and_only_that(make_pair, binary_images):
+    model, guide = make_pair()
+    with torch.no_grad():
+        guide.encoder[-1].weight.zero_()
+        guide.encoder[-1].bias.zero_()
+    collapsed = evaluate(model, guide, binary_images, num_samples=30)
+    assert collapsed["kl"] == pytest.approx(0, abs=1e-6)
+    assert "collapsed onto the prior" in verdict(collapsed)
+    assert "collapsed" not in verdict(evaluate(model, guide, binary_images[:1], num_samples=30))
+    assert "collapsed" not in verdict(evaluate(*make_pair(), binary_images, num_samples=30))
 
 
 @pytest.mark.slow

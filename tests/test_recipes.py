@@ -25,6 +25,7 @@ REFUSED = {
     ("beta-vae", "point"): "has no KL to weigh",
     ("beta-tc-vae", "full-rank"): "no product over dimensions",
     ("beta-tc-vae", "point"): "on one point",
+    ("autoencoder", "diagonal"): "train the recipe vae",
 }
 DATA = {
     "vae-logistic": "bytes",
