@@ -62,8 +62,8 @@ class Amortized(PyroModule):
         """Whether the encoder takes a context."""
         return bool(getattr(self.encoder, "conditional", False))
 
-    def posterior(self, x: Tensor, *context: Tensor) -> dist.TorchDistribution:
-        """q(z|x) of data (N, *event_shape): batch shape (N,), event shape (latent_dim,)."""
+    def features(self, x: Tensor, *context: Tensor) -> Tensor:
+        """The encoder's features of data (N, *event_shape): (N, width)."""
         features = self.encoder(x, *told(self.encoder, context))
         if features.shape[-1] != self.width:
             raise ValueError(
@@ -77,7 +77,11 @@ class Amortized(PyroModule):
                 f"{tuple(x.shape)}: data are (N, *event_shape), and it must give one row a datum; "
                 f"an mlp takes the data's shape, mlp({tuple(x.shape[1:])}, …)"
             )
-        law = self.family(features)
+        return features
+
+    def posterior(self, x: Tensor, *context: Tensor) -> dist.TorchDistribution:
+        """q(z|x) of data (N, *event_shape): batch shape (N,), event shape (latent_dim,)."""
+        law = self.family(self.features(x, *context))
         if law.event_shape != (self.latent_dim,):
             raise ValueError(
                 f"{type(self).__name__}.family gave a law of event shape {tuple(law.event_shape)}, "

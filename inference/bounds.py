@@ -245,7 +245,7 @@ class Objective(ELBO):
                 trace = replay(model, draws)
                 reading = Reading(model, guide, draws, trace, structure, frozenset(), 1.0)
                 self._check_all(reading)
-                closed = _closed_forms(reading)
+                closed = closed_forms(reading)
             self._seen = model, guide, structure, closed, _subsamples(trace)
         return self._seen[2:]
 
@@ -270,7 +270,7 @@ class Objective(ELBO):
         self.check(reading.local_sites(), structure)
 
 
-def _closed_forms(reading: Reading) -> frozenset[str]:
+def closed_forms(reading: Reading) -> frozenset[str]:
     """The local sites whose KL has a closed form: none where orders differ, as that KL given the
     sites drawn before is then not a term of the bound."""
     sites = reading.local_sites()

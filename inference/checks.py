@@ -8,7 +8,7 @@ from pyro import poutine
 from torch import Tensor
 
 from .pairs import Program, plain_errors
-from .terms import base_law, observed_sites
+from .terms import base_law, latent_sites, observed_sites, sample_sites
 
 
 def check_finite(values: Any, name: str, first_row: int = 0) -> None:
@@ -80,6 +80,50 @@ def check_support(
                 f"{site_name!r}, {_outlier(law, value[int(bad[0])])} for one, in "
                 f"{name_rows(bad + first_row)}{_advice(law)}"
             )
+
+
+def check_reach(model: Program, guide: Program, args: tuple[Any, ...]) -> None:
+    """Refuse a guide that has no mass where a prior has some.
+
+    Raises:
+        ValueError: naming the site, the guide's law of it and a value that it does not reach.
+    """
+    with pyro.validation_enabled(False), plain_errors():
+        in_guide = latent_sites(poutine.trace(guide).get_trace(*args))
+        in_prior = latent_sites(poutine.trace(model).get_trace(*args))
+    for name, q in in_guide.items():
+        if name not in in_prior:
+            continue
+        value = in_prior[name]["value"]
+        try:
+            inside = q["fn"].support.check(value)
+        except NotImplementedError:  # a law of one's own need not say where its values lie
+            continue
+        if not inside.all():
+            outside = value[~inside] if inside.shape == value.shape else value
+            raise ValueError(
+                f"the guide's law of {name!r}, {_law_name(q['fn'])}, has no mass where the prior "
+                f"has, at {outside.flatten()[0].item():.4g} for one: no sample would show what "
+                "lies there; give the guide a law of the prior's support"
+            )
+
+
+def blame(model: Program, guide: Program, args: tuple[Any, ...], runs: int = 20) -> str:
+    """Which site's log density is not finite, in words, found by some runs of the pair."""
+    for _ in range(runs):
+        with pyro.validation_enabled(False):
+            guide_trace = poutine.trace(guide).get_trace(*args)
+            trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args)
+        for role, sites in (("guide", latent_sites(guide_trace)), ("model", sample_sites(trace))):
+            for name, site in sites.items():
+                log_prob = site["fn"].log_prob(site["value"])
+                bad = log_prob[~log_prob.isfinite()]
+                if len(bad):
+                    return (
+                        f"the log density of {name!r} in the {role}, {_law_name(site['fn'])}, is "
+                        f"{bad[0].item()} at what the guide draws"
+                    )
+    return "the model or the guide gives them no finite density"
 
 
 def _is_validated(law: Any) -> bool:

@@ -9,7 +9,7 @@ import pyro
 import torch
 from torch import Tensor
 
-from .checks import check_support
+from .checks import blame, check_reach, check_support
 from .data import Data
 from .pairs import Program, evaluating, place, placement
 from .progress import progress
@@ -26,7 +26,12 @@ SCORED = 2_000
 """Draws whose decoder output is held together, unless told otherwise."""
 
 
-FIGURES = ("log_px", "standard_error", "ess", "khat", "reconstruction", "kl")
+FIGURES = (
+    "log_px", "standard_error", "ess", "khat", "log_px_smoothed", "reconstruction", "kl"
+)  # fmt: skip
+
+ENOUGH = 2_155
+"""Draws from which on k̂ has its full threshold of 0.7."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,9 @@ class Evidence:
     """Effective sample size, (Σ wₛ)² / Σ wₛ², between 1 and S."""
     khat: Tensor
     """Pareto k̂ of the weights (Vehtari et al. 2024): bad above :attr:`khat_threshold`."""
+    log_px_smoothed: Tensor
+    """log of the mean weight, the largest replaced by quantiles of the generalized Pareto law that
+    fits them: less at the mercy of one draw than ``log_px``, for a small bias (ibid.)."""
     reconstruction: Tensor
     """E_q[log p(x|z)], by the same draws."""
     kl: Tensor
@@ -69,6 +77,21 @@ class Evidence:
         return min(1 - 1 / math.log10(self.num_samples), 0.7)
 
     @property
+    def caveat(self) -> str:
+        """What S is too small for, in a sentence; empty from S = 2,155 on."""
+        if self.num_samples >= ENOUGH:
+            return ""
+        if self.num_samples < 25:
+            return (
+                f"S = {self.num_samples} is too small for Pareto k̂: nothing tells whether these "
+                "weights can be trusted. Take 2,200 samples, 25 at the very least."
+            )
+        return (
+            f"S = {self.num_samples:,} puts the threshold of k̂ at {self.khat_threshold:.2f}; with "
+            "2,200 samples it is 0.70."
+        )
+
+    @property
     def khat_bad_fraction(self) -> float:
         """Fraction of the data whose k̂ is above :attr:`khat_threshold`, or not to be had."""
         return 1 - (self.khat <= self.khat_threshold).double().mean().item()
@@ -77,7 +100,7 @@ class Evidence:
         return (
             f"Evidence(mean={self.mean:.3f} ± {self.mean_standard_error:.3f} nats, "
             f"elbo={self.elbo:.3f}, N={len(self.log_px)}, S={self.num_samples}, "
-            f"k̂ bad for {self.khat_bad_fraction:.1%})"
+            + (f"k̂ bad for {self.khat_bad_fraction:.1%})" if self.num_samples >= 25 else "no k̂)")
         )
 
 
@@ -150,22 +173,21 @@ def log_evidence(
             for start in range(0, num_rows, step):
                 args = place(tuple(part[start : start + step] for part in rows), device, dtype)
                 check_support(model, guide, args, "data", start)
-                structure = structure or _inspect(model, guide, args)
+                structure = structure or inspect_local(model, guide, args)
                 with pyro.validation_enabled(False):
-                    terms = [
-                        part
-                        for size in _draw_sizes(num_samples, len(args[0]), structure)
-                        for part in score_in_chunks(
-                            model, draw(guide, args, size, structure), chunk
-                        )
-                    ]
-                for name, values in _summarize(terms).items():
+                    terms = draw_terms(model, guide, args, num_samples, structure, chunk)
+                for name, values in _summarize(terms, (model, guide, args)).items():
                     figures[name][start : start + step] = values
                 advance(len(args[0]), f"{start + len(args[0])} of {num_rows} data")
     return Evidence(**figures, num_samples=num_samples)
 
 
-def _inspect(model: Program, guide: Program, args: tuple[Tensor, ...]) -> Structure:
+def inspect_local(model: Program, guide: Program, args: tuple[Tensor, ...]) -> Structure:
+    """The facts of a pair for which log p(x), and a posterior, of one datum are defined.
+
+    Raises:
+        ValueError: if they are not, or the guide does not reach all that the prior does.
+    """
     structure = inspect_pair(model, guide, args)
     if structure.points:
         raise ValueError(
@@ -189,7 +211,24 @@ def _inspect(model: Program, guide: Program, args: tuple[Tensor, ...]) -> Struct
             f"the latent site {names} is enumerated: log_evidence draws all latent variables from "
             "the guide, which has no such site"
         )
+    check_reach(model, guide, args)
     return structure
+
+
+def draw_terms(
+    model: Program,
+    guide: Program,
+    args: tuple[Tensor, ...],
+    num_samples: int,
+    structure: Structure,
+    chunk_size: int,
+) -> list[Terms]:
+    """The log terms of S draws z ~ q(z|x) of a block of data, ``chunk_size`` scored at a time."""
+    return [
+        part
+        for size in _draw_sizes(num_samples, len(args[0]), structure)
+        for part in score_in_chunks(model, draw(guide, args, size, structure), chunk_size)
+    ]
 
 
 def _draw_sizes(num_samples: int, num_data: int, structure: Structure) -> list[int]:
@@ -204,13 +243,17 @@ def _draw_sizes(num_samples: int, num_data: int, structure: Structure) -> list[i
     return [size] * full + [rest] * (rest > 0)
 
 
-def _summarize(chunks: list[Terms]) -> dict[str, Tensor]:
+def _summarize(chunks: list[Terms], pair: tuple[Any, ...]) -> dict[str, Tensor]:
     """What is kept of S draws of some data: per-datum figures, each (N,), float64."""
     # Float64 from here: a sum of S weights in float32 loses what the error estimate measures.
     log_weight = torch.cat([terms.log_weight.double() for terms in chunks]).cpu()
     reconstruction = torch.cat([terms.log_likelihood.double() for terms in chunks]).cpu()
+    try:
+        figures = weigh(log_weight)
+    except ValueError as error:
+        raise ValueError(f"{error}: {blame(*pair)}") from error
     return {
-        **weigh(log_weight),
+        **figures,
         "reconstruction": reconstruction.mean(0),
         "kl": (reconstruction - log_weight).mean(0),
     }
@@ -233,39 +276,51 @@ def weigh(log_weight: Tensor) -> dict[str, Tensor]:
     if not peak.isfinite().all():
         bad = (~peak.isfinite()).nonzero().flatten()
         raise ValueError(
-            f"{len(bad)} data have importance weights that are NaN, infinite, or all zero: the "
-            "model or the guide gives them no finite density"
+            f"{len(bad)} data have importance weights that are NaN, infinite, or all zero"
         )
     relative = (log_weight - peak).exp()
     mean = relative.mean(0)
+    khat, smoothed = pareto_smooth(log_weight)
     return {
         "log_px": peak + mean.log(),
         "standard_error": (relative / mean).std(0) / math.sqrt(num_samples),
         "ess": relative.sum(0).square() / relative.square().sum(0),
-        "khat": pareto_khat(log_weight),
+        "khat": khat,
+        "log_px_smoothed": smoothed,
     }
 
 
 def pareto_khat(log_weight: Tensor) -> Tensor:
-    """Pareto k̂ of log weights (S, N), one for each of the N (Vehtari et al. 2024).
-
-    Fitted by ArviZ to the M largest weights, M = ⌊3√S⌋, or ⌊S / 5⌋ where S ≤ 225. Where these
-    are all equal, to rounding, there is no tail and k̂ = −∞. Where no more than M weights are
-    not zero, the draws hardly meet the posterior and k̂ = ∞. Fewer than five (S < 25) cannot
-    be fitted, and k̂ is NaN.
+    """Pareto k̂ of log weights (S, N), one for each of the N; see :func:`pareto_smooth`.
 
     >>> pareto_khat(torch.zeros(100, 1))
     tensor([-inf], dtype=torch.float64)
+    """
+    return pareto_smooth(log_weight)[0]
+
+
+def pareto_smooth(log_weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Pareto k̂ of log weights (S, N), and the log of their smoothed mean, each (N,).
+
+    Fitted by ArviZ to the M largest weights, M = ⌊3√S⌋, or ⌊S / 5⌋ where S ≤ 225 (Vehtari et al.
+    2024). Where these are all equal, to rounding, there is no tail and k̂ = −∞. Where no more than
+    M weights are not zero, the draws hardly meet the posterior and k̂ = ∞. Fewer than five (S < 25)
+    cannot be fitted, and k̂ is NaN. In these three cases the mean is of the weights as they are.
+
+    >>> khat, log_mean = pareto_smooth(torch.zeros(100, 1))
+    >>> khat, log_mean
+    (tensor([-inf], dtype=torch.float64), tensor([0.], dtype=torch.float64))
     """
     from arviz_stats.base import array_stats  # pyright: ignore # slow to import
 
     log_weight = log_weight.double().cpu()
     num_samples, num_data = log_weight.shape
     khat = torch.full((num_data,), math.nan, dtype=torch.float64)
+    log_mean = log_weight.logsumexp(0) - math.log(num_samples)
     tail = math.floor(3 * num_samples**0.5) if num_samples > 225 else num_samples // 5
     if tail < 5:
-        return khat
-    largest = log_weight.topk(tail + 1, dim=0).values
+        return khat, log_mean
+    largest, where = log_weight.topk(tail + 1, dim=0)
     empty = largest[-1] == -math.inf
     flat = ~empty & (largest[0] - largest[-2] < 1e-9)
     khat[empty], khat[flat] = math.inf, -math.inf
@@ -273,6 +328,10 @@ def pareto_khat(log_weight: Tensor) -> Tensor:
     if rest.any():
         # ArviZ takes log-likelihoods and negates them: it is given minus the log weights.
         with np.errstate(all="ignore"):
-            _, fitted = array_stats.psislw(-log_weight[:, rest].T.numpy())
+            smoothed, fitted = array_stats.psislw(-log_weight[:, rest].T.numpy())
         khat[rest] = torch.as_tensor(np.atleast_1d(fitted), dtype=torch.float64)
-    return khat
+        # What ArviZ gives sums to 1; a weight below the tail, which it leaves, tells by how much.
+        smoothed = torch.as_tensor(np.atleast_2d(smoothed), dtype=torch.float64).T
+        kept = smoothed.gather(0, where[-1:, rest])[0]
+        log_mean[rest] = largest[-1, rest] - kept - math.log(num_samples)
+    return khat, log_mean

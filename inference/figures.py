@@ -33,7 +33,7 @@ _STYLE = {
 
 
 @contextlib.contextmanager
-def _figure(height: float, columns: int = 1) -> Iterator[tuple["Figure", list["Axes"]]]:
+def new_figure(height: float, columns: int = 1) -> Iterator[tuple["Figure", list["Axes"]]]:
     """A figure in the house style, that no global state holds on to."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -60,7 +60,7 @@ def plot_training(history: Sequence[Mapping[str, float]]) -> "Figure":
 
     panels = [("elbo", "ELBO"), ("reconstruction", "E[log p(x|z)]"), ("kl", "KL(q(z|x) ‖ p(z))")]
     panels = [(name, label) for name, label in panels if name in history[0]]
-    with _figure(2.4, columns=len(panels)) as (figure, axes):
+    with new_figure(2.4, columns=len(panels)) as (figure, axes):
         for ax, (name, label) in zip(axes, panels, strict=True):
             marker = "o" if len(epochs) < 3 else None
             ax.plot(epochs, [row[name] for row in history], label="training", marker=marker)
@@ -126,7 +126,7 @@ def plot_latent(model: Program, guide: Program, data: Any, labels: Any = None) -
     if labels is not None and len(labels) != len(means):
         raise ValueError(f"there are {len(means)} data but {len(labels)} labels")
     points, names = _plane(means.numpy())
-    with _figure(4.6) as (figure, (ax,)):
+    with new_figure(4.6) as (figure, (ax,)):
         if labels is None:
             ax.scatter(points[:, 0], points[:, 1], s=_point_size(points), linewidths=0, alpha=0.7)
         else:
@@ -258,7 +258,7 @@ def _plot_rows(rows: list[Tensor], names: list[str]) -> "Figure":
     if not is_image(shape):
         return _plot_curves(rows, names)
     cell = WIDTH / num
-    with _figure(cell * len(rows) * shape[-2] / shape[-1] + 0.1) as (figure, (ax,)):
+    with new_figure(cell * len(rows) * shape[-2] / shape[-1] + 0.1) as (figure, (ax,)):
         wall = torch.cat(rows)
         _draw_images(ax, wall, num)
         pitch = shape[-2] + 2
@@ -277,7 +277,7 @@ def _plot_wall(data: Tensor, title: str, columns: int | None = None, gap: int = 
     columns = columns or max(1, round(len(data) ** 0.5))
     lines = -(-len(data) // columns)
     height = WIDTH * lines * data.shape[-2] / (columns * data.shape[-1]) + 0.3
-    with _figure(height) as (figure, (ax,)):
+    with new_figure(height) as (figure, (ax,)):
         _draw_images(ax, data, columns, gap)
         ax.set_title(title)
     return figure
@@ -299,7 +299,7 @@ def _plot_curves(groups: list[Tensor], names: list[str]) -> "Figure":
     """Data that are no images, each as a curve over its elements."""
     from matplotlib.ticker import MaxNLocator
 
-    with _figure(2.6, columns=len(groups)) as (figure, axes):
+    with new_figure(2.6, columns=len(groups)) as (figure, axes):
         for ax, group, name in zip(axes, groups, names, strict=True):
             marker = "." if group[0].numel() < 40 else None
             curves = group.reshape(len(group), -1).T.numpy()

@@ -33,19 +33,32 @@ def four_gaussians(num_data=1000, seed=0):
 
 
 class LinearGaussian:
-    """x = W z + b + σ ε with z, ε standard normal: log p(x) and p(z|x) in closed form."""
+    """x = W z + b + σ ε with z, ε standard normal: log p(x) and p(z|x) in closed form.
 
-    def __init__(self, num_latent: int, num_observed: int = 8, scale: float = 0.7, seed: int = 0):
+    With ``orthogonal`` columns of W the posterior's covariance is diagonal.
+    """
+
+    def __init__(
+        self,
+        num_latent: int,
+        num_observed: int = 8,
+        scale: float = 0.7,
+        seed: int = 0,
+        *,
+        orthogonal: bool = False,
+    ):
         generator = torch.Generator().manual_seed(seed)
         self.weight = torch.randn(num_observed, num_latent, generator=generator).double()
+        if orthogonal:
+            self.weight = torch.linalg.qr(self.weight)[0] * self.weight.norm(dim=0)
         self.bias = torch.randn(num_observed, generator=generator).double()
         self.scale = scale
         eye = torch.eye(num_observed).double()
         self.marginal = dist.MultivariateNormal(
             self.bias, self.weight @ self.weight.T + scale**2 * eye
         )
-        precision = torch.eye(num_latent).double() + self.weight.T @ self.weight / scale**2
-        self.covariance = precision.inverse()
+        self.precision = torch.eye(num_latent).double() + self.weight.T @ self.weight / scale**2
+        self.covariance = self.precision.inverse()
 
     def sample(self, num: int, seed: int = 1) -> torch.Tensor:
         generator = torch.Generator().manual_seed(seed)
@@ -55,6 +68,14 @@ class LinearGaussian:
 
     def posterior_mean(self, x: torch.Tensor) -> torch.Tensor:
         return (x - self.bias) @ self.weight @ self.covariance / self.scale**2
+
+    def posterior(self, x: torch.Tensor) -> dist.MultivariateNormal:
+        return dist.MultivariateNormal(self.posterior_mean(x), self.covariance)
+
+    def exact_guide(self, x: torch.Tensor) -> None:
+        """The posterior itself, as a Pyro program."""
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", self.posterior(x))
 
     def pair(self, widen: float = 1.0, shift: float = 0.0) -> tuple[VAE, DiagonalNormal]:
         """The model as a VAE, with the diagonal guide of its posterior's marginals.

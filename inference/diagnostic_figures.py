@@ -1,0 +1,372 @@
+"""Pictures of diagnostics, each a matplotlib figure fit to print."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .annealing import Annealed, Sandwich
+from .evidence import Evidence
+from .figures import new_figure
+from .information import IDLE_KL, Information
+from .posterior_figures import (
+    BLUE,
+    GREY,
+    ORANGE,
+    RED,
+    SKY,
+    grid,
+    legend_below,
+    plot_calibration,
+    plot_checks,
+    plot_coverage,
+    plot_gold,
+    signed,
+)
+from .refinement import InferenceGap
+
+if TYPE_CHECKING:
+    from arviz_stats.utils import ELPDData
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from .diagnosis import Diagnosis
+
+KHAT = r"$\hat{k}$"
+"""k̂ as matplotlib sets it well: its font puts the circumflex beside the letter."""
+
+LABELLED = 20
+"""Dimensions whose names are written, at most."""
+
+
+def plot_khat(evidence: Evidence) -> "Figure":
+    """Pareto k̂ of each datum, from the least to the largest, with its thresholds.
+
+    >>> import torch
+    >>> from latente.inference.evidence import log_evidence
+    >>> from latente.guides import DiagonalNormal
+    >>> from latente.models import PPCA, mlp
+    >>> model, guide = PPCA(5, 2), DiagonalNormal(mlp(5, out=4), 2)
+    >>> figure = plot_khat(log_evidence(model, guide, torch.randn(30, 5)))
+    >>> figure.axes[0].get_ylabel()
+    'Pareto $\\\\hat{k}$'
+    """
+    khat = evidence.khat.numpy()
+    with new_figure(2.7) as (figure, (ax,)):
+        if evidence.num_samples < 25:
+            _say(ax, f"S = {evidence.num_samples} is too small for Pareto {KHAT}")
+        else:
+            share, threshold = evidence.khat_bad_fraction, evidence.khat_threshold
+            _draw_khat(ax, np.sort(khat), threshold)
+            ax.set_title(
+                f"{KHAT} is beyond its threshold for {share:.1%} of {len(khat):,} data "
+                f"(S = {evidence.num_samples:,})"
+            )
+            _write_below(ax, f"data, by {KHAT}", _not_drawn(khat))
+            legend_below(figure, ax)
+    return figure
+
+
+def _draw_khat(ax: "Axes", khat: np.ndarray, threshold: float) -> None:
+    """k̂ in the order given, with what is expected of them; only those that are finite."""
+    place = np.arange(len(khat))
+    for chosen, marker, colour, label in (
+        (khat <= threshold, "o", BLUE, "fine"),
+        (khat > threshold, "^", RED, "bad"),
+    ):
+        shown = chosen & np.isfinite(khat)
+        if shown.any():
+            style = {"color": colour, "marker": marker, "linestyle": "none", "label": label}
+            ax.plot(place[shown], khat[shown], markersize=_size(len(khat)), **style)
+    lines = {threshold: f"{threshold:.2f}: threshold", 1.0: "1: their mean\nis not finite"}
+    for value, label in lines.items():
+        ax.axhline(value, color="black", linewidth=0.8, linestyle="--" if value < 1 else ":")
+        ax.annotate(label, (1.01, value), xycoords=("axes fraction", "data"), va="center")
+    finite = khat[np.isfinite(khat)]
+    ax.set_ylim(min(0, finite.min(initial=0)) - 0.05, max(1.1, finite.max(initial=0) + 0.1))
+    ax.set_xlim(-0.02 * len(khat) - 0.5, 1.02 * len(khat) - 0.5)
+    ax.set_ylabel(f"Pareto {KHAT}")
+    _whole_ticks(ax)
+
+
+def _not_drawn(khat: np.ndarray) -> str:
+    """How many k̂ are not finite, and what that means."""
+    groups = {
+        f"{KHAT} = −∞, all weights alike: {{:,}}": khat == -math.inf,
+        f"{KHAT} = ∞, hardly any weight: {{:,}}": khat == math.inf,
+        f"{KHAT} not to be had: {{:,}}": np.isnan(khat),
+    }
+    told = [text.format(chosen.sum()) for text, chosen in groups.items() if chosen.any()]
+    return f"not drawn: {'; '.join(told)}" if told else ""
+
+
+def _size(count: int) -> float:
+    """Of markers in points: smaller the more there are."""
+    return float(np.clip(60 / math.sqrt(max(count, 1)), 2, 5))
+
+
+def _whole_ticks(ax: "Axes") -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
+
+
+def _write_below(ax: "Axes", label: str, note: str) -> None:
+    ax.set_xlabel(f"{label}\n{note}" if note else label)
+
+
+def _say(ax: "Axes", text: str) -> None:
+    """A sentence in place of a picture."""
+    ax.axis("off")
+    ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes)
+
+
+def plot_evidence_methods(
+    evidence: Evidence, annealed: Annealed, sandwich: Sandwich | None = None
+) -> "Figure":
+    """log p(x) in three ways, as differences from annealing; and annealing's own two bounds.
+
+    On the left ELBO, importance sampling and annealing of the first data, with two standard errors.
+    On the right, for simulated data, the lower and the upper bound about the middle of the two.
+
+    Args:
+        evidence: of at least the data that were annealed, in the same order.
+
+    Raises:
+        ValueError: if there are fewer data in ``evidence`` than in ``annealed``.
+    """
+    count = len(annealed.log_px)
+    if len(evidence.log_px) < count:
+        raise ValueError(
+            f"evidence is of {len(evidence.log_px)} data, annealed of {count}: give the evidence of "
+            "the same data"
+        )
+    place, base = np.arange(count), annealed.log_px.numpy()
+    elbo = (evidence.reconstruction - evidence.kl)[:count].numpy() - base
+    weighed = evidence.log_px[:count].numpy() - base
+    with new_figure(2.9, columns=1 if sandwich is None else 2) as (figure, axes):
+        ax = axes[0]
+        two = 2 * annealed.standard_error.numpy()
+        style = {"color": GREY, "linewidth": 4, "alpha": 0.8}
+        ax.axhline(0, color="0.4", linewidth=0.8)
+        ax.vlines(place, -two, two, **style, label="annealing, ± 2 errors")
+        ax.errorbar(
+            place,
+            weighed,
+            2 * evidence.standard_error[:count].numpy(),
+            color=BLUE,
+            fmt="o",
+            markersize=_size(count),
+            linewidth=1,
+            label="importance sampling, ± 2 errors",
+        )
+        style = {"color": RED, "marker": "v", "linestyle": "none", "label": "ELBO"}
+        ax.plot(place, elbo, markersize=_size(count), **style)
+        ax.set(title=f"the first {count} data", xlabel="datum", ylabel="nats above annealing")
+        _whole_ticks(ax)
+        if sandwich is not None:
+            _draw_sandwich(axes[1], sandwich)
+        legend_below(figure, *axes)
+    return figure
+
+
+def _draw_sandwich(ax: "Axes", sandwich: Sandwich) -> None:
+    """Both bounds of simulated data, about their middle."""
+    lower, upper = sandwich.lower.log_px.numpy(), sandwich.upper.log_px.numpy()
+    half, place = (upper - lower) / 2, np.arange(len(lower))
+    ax.axhline(0, color="0.4", linewidth=0.8)
+    ax.vlines(place, -half, half, color=GREY, linewidth=1)
+    for height, bound, marker, label in (
+        (half, sandwich.upper, "v", "upper bound, ± 2 errors"),
+        (-half, sandwich.lower, "^", "lower bound, ± 2 errors"),
+    ):
+        error = 2 * bound.standard_error.numpy()
+        style = {"fmt": marker, "markersize": _size(len(place)), "linewidth": 1, "label": label}
+        ax.errorbar(place, height, error, color=ORANGE if marker == "v" else "black", **style)
+    title = f"simulated data: {signed(f'{sandwich.gap:.2f}')} nats apart"
+    ax.set(title=title, xlabel="simulated datum", ylabel="nats about the middle")
+    _whole_ticks(ax)
+
+
+def plot_gap(gap: InferenceGap) -> "Figure":
+    """log p(x) − ELBO of each datum in its two parts, by size, and their means.
+
+    Where the family cannot be taken apart: the whole, and what full-rank normals gain of it.
+    """
+    total = gap.total.numpy()
+    order = np.argsort(-total, kind="stable")
+    known = bool(gap.amortization.isfinite().all() and gap.approximation.isfinite().all())
+    gain = (gap.elbo_full_rank - gap.elbo).numpy()
+    if known:
+        parts = {
+            "amortization: the encoder's": (gap.amortization.numpy(), BLUE, None),
+            "approximation: the family's": (gap.approximation.numpy(), ORANGE, "///"),
+        }
+    else:
+        parts = {"log p(x) − ELBO": (total, SKY, None)}
+    count = len(total)
+    with grid(2.9, 1, 2, width_ratios=(3, 1.3)) as (figure, ((ax, means),)):
+        bottom = np.zeros(count), np.zeros(1)
+        for name, (values, colour, hatch) in parts.items():
+            style = {"color": colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0}
+            # Noise can put a part below zero: it is then drawn downwards from there.
+            ax.bar(np.arange(count), values[order], 0.9, bottom[0], label=name, **style)
+            means.bar([0], values.mean(), 0.7, bottom[1], **style)
+            bottom = bottom[0] + values[order], bottom[1] + values.mean()
+        style = {"color": "black", "marker": "_", "linestyle": "none"}
+        if known:
+            ax.plot(np.arange(count), total[order], **style, markersize=4, label="log p(x) − ELBO")
+        else:
+            label = "gained by full-rank normals"
+            style |= {"marker": "D", "color": RED, "label": label}
+            ax.plot(np.arange(count), gain[order], markersize=_size(count), **style)
+            means.plot([0], [gain.mean()], markersize=5, **style)
+        _draw_mean_labels(means, total, {name: values for name, (values, *_) in parts.items()})
+        ax.set(xlabel="data, by log p(x) − ELBO", ylabel="nats")
+        _whole_ticks(ax)
+        bad = int((gap.khat > 0.7).sum())
+        note = f"; {KHAT} of log p(x) is above 0.7 for {bad}" if bad else ""
+        ax.set_title(f"{count} data{note}")
+        legend_below(figure, ax)
+    return figure
+
+
+def _draw_mean_labels(ax: "Axes", total: np.ndarray, parts: dict[str, np.ndarray]) -> None:
+    """Write the means beside their bar."""
+    error = total.std(ddof=1) / math.sqrt(len(total)) if len(total) > 1 else math.nan
+    noise = f" ± {error:.2f}" if math.isfinite(error) else ""
+    bottom = 0.0
+    for name, values in parts.items():
+        middle, bottom = bottom + values.mean() / 2, bottom + values.mean()
+        text = signed(f"{values.mean():.2f}")
+        if len(parts) > 1:
+            text += f" {name.split(':')[0]}"
+        ax.annotate(text, (0.45, middle), va="center")
+    ax.set(xlim=(-0.5, 2.6), xticks=[], title=f"mean: {signed(f'{total.mean():.2f}')}{noise}")
+    ax.axhline(0, color="black", linewidth=0.8)
+
+
+def plot_information(information: Information) -> "Figure":
+    """Mean KL of each latent dimension, and what the whole is made of against log N."""
+    mean = information.kl.mean(0).numpy()
+    order = np.argsort(-mean, kind="stable")
+    idle = np.array([information.names[index] in information.idle for index in order])
+    place = np.arange(len(mean))
+    with grid(2.9, 1, 2, width_ratios=(3, 1.3)) as (figure, ((ax, whole),)):
+        for chosen, colour, hatch, label in (
+            (~idle, BLUE, None, "in use"),
+            (idle, ORANGE, "///", "idle"),
+        ):
+            if chosen.any():
+                style = {"color": colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0}
+                ax.bar(place[chosen], mean[order][chosen], 0.85, label=label, **style)
+        # Linear up to the threshold, which would not be seen on a scale of nats.
+        ax.set_yscale("symlog", linthresh=IDLE_KL, linscale=0.4)
+        ax.set_ylim(min(0.0, 1.3 * mean.min(initial=0)), max(0.1, 1.6 * mean.max(initial=0)))
+        _plain_ticks(ax)
+        ax.axhline(
+            IDLE_KL,
+            color="black",
+            linewidth=0.8,
+            linestyle="--",
+            label=f"idle below {IDLE_KL} nats",
+        )
+        ax.set_ylabel("mean KL, nats")
+        if len(mean) <= LABELLED:
+            names = [information.names[index] for index in order]
+            crowded = sum(map(len, names)) > 40
+            ax.set_xticks(
+                place, names, rotation=60 if crowded else 0, ha="right" if crowded else "center"
+            )
+        else:
+            ax.set_xlabel("latent dimensions, by KL")
+            _whole_ticks(ax)
+        ax.set_title(f"{len(mean)} dimensions, {len(information.idle)} idle")
+        _draw_whole(whole, information)
+        legend_below(figure, ax, whole, columns=4)
+    return figure
+
+
+def _plain_ticks(ax: "Axes") -> None:
+    """Numbers of nats in full, on a scale that is linear near zero."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    ax.yaxis.set_major_locator(FixedLocator([-1, -0.1, 0, 0.01, 0.1, 1, 10, 100]))
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: signed(f"{value:g}")))
+
+
+def _draw_whole(ax: "Axes", information: Information) -> None:
+    """I(x; z) and KL(q(z) ‖ p(z)), one on the other, against log N."""
+    parts = (
+        ("I(x; z)", information.mutual_information, information.mutual_information_error, BLUE),
+        ("KL(q(z) ‖ p(z))", information.marginal_kl, information.marginal_kl_error, SKY),
+    )
+    bottom = 0.0
+    for name, value, error, colour in parts:
+        if math.isfinite(value):
+            ax.bar([0], [value], 0.7, bottom, color=colour)
+            bottom += value
+            style = {"color": "black", "linewidth": 1}
+            if math.isfinite(error):
+                ax.errorbar([0.2], [bottom], [error], **style)
+            ax.annotate(
+                f"{name}\n{signed(f'{value:.2f}')}", (0.45, bottom - value / 2), va="center"
+            )
+    if bottom == 0:
+        _say(ax, "I(x; z) is not\ndefined here")
+        return
+    label = f"log N = {information.limit:.2f}"
+    ax.axhline(information.limit, color="black", linewidth=0.8, linestyle=":", label=label)
+    ax.set(xlim=(-0.5, 2.2), xticks=[], ylabel="nats", title="all together")
+
+
+def plot_loo(loo: "ELPDData") -> "Figure":
+    """Pareto k̂ and log predictive density of each datum, left out.
+
+    Args:
+        loo: pointwise, as :func:`psis_loo` gives it.
+    """
+    khat, elpd = np.ravel(loo.pareto_k.values), np.ravel(loo.elpd_i.values)
+    bad, place = ~(khat <= loo.good_k), np.arange(len(khat))
+    with new_figure(2.8, columns=2) as (figure, axes):
+        _draw_khat(axes[0], khat, loo.good_k)
+        axes[0].set_title(f"{int(bad.sum())} of {len(khat):,} data are beyond the threshold")
+        _write_below(axes[0], "datum", _not_drawn(khat))
+        for chosen, marker, colour in ((~bad, "o", BLUE), (bad, "^", RED)):
+            if (chosen & np.isfinite(elpd)).any():
+                style = {"color": colour, "marker": marker, "linestyle": "none"}
+                axes[1].plot(place[chosen], elpd[chosen], markersize=_size(len(elpd)), **style)
+        axes[1].set(ylabel="log predictive density, nats")
+        each, error = (signed(f"{value / len(elpd):.3f}") for value in (loo.elpd, loo.se))
+        axes[1].set_title(f"{each} ± {error} nats each")
+        lost = int((~np.isfinite(elpd)).sum())
+        _write_below(axes[1], "datum", f"not drawn: {lost} that are not finite" if lost else "")
+        _whole_ticks(axes[1])
+        legend_below(figure, axes[0])
+    return figure
+
+
+def plot_diagnosis(diagnosis: "Diagnosis") -> "dict[str, Figure]":
+    """All pictures that apply to a diagnosis, by the name of their file, in the report's order."""
+    found: dict[str, Any] = {}
+    if diagnosis.evidence is not None:
+        found["evidence"] = plot_khat(diagnosis.evidence)
+        if diagnosis.annealed is not None:
+            found["annealing"] = plot_evidence_methods(
+                diagnosis.evidence, diagnosis.annealed, diagnosis.sandwich
+            )
+    if diagnosis.gap is not None:
+        found["gap"] = plot_gap(diagnosis.gap)
+    if diagnosis.information is not None:
+        found["information"] = plot_information(diagnosis.information)
+    if diagnosis.calibration is not None:
+        found["calibration"] = plot_calibration(diagnosis.calibration)
+        found["coverage"] = plot_coverage(diagnosis.calibration)
+    if diagnosis.gold is not None:
+        found["gold"] = plot_gold(diagnosis.gold)
+    if diagnosis.checks or diagnosis.prior_checks:
+        found["checks"] = plot_checks(diagnosis.checks, diagnosis.prior_checks)
+    if diagnosis.loo is not None:
+        found["loo"] = plot_loo(diagnosis.loo)
+    return found

@@ -1,0 +1,173 @@
+"""Where a model is idle: what each latent dimension carries, and all of them together."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .bounds import Reading, closed_forms
+from .data import Data
+from .evaluation import ACTIVE_VARIANCE
+from .latent import LatentSpace, latent_space
+from .pairs import Program, evaluating, place, placement
+from .predictive import posterior_means
+from .rows import as_rows
+from .terms import draw, inspect_pair, replay
+
+PAIRS = 4_000_000
+"""Numbers held together where each draw is scored under each datum's posterior."""
+
+IDLE_KL, IDLE_SHARE = 0.01, 0.99
+"""A dimension is idle whose KL is below 0.01 nats for 99 % of the data (Lucas et al. 2019)."""
+
+
+@dataclass(frozen=True)
+class Information:
+    """What the latent variables of a pair say of N data, in nats."""
+
+    names: tuple[str, ...]
+    """The J parts that the KL splits into: dimensions, where it does, else sites."""
+    kl: Tensor
+    """KL(q(z|x) ‖ p(z)) of each datum and part, (N, J)."""
+    mean_variance: dict[str, Tensor]
+    """Variance over the data of the posterior mean of each latent dimension, by site."""
+    mutual_information: float
+    """I(x; z) = E[log q(z|x) − log q(z)], q(z) the posterior averaged over the N data; at most
+    log N. NaN where there is a global latent variable."""
+    mutual_information_error: float
+    """Its standard error."""
+    marginal_kl: float
+    """KL(q(z) ‖ p(z)); NaN where the prior is another for each datum."""
+    marginal_kl_error: float
+    """Its standard error."""
+
+    @property
+    def num_data(self) -> int:
+        """N."""
+        return len(self.kl)
+
+    @property
+    def limit(self) -> float:
+        """log N, which I(x; z) cannot exceed when estimated from N data."""
+        return math.log(self.num_data)
+
+    @property
+    def idle(self) -> tuple[str, ...]:
+        """The parts whose KL is below 0.01 nats for 99 % of the data or more."""
+        share = (self.kl < IDLE_KL).double().mean(0)
+        return tuple(name for name, one in zip(self.names, share, strict=True) if one >= IDLE_SHARE)
+
+    @property
+    def active_units(self) -> int:
+        """How many dimensions' posterior means vary by more than 0.01 over the data."""
+        return sum(int((one > ACTIVE_VARIANCE).sum()) for one in self.mean_variance.values())
+
+    @property
+    def latent_dim(self) -> int:
+        """How many latent dimensions there are."""
+        return sum(one.numel() for one in self.mean_variance.values())
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether the posterior is the prior, whatever the datum: every part is idle."""
+        return len(self.idle) == len(self.names) and self.num_data > 1
+
+
+def information(
+    model: Program, guide: Program, data: Any, *, num_draws: int = 10, seed: int = 0
+) -> Information:
+    """KL by dimension, active units, mutual information and the aggregated posterior's KL.
+
+    ::
+
+        mean KL(q(z|x) ‖ p(z)) = I(x; z) + KL(q(z) ‖ p(z)),   q(z) = 1/N Σₙ q(z|xₙ)
+
+    (Hoffman and Johnson 2016). The first term is what z says of x, the second how far the draws
+    that the decoder was trained on are from those of the prior. The KL of a dimension is in closed
+    form where there is one.
+
+    Args:
+        data: x (N, *event_shape), or a tuple (x, *context); the test part of a ``Data``. Cost grows
+            with N²: some thousand data say enough.
+        num_draws: draws of each posterior for the KL.
+        seed: of all draws.
+
+    Raises:
+        ValueError: if the data cannot be used, or a guide that is a point has no KL.
+
+    >>> from latente.guides import DiagonalNormal
+    >>> from latente.models import PPCA, mlp
+    >>> idle = information(PPCA(5, 2), DiagonalNormal(mlp(5, out=4), 2), torch.randn(50, 5))
+    >>> idle.names, idle.kl.shape
+    (('z[0]', 'z[1]'), torch.Size([50, 2]))
+    """
+    if num_draws < 1:
+        raise ValueError(f"num_draws must be at least 1, got {num_draws}")
+    rows = as_rows(data.rows("test") if isinstance(data, Data) else data, "data")
+    args = place(tuple(part[: len(part)] for part in rows), *placement(model, guide))
+    with evaluating(model, guide), torch.random.fork_rng():
+        torch.manual_seed(seed)
+        structure = inspect_pair(model, guide, args)
+        if structure.points:
+            raise ValueError(f"the guide puts {structure.points[0]!r} on one point: it has no KL")
+        names, kl = _kl_by_dimension(_read(model, guide, args, num_draws, structure))
+        carried = marginal = torch.full((2,), math.nan, dtype=torch.float64)
+        if not structure.global_latents and not structure.enumerated:
+            carried, marginal = _split(latent_space(model, guide, args, structure))
+    means = posterior_means(model, guide, rows)
+    local = {name: value for name, value in means.items() if name not in structure.global_latents}
+    return Information(
+        names=names,
+        kl=kl,
+        mean_variance={name: value.double().var(0) for name, value in local.items()},
+        mutual_information=carried.mean().item(),
+        mutual_information_error=_error(carried),
+        marginal_kl=marginal.mean().item(),
+        marginal_kl_error=_error(marginal),
+    )
+
+
+def _error(values: Tensor) -> float:
+    return (values.std() / math.sqrt(len(values))).item()
+
+
+def _read(model: Program, guide: Program, args: Any, num_draws: int, structure: Any) -> Reading:
+    draws = draw(guide, args, num_draws, structure)
+    trace = replay(model, draws)
+    reading = Reading(model, guide, draws, trace, structure, frozenset(), 1.0)
+    return replace(reading, closed=closed_forms(reading))
+
+
+def _kl_by_dimension(reading: Reading) -> tuple[tuple[str, ...], Tensor]:
+    """Names of the parts, and KL of each datum and part, (N, J)."""
+    names: list[str] = []
+    parts = []
+    for name, kl in zip(reading.local_sites(), reading.kl_by_dimension(), strict=True):
+        size = kl.shape[-1]
+        names += [name] if size == 1 else [f"{name}[{index}]" for index in range(size)]
+        parts.append(kl.double().mean(0).cpu())
+    return tuple(names), torch.cat(parts, dim=-1)
+
+
+def _split(space: LatentSpace) -> tuple[Tensor, Tensor]:
+    """log q(z|x) − log q(z) and log q(z) − log p(z) at one draw of each posterior, each (N,)."""
+    num_data = space.num_data
+    points, log_posterior = space.draw(space.guide, 1)
+    log_prior = space.log_joint(points)[1][0].double()
+    block = max(1, PAIRS // (num_data * space.size))
+    log_aggregated = torch.cat(
+        [
+            space.log_density(space.guide, some[:, None].expand(-1, num_data, -1))
+            .double()
+            .logsumexp(1)
+            for some in points[0].split(block)
+        ]
+    ) - math.log(num_data)
+    # One point under the prior of each datum: a conditional prior has no one KL to q(z).
+    shared = space.log_joint(points[:, :1].expand(-1, num_data, -1))[1][0]
+    marginal = log_aggregated - log_prior
+    if not torch.allclose(shared, shared[:1], rtol=1e-4, atol=1e-4):
+        marginal = torch.full_like(marginal, math.nan)
+    return (log_posterior[0].double() - log_aggregated).cpu(), marginal.cpu()

@@ -1,0 +1,281 @@
+"""What the numbers of each diagnostic say, in plain words and on a scale of four."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .annealing import Annealed, Sandwich
+from .calibration import Calibration
+from .criticism import PredictiveCheck
+from .evidence import Evidence
+from .information import Information
+from .mcmc import Gold
+from .refinement import InferenceGap
+
+if TYPE_CHECKING:
+    from arviz_stats.utils import ELPDData
+
+FEW, MANY = 0.01, 0.5
+"""Shares of the data: up to the first, k̂ above its threshold is let pass; beyond the second, it is
+the rule."""
+
+NATS = 0.1
+"""Differences in nats per datum that are let pass."""
+
+RARE = 0.01
+"""Two-sided p-value below which a quantity counts as one that the model does not make."""
+
+
+class Level(IntEnum):
+    """How bad it is."""
+
+    GOOD = 0
+    NOTE = 1
+    """Nothing can be said, or it is not what was to be judged."""
+    WARNING = 2
+    BAD = 3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one diagnostic found."""
+
+    topic: str
+    level: Level
+    sentence: str
+
+
+def verdict(findings: Sequence[Finding]) -> str:
+    """All findings in a few lines, the worst first.
+
+    >>> print(verdict([Finding("evidence", Level.GOOD, "All is well.")]))
+    Nothing was found against this posterior.
+    >>> print(verdict([Finding("evidence", Level.BAD, "k̂ is high."),
+    ...                Finding("gold", Level.NOTE, "Not looked at.")]))
+    Do not take this posterior at its word.
+    - evidence: k̂ is high.
+    """
+    worst = max((finding.level for finding in findings), default=Level.NOTE)
+    head = {
+        Level.GOOD: "Nothing was found against this posterior.",
+        Level.NOTE: "Nothing was found against this posterior.",
+        Level.WARNING: "Use this posterior with care.",
+        Level.BAD: "Do not take this posterior at its word.",
+    }[worst]
+    if not any(finding.level != Level.NOTE for finding in findings):
+        head = "Nothing could be said of this posterior."
+    told = sorted((f for f in findings if f.level >= Level.WARNING), key=lambda f: -f.level)
+    return "\n".join([head, *(f"- {finding.topic}: {finding.sentence}" for finding in told)])
+
+
+def judge_evidence(evidence: Evidence) -> Finding:
+    """Whether importance weights can be trusted."""
+    count = len(evidence.log_px)
+    said = (
+        f"log p(x) = {evidence.mean:.2f} ± {evidence.mean_standard_error:.2f} nats per datum by "
+        f"importance sampling ({count:,} data, S = {evidence.num_samples:,})"
+    )
+    if evidence.num_samples < 25:
+        return Finding("evidence", Level.NOTE, f"{said}. {evidence.caveat}")
+    share, threshold = evidence.khat_bad_fraction, evidence.khat_threshold
+    if share <= FEW:
+        good = "no datum" if share == 0 else f"{share:.1%} of the data"
+        return Finding(
+            "evidence", Level.GOOD, f"{said}; Pareto k̂ is above {threshold:.2f} for {good}."
+        )
+    return Finding(
+        "evidence",
+        Level.WARNING if share <= MANY else Level.BAD,
+        f"{said}; but Pareto k̂ is above {threshold:.2f} for {share:.1%} of the data: the guide is "
+        "too narrow somewhere, and their log p(x) is likely too low by more than ± says. "
+        f"{evidence.caveat}".rstrip(),
+    )
+
+
+def judge_annealing(log_px: Tensor, error: Tensor, annealed: Annealed, both: Sandwich) -> Finding:
+    """Whether the guide misses what annealing finds.
+
+    Args:
+        log_px: importance-sampled log p(x) of the data that were annealed, (N,).
+        error: its standard errors, (N,).
+        both: annealed bounds on data of the model's own.
+    """
+    more = (annealed.log_px - log_px).mean().item()
+    noise = (annealed.standard_error.square() + error.square()).sum().sqrt().item() / len(log_px)
+    said = (
+        f"annealed importance sampling, in which the guide has no part, gives {annealed.mean:.2f} "
+        f"nats on {len(log_px)} data, {more:+.2f} ± {noise:.2f} of what importance sampling gives; "
+        f"on data of the model's own its two bounds are {both.gap:.2f} nats apart"
+    )
+    said = said[0].upper() + said[1:]
+    if both.gap > 1 or more < -NATS - 3 * noise:
+        why = "annealing is not done with these temperatures, and says nothing of the guide."
+        return Finding("annealing", Level.NOTE, f"{said}: {why}")
+    if more > NATS + 3 * noise:
+        level = Level.BAD if more > 1 else Level.WARNING
+        return Finding("annealing", level, f"{said}: the guide misses some of the posterior.")
+    return Finding("annealing", Level.GOOD, f"{said}: the two agree.")
+
+
+def judge_gap(gap: InferenceGap) -> Finding:
+    """Where the bound is loose."""
+    total, count = gap.total.mean().item(), len(gap.elbo)
+    said = f"The ELBO is {total:.2f} nats below log p(x) ({count} data)"
+    if gap.local is None:
+        gain = (gap.elbo_full_rank - gap.elbo).mean().item()
+        said += (
+            f"; the guide's family cannot be taken apart, full-rank normals fitted to each datum "
+            f"gain {gain:.2f}"
+        )
+    else:
+        family, encoder = gap.approximation.mean().item(), gap.amortization.mean().item()
+        said += f": {family:.2f} are left by the family, {encoder:.2f} by the encoder"
+        if total >= NATS:
+            said += (
+                ". A longer fit or a wider encoder would gain more than a richer family"
+                if encoder > family
+                else ". A richer family would gain more than a better encoder"
+            )
+    bad = (gap.khat > 0.7).double().mean().item()
+    if bad > 0.1:
+        said += f" (k̂ of the local posteriors is above 0.7 for {bad:.0%}: the gap may be larger)"
+    return Finding("gap", Level.GOOD if total < NATS else Level.WARNING, f"{said}.")
+
+
+def judge_information(found: Information) -> Finding:
+    """Whether the posterior has collapsed."""
+    kl = found.kl.sum(1).mean().item()
+    said = f"KL(q(z|x) ‖ p(z)) is {kl:.2f} nats per datum"
+    # Of one datum, no variance over the data is known.
+    if found.num_data > 1:
+        said += f", {found.active_units} of {found.latent_dim} latent dimensions are in use"
+    if found.collapsed:
+        text = f"{said}: the posterior has collapsed onto the prior, z says nothing of x."
+        return Finding("information", Level.BAD, text)
+    if found.idle:
+        names = ", ".join(found.idle[:5]) + (", …" if len(found.idle) > 5 else "")
+        said += f"; idle: {names}"
+    level = Level.WARNING if found.idle else Level.GOOD
+    mutual, marginal = found.mutual_information, found.marginal_kl
+    if mutual != mutual:  # not defined, with a global latent variable
+        return Finding("information", level, f"{said}.")
+    if found.limit - mutual < 1:
+        said += (
+            f". z tells the {found.num_data:,} data apart: I(x; z) is at least {mutual:.2f} nats, "
+            f"as much as so many data can show"
+        )
+        if marginal == marginal:
+            said += f", and the aggregated posterior at most {marginal:.2f} nats from the prior"
+        return Finding("information", level, f"{said}.")
+    said += f". I(x; z) is {mutual:.2f} nats"
+    if marginal == marginal:
+        said += f", the aggregated posterior {marginal:.2f} nats from the prior"
+        if marginal > 1 + 3 * found.marginal_kl_error:
+            said += ": draws of the prior fall where the decoder was not trained"
+            level = Level.WARNING
+    return Finding("information", level, f"{said}.")
+
+
+def judge_calibration(found: Calibration) -> list[Finding]:
+    """Whether credible regions hold what they say, and medians lean."""
+    wrong, mended = found.miscalibrated, found.weighted_miscalibrated
+    count, level = len(found.pit), f"{found.level:.0%}"
+    said = f"On {count:,} data simulated from the model"
+    if not wrong:
+        text = f"{said}, no rank of {len(found.names)} quantities is out of its {level} band."
+        findings = [Finding("calibration", Level.GOOD, text)]
+    else:
+        told = _count_words(wrong)
+        cover = found.coverage((0.8,)).share[-1, 0].item()
+        text = (
+            f"{said}, {len(wrong)} of {len(found.names)} quantities are out of their {level} band "
+            f"({told}); regions that should hold z in 80 % hold it in {cover:.0%}. "
+        )
+        if mended:
+            text += f"Importance weights leave {len(mended)} of them so."
+        else:
+            text += "Importance weights mend it."
+        findings = [Finding("calibration", Level.BAD if mended else Level.WARNING, text)]
+    if found.biased:
+        text = (
+            f"Posterior medians lean to one side in {len(found.biased)} of "
+            f"{len(found.names) - 2} coordinates ({_count_words(found.biased)})."
+        )
+        findings.append(Finding("bias", Level.WARNING, text))
+    return findings
+
+
+def _count_words(words: Mapping[str, str]) -> str:
+    """How many are wrong in each way, with the first names.
+
+    >>> _count_words({"a": "too narrow", "b": "too narrow", "c": "too wide"})
+    'too narrow: a, b; too wide: c'
+    """
+    groups: dict[str, list[str]] = {}
+    for name, word in words.items():
+        groups.setdefault(word, []).append(name)
+    return "; ".join(
+        f"{word}: {', '.join(names[:3])}"
+        + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        for word, names in groups.items()
+    )
+
+
+def judge_gold(gold: Gold) -> Finding:
+    """Whether the guide's moments are those of the posterior."""
+    count, misses, settled = len(gold.mean), gold.misses(), gold.converged
+    if not settled.any():
+        worst = gold.rhat.max().item()
+        text = f"NUTS has not converged on any coordinate of {count} data (R̂ up to {worst:.2f})."
+        return Finding("gold", Level.NOTE, text)
+    said = (
+        f"By NUTS on {count} data, the guide's standard deviations are "
+        f"{gold.ratio[settled].median():.2f} of the posterior's, its means off by "
+        f"{gold.shift[settled].abs().median():.2f} of one (medians); beyond noise and a fifth, "
+        f"{int(misses.sum())} of {int(settled.sum())} coordinates"
+    )
+    if not settled.all():
+        said += f"; {int((~settled).sum())} have not converged and are left out"
+    share = misses.sum() / settled.sum()
+    level = Level.GOOD if share == 0 else Level.WARNING if share <= MANY else Level.BAD
+    return Finding("gold", level, f"{said}.")
+
+
+def judge_checks(topic: str, checks: Mapping[str, PredictiveCheck]) -> Finding:
+    """Whether the model makes data like these."""
+    odd = {name: check for name, check in checks.items() if check.two_sided < RARE}
+    made = "data sets drawn anew from the " + (
+        "prior" if "prior" in topic.split()[0] else "posterior"
+    )
+    if not odd:
+        text = f"In {len(checks)} quantities the data are like {made}."
+        return Finding(topic, Level.GOOD, text)
+    told = "; ".join(
+        f"{name} is {check.observed:.4g}, theirs {check.replicated.mean():.4g} ± "
+        f"{check.replicated.std():.2g}"
+        for name, check in odd.items()
+    )
+    return Finding(topic, Level.WARNING, f"The data are unlike {made}: {told}.")
+
+
+def judge_loo(loo: "ELPDData") -> Finding:
+    """How well each datum is foretold by the others, and whether that figure can be trusted."""
+    khat = torch.as_tensor(loo.pareto_k.values.copy())
+    share = (khat > loo.good_k).double().mean().item()
+    count = loo.n_data_points
+    said = (
+        f"Left out one by one, the {count} data have an expected log predictive density of "
+        f"{loo.elpd / count:.3f} ± {loo.se / count:.3f} nats each"
+    )
+    if share <= FEW:
+        return Finding("leaving one out", Level.GOOD, f"{said}; Pareto k̂ is fine.")
+    return Finding(
+        "leaving one out",
+        Level.WARNING if share <= MANY else Level.BAD,
+        f"{said}; but Pareto k̂ is above {loo.good_k:.2f} for {share:.0%} of them: the fitted "
+        "posterior of what they share is not near enough to that without them, or to the truth.",
+    )

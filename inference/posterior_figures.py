@@ -1,0 +1,334 @@
+"""Pictures of how a guide's posterior compares: with ranks, with chains, and with the data."""
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .calibration import Calibration
+from .criticism import PredictiveCheck
+from .figures import WIDTH, new_figure
+from .judgement import RARE
+from .mcmc import Gold
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BLUE, SKY, ORANGE, RED, GREY = "#0072B2", "#56B4E9", "#E69F00", "#D55E00", "0.6"
+"""Colours that the colour-blind can tell apart (Okabe and Ito 2008)."""
+
+TOLD = 5
+"""Quantities that get a colour and a name of their own, at most."""
+
+MARGINALS = 6
+"""Marginals of the chains that are drawn, at most."""
+
+_STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+_COLOURS = (RED, BLUE, "#009E73", "#CC79A7", "black")
+
+
+def signed(text: str) -> str:
+    """A number in print: with a minus sign, and none before zero.
+
+    >>> signed(f"{-1.5:.1f}"), signed(f"{-0.0:.2f}")
+    ('−1.5', '0.00')
+    """
+    return (
+        text.replace("-", "−") if any(digit in text for digit in "123456789") else text.lstrip("-")
+    )
+
+
+@contextlib.contextmanager
+def grid(
+    height: float, rows: int, columns: int, **shape: Any
+) -> Iterator[tuple["Figure", np.ndarray]]:
+    """A figure in the house style with axes in rows and columns."""
+    with new_figure(height) as (figure, (ax,)):
+        ax.remove()
+        yield figure, figure.subplots(rows, columns, squeeze=False, gridspec_kw=shape)
+
+
+def legend_below(figure: "Figure", *axes: "Axes", columns: int = 3) -> None:
+    """One legend of several axes, each name once, below all of them."""
+    entries = {}
+    for ax in axes:
+        for handle, name in zip(*ax.get_legend_handles_labels(), strict=True):
+            entries.setdefault(name, handle)
+    if entries:
+        figure.legend(
+            entries.values(),
+            entries.keys(),
+            loc="outside lower center",
+            ncols=min(columns, len(entries)),
+        )
+
+
+def plot_calibration(calibration: Calibration) -> "Figure":
+    """Ranks of z* on simulated data: ECDF of u minus u, as drawn and re-weighted.
+
+    All lines stay in the band with probability ``calibration.level`` if the guide is the posterior.
+    Of those that leave it, the :data:`TOLD` that go furthest are named.
+
+    >>> import torch
+    >>> u = (torch.arange(100.0)[:, None].double() + 0.5) / 100
+    >>> u = torch.cat([u**3, u, u], 1)
+    >>> names = ("z", "log q(z|x)", "log p(x, z)")
+    >>> figure = plot_calibration(Calibration(names, u, u, u[:, 0], 99, 0.95))
+    >>> [text.get_text() for text in figure.legends[0].get_texts()][0]
+    'z: biased high'
+    """
+    panels = {
+        "as the guide draws them": (calibration.ecdf(), calibration.miscalibrated),
+        "re-weighted": (calibration.ecdf(weighted=True), calibration.weighted_miscalibrated),
+    }
+    band = calibration.band()
+    points = np.concatenate([[0.0], band.points.numpy(), [1.0]])
+    below = np.concatenate([[0.0], (band.lower - band.points).numpy(), [0.0]])
+    above = np.concatenate([[0.0], (band.upper - band.points).numpy(), [0.0]])
+    told = _furthest(calibration)
+    with new_figure(3.1, columns=2) as (figure, axes):
+        for ax, (title, (ecdf, outside)) in zip(axes, panels.items(), strict=True):
+            label = f"{calibration.level:.0%} band of all together"
+            ax.fill_between(points, below, above, color="0.88", linewidth=0, label=label)
+            curves = (ecdf - band.points[:, None]).numpy()
+            curves = np.pad(curves, ((1, 1), (0, 0)))
+            for name, curve in zip(calibration.names, curves.T, strict=True):
+                ax.plot(points, curve, **_line(name, outside, told))
+            count = f"{len(outside)} of {len(calibration.names)} outside"
+            ax.set(title=f"{title}: {count}", xlabel="u, the rank of z* as a share", xlim=(0, 1))
+        axes[1].sharey(axes[0])
+        axes[0].set_ylabel("ECDF(u) − u")
+        legend_below(figure, *axes, columns=2)
+        _put_first(figure, told)
+    return figure
+
+
+def _furthest(calibration: Calibration) -> dict[str, str]:
+    """The quantities that leave the band the furthest, and what to call them in the legend."""
+    band, beyond = calibration.band(), np.zeros(len(calibration.names))
+    for weighted in (False, True):
+        ecdf = calibration.ecdf(weighted=weighted)
+        apart = np.maximum(ecdf - band.upper[:, None], band.lower[:, None] - ecdf)
+        beyond = np.maximum(beyond, apart.max(0).values.numpy())
+    plain, weighted = calibration.miscalibrated, calibration.weighted_miscalibrated
+    words = {name: f"{name}: re-weighted, {word}" for name, word in weighted.items()}
+    words |= {name: f"{name}: {word}" for name, word in plain.items()}
+    order = [calibration.names[index] for index in np.argsort(-beyond, kind="stable")]
+    return {name: words[name] for name in [name for name in order if name in words][:TOLD]}
+
+
+def _line(name: str, outside: Mapping[str, str], told: dict[str, str]) -> dict[str, Any]:
+    """How a quantity's ECDF is drawn."""
+    if name not in outside:
+        return {"color": GREY, "linewidth": 0.6, "label": "inside"}
+    if name not in told:
+        return {"color": ORANGE, "linewidth": 0.6, "label": "others outside"}
+    index = list(told).index(name)
+    style = {"color": _COLOURS[index], "linestyle": _STYLES[index]}
+    return {**style, "linewidth": 1.4, "zorder": 3, "label": told[name]}
+
+
+def plot_coverage(calibration: Calibration) -> "Figure":
+    """How often z* lies in credible regions of each nominal level, as drawn and re-weighted.
+
+    A thin line is a coordinate's central interval, the thick one the region of highest density of
+    all z. Beside the diagonal, what chance leaves of it at any one level.
+
+    >>> import torch
+    >>> u = (torch.arange(100.0)[:, None].double() + 0.5).expand(-1, 3) / 100
+    >>> names = ("z", "log q(z|x)", "log p(x, z)")
+    >>> figure = plot_coverage(Calibration(names, u, u, u[:, 0], 99, 0.95))
+    >>> [ax.get_title() for ax in figure.axes]
+    ['as the guide draws them', 're-weighted']
+    """
+    levels = np.arange(1, 50) / 50
+    chance = 1.96 * np.sqrt(levels * (1 - levels) / len(calibration.pit))
+    with new_figure(3.5, columns=2) as (figure, axes):
+        for ax, weighted in zip(axes, (False, True), strict=True):
+            share = calibration.coverage(tuple(levels), weighted=weighted).share.numpy()
+            low, high = np.clip([levels - chance, levels + chance], 0, 1)
+            label = "95 % of chance, at one level"
+            ax.fill_between(levels, low, high, color="0.88", linewidth=0, label=label)
+            ax.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle="--", label="exact")
+            for row in share[:-1]:
+                ax.plot(levels, row, color=SKY, linewidth=0.8, label="interval of a coordinate")
+            ax.plot(levels, share[-1], color=RED, linewidth=2, label="region of highest density")
+            title = "re-weighted" if weighted else "as the guide draws them"
+            ax.set(title=title, xlabel="nominal level", xlim=(0, 1), ylim=(0, 1), aspect="equal")
+            note = {"transform": ax.transAxes, "color": "0.35", "style": "italic"}
+            ax.text(0.03, 0.95, "too wide", va="top", **note)
+            ax.text(0.97, 0.04, "too narrow", ha="right", **note)
+        axes[0].set_ylabel("share of simulations inside")
+        legend_below(figure, *axes, columns=2)
+    return figure
+
+
+def _put_first(figure: "Figure", names: Mapping[str, str]) -> None:
+    """Let the legend begin with these entries."""
+    (legend,) = figure.legends
+    entries = {
+        text.get_text(): handle
+        for handle, text in zip(legend.legend_handles, legend.get_texts(), strict=True)
+    }
+    order = [name for name in names.values() if name in entries]
+    order += [name for name in entries if name not in order]
+    legend.remove()
+    figure.legend([entries[name] for name in order], order, loc="outside lower center", ncols=2)
+
+
+def plot_gold(gold: Gold) -> "Figure":
+    """The guide's posteriors on those of NUTS, where they differ most; and moments of all of them.
+
+    On the right, the grey cross-hatched square is what :meth:`Gold.misses` lets pass, noise apart.
+
+    >>> from latente.guides import ExactPosterior
+    >>> from latente.inference.mcmc import nuts_posterior
+    >>> from latente.models import PPCA
+    >>> import torch
+    >>> model = PPCA(4, 1)
+    >>> gold = nuts_posterior(model, ExactPosterior(model), torch.randn(1, 4), num_samples=50)
+    >>> figure = plot_gold(gold)
+    >>> figure.axes[0].get_title()
+    'datum 0, z'
+    """
+    chosen = _most_off(gold)
+    columns = min(3, len(chosen))
+    with new_figure(3.4) as (figure, (ax,)):
+        ax.remove()
+        left, right = figure.subfigures(1, 2, width_ratios=(0.9 * max(columns, 1), 2.0))
+        panels = left.subplots(-(-len(chosen) // 3) or 1, max(columns, 1), squeeze=False).ravel()
+        for ax in panels[len(chosen) :]:
+            ax.remove()
+        for ax, (datum, index) in zip(panels, chosen, strict=False):
+            _draw_marginal(ax, gold, datum, index)
+        moments = right.subplots()
+        _draw_moments(moments, gold)
+        legend_below(figure, panels[0], moments)
+    return figure
+
+
+def _most_off(gold: Gold) -> list[tuple[int, int]]:
+    """Datum and coordinate of the marginals that differ most; where chains have settled, first."""
+    off = np.maximum(gold.shift.abs().numpy(), np.abs(np.log(gold.ratio.clamp(1e-9).numpy())))
+    off = np.where(np.isfinite(off), off, -1) + 1e6 * gold.converged.numpy()
+    order = np.argsort(-off, axis=None, kind="stable")[:MARGINALS]
+    pairs = np.stack(np.unravel_index(order, off.shape), axis=1).tolist()
+    return [(datum, index) for datum, index in pairs]
+
+
+def _draw_marginal(ax: "Axes", gold: Gold, datum: int, index: int) -> None:
+    chains = gold.draws[..., datum, index].numpy().ravel()
+    guide = gold.guide_draws[:, datum, index].numpy()
+    chains, guide = chains[np.isfinite(chains)], guide[np.isfinite(guide)]
+    both = [np.quantile(draws, (0.002, 0.998)) for draws in (chains, guide) if len(draws)]
+    low, high = (np.min(both), np.max(both)) if both else (0.0, 1.0)
+    if not high - low > 1e-9 * max(abs(low), abs(high)):
+        low, high = low - 0.5, high + 0.5
+    edges = np.linspace(low, high, 26)
+    for draws, style in (
+        (chains, {"color": "0.75", "fill": True, "label": "NUTS"}),
+        (guide, {"color": BLUE, "linewidth": 1.2, "label": "guide"}),
+    ):
+        height = np.histogram(draws, edges)[0] / max(len(draws), 1) / (edges[1] - edges[0])
+        ax.stairs(height, edges, **style)
+    settled = bool(gold.converged[datum, index])
+    ax.set_title(f"datum {datum}, {gold.names[index]}" + ("" if settled else "\nnot converged"))
+    ax.set(yticks=[], ylim=(0, None))
+    ax.spines.left.set_visible(False)
+    ax.locator_params(axis="x", nbins=3)
+
+
+def _draw_moments(ax: "Axes", gold: Gold) -> None:
+    """Shift and ratio of all coordinates."""
+    from matplotlib.ticker import NullLocator, ScalarFormatter
+
+    shift, ratio = gold.shift.numpy(), np.clip(gold.ratio.numpy(), 0.01, 100)
+    known = np.isfinite(shift) & np.isfinite(ratio)
+    misses, settled = gold.misses().numpy(), gold.converged.numpy()
+    ax.axhline(1, color="0.4", linewidth=0.8)
+    ax.axvline(0, color="0.4", linewidth=0.8)
+    box = {"facecolor": "none", "edgecolor": "0.6", "linewidth": 0.8, "linestyle": "--"}
+    ax.fill([-0.2, 0.2, 0.2, -0.2], [0.8, 0.8, 1.2, 1.2], **box, label="within a fifth")
+    for shown, marker, colour, label in (
+        (~settled & known, "x", "0.6", "NUTS has not converged"),
+        (settled & known & ~misses, "o", BLUE, "fine"),
+        (settled & known & misses, "^", RED, "off, beyond noise"),
+    ):
+        if shown.any():
+            style = {"color": colour, "marker": marker, "linestyle": "none", "label": label}
+            ax.plot(shift[shown], ratio[shown], markersize=4, **style)
+    reach = max(0.5, 1.1 * np.abs(shift[known]).max(initial=0))
+    spread = max(math.log(1.5), 1.1 * np.abs(np.log(ratio[known])).max(initial=0))
+    limits = math.exp(-spread), math.exp(spread)
+    ax.set(xlim=(-reach, reach), yscale="log", ylim=limits)
+    ticks = [tick for tick in (0.01, 0.03, 0.1, 0.3, 0.5, 0.8, 1, 1.2, 2, 3, 10, 30, 100)
+             if limits[0] <= tick <= limits[1]]  # fmt: skip
+    ax.set_yticks(ticks)
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_formatter(ScalarFormatter())
+    ax.set(title=f"all {gold.mean.numel()} coordinates", ylabel="sd of guide / sd of NUTS")
+    ax.set_xlabel("(mean of guide − mean of NUTS) / sd")
+
+
+def plot_checks(
+    checks: Mapping[str, PredictiveCheck] | None,
+    prior_checks: Mapping[str, PredictiveCheck] | None = None,
+) -> "Figure":
+    """Quantities of the data (lines) in those of data sets drawn anew (histograms).
+
+    Each histogram is as high as its panel, so that a narrow and a wide one both show.
+
+    Raises:
+        ValueError: if there is no quantity.
+
+    >>> import torch
+    >>> check = PredictiveCheck(3.0, torch.randn(100).double())
+    >>> figure = plot_checks({"largest": check})
+    >>> figure.axes[0].get_title()
+    'largest\\nposterior: p = 0.00, unlike'
+    """
+    both = {"posterior": checks or {}, "prior": prior_checks or {}}
+    names = list(dict.fromkeys([*both["posterior"], *both["prior"]]))
+    if not names:
+        raise ValueError("there is no quantity to draw: give the checks of predictive_check")
+    columns = min(3, len(names))
+    rows = -(-len(names) // columns)
+    with grid(0.4 + 1.55 * rows, rows, columns) as (figure, axes):
+        panels = axes.ravel()
+        for ax in panels[len(names) :]:
+            ax.remove()
+        for ax, name in zip(panels, names, strict=False):
+            _draw_check(
+                ax, name, {law: found[name] for law, found in both.items() if name in found}
+            )
+        legend_below(figure, *panels[: len(names)])
+    return figure
+
+
+def _draw_check(ax: "Axes", name: str, found: Mapping[str, PredictiveCheck]) -> None:
+    """One quantity; ``found`` by the law that its replications are drawn from."""
+    observed = next(iter(found.values())).observed
+    values = np.concatenate([[observed], *[check.replicated.numpy() for check in found.values()]])
+    low, high = values.min(), values.max()
+    pad = 0.06 * (high - low) or 0.5 * max(1.0, abs(low))
+    lines = [name]
+    for law, check in found.items():
+        drawn = check.replicated.numpy()
+        # What does not vary gets one bar that can be seen.
+        edges: Any = 20 if np.ptp(drawn) > 1e-3 * pad else np.array([-0.3, 0.3]) * pad + drawn[0]
+        height, edges = np.histogram(drawn, edges)
+        style: dict[str, Any] = {"color": BLUE, "alpha": 0.55, "fill": True}
+        if law == "prior":
+            style = {"color": RED, "linewidth": 1.2}
+        ax.stairs(height / max(height.max(), 1), edges, label=f"{law} predictive", **style)
+        same = (check.replicated == observed).all()
+        said = "always so" if same else f"p = {check.p_value:.2f}"
+        lines.append(f"{law}: {said}" + (", unlike" if check.two_sided < RARE else ""))
+    ax.axvline(observed, color="black", linewidth=1.4, label="data")
+    ax.set_title("\n".join(lines), fontsize=8)
+    ax.set(yticks=[], ylim=(0, 1.05), xlim=(low - pad, high + pad))
+    ax.spines.left.set_visible(False)
+    ax.locator_params(axis="x", nbins=4)

@@ -1,0 +1,203 @@
+"""What an encoder loses against posteriors that are fitted to each datum by itself."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor
+
+from .data import Data
+from .evidence import DRAWS, SCORED, draw_terms, inspect_local, weigh
+from .latent import latent_space
+from .local import LocalPosterior, check_flat, full_rank, own_family
+from .pairs import Program, evaluating, place, placement
+from .progress import Advance, progress
+from .rows import as_rows
+from .terms import Structure, draw, latent_sites, replay, score, sum_sites
+
+
+@dataclass(frozen=True)
+class InferenceGap:
+    """log p(x) − ELBO of N data in two parts, in nats; every tensor is (N,), float64, on CPU."""
+
+    log_px: Tensor
+    """log p(x) by importance sampling, with the full-rank local posterior as proposal."""
+    log_px_error: Tensor
+    """Its Monte Carlo standard error."""
+    khat: Tensor
+    """Pareto k̂ of its weights."""
+    elbo: Tensor
+    """The encoder's ELBO."""
+    elbo_local: Tensor
+    """The best ELBO found in the guide's own family; NaN where the family cannot be refined."""
+    elbo_full_rank: Tensor
+    """The best found among full-rank normals of the unconstrained latent variables."""
+    elbo_error: Tensor
+    """Monte Carlo standard error of ``elbo``; ``elbo_local``'s is about the same."""
+    local: LocalPosterior | None = field(repr=False)
+    """The posteriors of ``elbo_local``, a guide for these data."""
+    full_rank: LocalPosterior = field(repr=False)
+    """The posteriors of ``elbo_full_rank``, a guide for these data."""
+
+    @property
+    def approximation(self) -> Tensor:
+        """log p(x) − the best ELBO of the family: what the family cannot do."""
+        return self.log_px - self.elbo_local
+
+    @property
+    def amortization(self) -> Tensor:
+        """The best ELBO of the family − the encoder's: what the encoder does not do."""
+        return self.elbo_local - self.elbo
+
+    @property
+    def total(self) -> Tensor:
+        """log p(x) − ELBO."""
+        return self.log_px - self.elbo
+
+
+def inference_gap(
+    model: Program,
+    guide: Program,
+    data: Any,
+    *,
+    num_steps: int = 300,
+    num_draws: int = 8,
+    learning_rate: float = 0.05,
+    num_samples: int = 1000,
+    seed: int = 0,
+    show_progress: bool = False,
+) -> InferenceGap:
+    """Split log p(x) − ELBO of each datum (Cremer, Li and Duvenaud 2018, arXiv 1801.03558).
+
+    ::
+
+        log p(x) − ELBO(q) = [log p(x) − max_{q′ in family} ELBO(q′)] + [max ELBO(q′) − ELBO(q)]
+                           =   approximation gap                      +  amortization gap
+
+    The model held fixed, each datum gets parameters of its own, found by Adam from where the guide
+    puts it: once in the guide's own family, and from there as a full-rank normal of the
+    unconstrained latent variables. The family of a guide with methods ``features`` and ``family``,
+    as ours, is that of all features; of any other guide, that of its laws' parameters. A family
+    cannot be refined where a law has none that PyTorch knows of (a flow), or one that depends on
+    other draws: then the two parts are NaN, and the total is known still.
+
+    Args:
+        data: x (N, *event_shape), or a tuple (x, *context); the test part of a ``Data``. Cost grows
+            with N: some hundred data say enough.
+        num_steps: gradient steps; the rate falls to zero over them.
+        num_draws: draws of each posterior in a step.
+        learning_rate: Adam's, at first.
+        num_samples: draws by which the ELBOs and log p(x) are then measured.
+        seed: of all draws.
+        show_progress: show the steps done.
+
+    Raises:
+        ValueError: if a number is too small, a latent site is discrete, or inside a plate of its
+            own, or log p(x) of one datum is not defined (see :func:`log_evidence`).
+
+    >>> from latente.guides import DiagonalNormal
+    >>> from latente.models import PPCA, mlp
+    >>> model, guide = PPCA(5, 2), DiagonalNormal(mlp(5, out=4), 2)
+    >>> x = torch.randn(3, 5)
+    >>> gap = inference_gap(model, guide, x)
+    >>> bool(((gap.log_px - model.log_prob(x)).abs() < 0.01).all())
+    True
+    >>> evidence = log_evidence(model, gap.full_rank, x)  # the local posteriors, as a guide
+    """
+    for name, value, least in (
+        ("num_steps", num_steps, 1), ("num_draws", num_draws, 1), ("num_samples", num_samples, 2)
+    ):  # fmt: skip
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+    rows = as_rows(data.rows("test") if isinstance(data, Data) else data, "data")
+    args = place(tuple(part[: len(part)] for part in rows), *placement(model, guide))
+    with evaluating(model, guide), torch.random.fork_rng(), pyro.validation_enabled(False):
+        torch.manual_seed(seed)
+        structure = inspect_local(model, guide, args)
+        fitting = _Fitting(model, args, structure, num_steps, num_draws, learning_rate)
+        with progress("local posteriors", 2 * num_steps, show=show_progress) as advance:
+            space = latent_space(model, guide, args, structure)
+            check_flat(space)
+            encoder = _measure(model, guide, args, structure, num_samples)
+            local = own = own_family(guide, args)
+            if own is not None:
+                local = fitting.best(own, advance)
+            wide = fitting.best(full_rank(space, local or guide, num_samples), advance)
+        measured = _measure(model, local, args, structure, num_samples) if local else None
+        richest = _measure(model, wide, args, structure, num_samples)
+    unknown = torch.full_like(encoder["elbo"], torch.nan)
+    return InferenceGap(
+        log_px=richest["log_px"],
+        log_px_error=richest["standard_error"],
+        khat=richest["khat"],
+        elbo=encoder["elbo"],
+        elbo_local=measured["elbo"] if measured else unknown,
+        elbo_full_rank=richest["elbo"],
+        elbo_error=encoder["error"],
+        local=local,
+        full_rank=wide,
+    )
+
+
+@dataclass(frozen=True)
+class _Fitting:
+    """How parameters of each datum's own are found."""
+
+    model: Program
+    args: tuple[Tensor, ...]
+    structure: Structure
+    num_steps: int
+    num_draws: int
+    learning_rate: float
+
+    def best(self, start: LocalPosterior, advance: Advance) -> LocalPosterior:
+        """The posterior whose parameters make each datum's ELBO largest, from a start."""
+        leaves = [value.detach().clone().requires_grad_() for value in start.parameters]
+        # Adam's step of one parameter knows nothing of others': each datum goes its own way.
+        optimizer = torch.optim.Adam(leaves, self.learning_rate)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.num_steps)
+        for step in range(self.num_steps):
+            with torch.enable_grad():
+                bound = self._bound(start, leaves)
+                # A datum whose draws have run off keeps still, and does not stop the others.
+                loss = -bound[bound.isfinite()].sum()
+                # Not backward(): the pair's own parameters are to get no gradient.
+                slopes = torch.autograd.grad(loss, leaves, allow_unused=True)
+            for leaf, slope in zip(leaves, slopes, strict=True):
+                leaf.grad = None if slope is None else slope.nan_to_num(0.0, 0.0, 0.0)
+            optimizer.step()
+            schedule.step()
+            advance(1, f"step {step + 1} of {self.num_steps}")
+        found = [leaf.detach() for leaf in leaves]
+        return LocalPosterior(self.args, found, start.sampler)
+
+    def _bound(self, start: LocalPosterior, leaves: list[Tensor]) -> Tensor:
+        """log p(x, z) − log q(z), with no gradient but through z: quiet where q is the truth.
+
+        Source: Roeder, Wu and Duvenaud 2017 (arXiv 1703.09194).
+        """
+        draws = draw(start.with_parameters(leaves), self.args, self.num_draws, self.structure)
+        still = start.with_parameters([leaf.detach() for leaf in leaves])
+        sites = latent_sites(replay(still, draws)).values()
+        shape = draws.num_samples, draws.num_data
+        log_posterior, _ = sum_sites(sites, shape, draws.plated, draws.log_posterior)
+        terms = score(self.model, draws)
+        return (terms.log_likelihood + terms.log_prior - log_posterior).mean(0)
+
+
+def _measure(
+    model: Program, guide: Program, args: tuple[Tensor, ...], structure: Structure, num_samples: int
+) -> dict[str, Tensor]:
+    """Evidence and ELBO of each datum by S draws, with their errors, each (N,)."""
+    blocks = []
+    step = max(1, DRAWS // num_samples)
+    for begin in range(0, len(args[0]), step):
+        block = tuple(value[begin : begin + step] for value in args)
+        chunk = max(1, SCORED // len(block[0]))
+        terms = draw_terms(model, guide, block, num_samples, structure, chunk)
+        log_weight = torch.cat([part.log_weight.double() for part in terms]).cpu()
+        error = log_weight.std(0) / math.sqrt(num_samples)
+        blocks.append({**weigh(log_weight), "elbo": log_weight.mean(0), "error": error})
+    return {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}

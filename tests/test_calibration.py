@@ -1,0 +1,494 @@
+"""Calibration on pairs whose posterior is exact, and on ones that are wrong in a known way."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from scipy import stats
+
+from latente.inference.calibration import (
+    LOG_JOINT,
+    LOG_Q,
+    WORDS,
+    Calibration,
+    Words,
+    _pit,
+    _smooth,
+    calibrate,
+    describe,
+    ecdf_band,
+)
+from latente.inference.evidence import pareto_khat
+from latente.inference.predictive import simulate
+
+from .oracles import GlobalMean, LinearGaussian, OneBatchDimension, TutorialVAE
+
+LIKE = torch.zeros(1, 8, dtype=torch.float64)
+COORDINATES = {"z[0]", "z[1]"}
+
+
+def oracle() -> LinearGaussian:
+    """A linear model of orthogonal columns: its posterior's covariance is diagonal."""
+    made = LinearGaussian(2)
+    made.weight = torch.linalg.qr(made.weight)[0] * torch.tensor([1.5, 0.6], dtype=torch.float64)
+    precision = torch.eye(2).double() + made.weight.T @ made.weight / made.scale**2
+    made.covariance = precision.inverse()
+    return made
+
+
+def collapsed():
+    """The same model, with a guide that is its prior."""
+    vae, guide = oracle().pair()
+    with torch.no_grad():
+        for parameter in guide.parameters():
+            parameter.zero_()
+    return vae, guide
+
+
+def counts(count):
+    """z ~ Gamma(3, 2), x ~ Poisson(z)."""
+    with pyro.plate("data", len(count)):
+        rate = pyro.sample("rate", dist.Gamma(3.0, 2.0))
+        pyro.sample("count", dist.Poisson(rate), obs=count)
+
+
+def gamma_guide(count):
+    with pyro.plate("data", len(count)):
+        pyro.sample("rate", dist.Gamma(3.0 + count, 3.0))
+
+
+def chain(x, context):
+    """a ~ N(0, 1), b ~ N(a, 1), x ~ N(b + c, 1)."""
+    with pyro.plate("data", len(x)):
+        a = pyro.sample("a", dist.Normal(0.0, 1.0))
+        b = pyro.sample("b", dist.Normal(a, 1.0))
+        pyro.sample("x", dist.Normal(b + context, 1.0), obs=x)
+
+
+def chain_guide(x, context):
+    with pyro.plate("data", len(x)):
+        b = pyro.sample("b", dist.Normal((x - context) * 2 / 3, math.sqrt(2 / 3)))
+        pyro.sample("a", dist.Normal(b / 2, math.sqrt(0.5)))
+
+
+def simple(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+def simple_guide(x, *context):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+
+
+def test_an_exact_posterior_raises_no_more_alarms_than_it_may():
+    """200 calibrations at level 0.8, M = 200, L = 50.
+
+    Each family of tests may name something in 20 % of them, by Bonferroni; in fact at least the
+    rate of one of its tests, 5 % for the bands and 10 % for VSBC. The counts are held between the
+    1e-4 quantiles of the binomials of these rates: false alarm 4e-4.
+    """
+    pair = oracle().pair()
+    found = [
+        calibrate(*pair, LIKE, num_simulations=200, num_draws=50, level=0.8, seed=seed)
+        for seed in range(200)
+    ]
+    most = stats.binom.isf(1e-4, 200, 0.2)
+    bands = sum(bool(one.miscalibrated) for one in found)
+    biases = sum(bool(one.biased) for one in found)
+    assert stats.binom.ppf(1e-4, 200, 0.05) <= bands <= most
+    assert stats.binom.ppf(1e-4, 200, 0.1) <= biases <= most
+    for one in found:  # all weights are p(x*)
+        assert torch.allclose(one.weighted_pit, one.pit, rtol=0, atol=1e-9)
+        assert (one.khat == -math.inf).all()
+
+
+def test_exact_ranks_are_uniform_over_all_of_their_range():
+    """A χ² test in 20 cells of 20,000 ranks of few draws: false alarm 1e-4 for each of 3."""
+    found = calibrate(*oracle().pair(), LIKE, num_simulations=20_000, num_draws=3, seed=5)
+    assert found.khat.isnan().all()
+    for index in range(3):
+        cells = np.histogram(found.pit[:, index].numpy(), bins=20, range=(0, 1))[0]
+        assert stats.chisquare(cells).pvalue > 1e-4
+
+
+def test_a_narrow_guide_is_called_narrow_and_covers_as_little_as_it_should():
+    """Half the width: coverage in closed form, to 4 binomial errors and 1 / L (3e-4 for 4).
+
+    VSBC looks at bias alone, and its p-values are above 1e-3 but for chance (2e-3).
+    """
+    exact = calibrate(*oracle().pair(), LIKE, num_simulations=2000, num_draws=400, seed=3)
+    found = calibrate(*oracle().pair(widen=0.5), LIKE, num_simulations=2000, num_draws=400, seed=3)
+    assert {found.miscalibrated[name] for name in COORDINATES} == {"too narrow"}
+    assert found.miscalibrated[LOG_Q] == "overconfident"
+    assert found.bias_p_value.min() > 1e-3
+    coverage, right = found.coverage((0.5, 0.8)), exact.coverage((0.5, 0.8))
+    assert coverage.names == ("z[0]", "z[1]", LOG_Q)
+    quantile = stats.norm.isf((1 - 0.8) / 2)
+    narrow = 1 - 2 * stats.norm.sf(0.5 * quantile)
+    region = stats.chi2.cdf(0.25 * stats.chi2.ppf(0.8, 2), 2)
+    wanted = torch.tensor([narrow, narrow, region], dtype=torch.float64)
+    assert (
+        (coverage.share[:, 1] - wanted).abs() < 4 * coverage.standard_error[:, 1] + 1 / 400
+    ).all()
+    wanted = torch.tensor([0.5, 0.8], dtype=torch.float64)
+    assert ((right.share - wanted).abs() < 4 * right.standard_error).all()
+    again = found.coverage((0.8,), weighted=True)
+    assert ((again.share[:, 0] - 0.8).abs() < (coverage.share[:, 1] - 0.8).abs() / 2).all()
+
+
+def test_weights_mend_what_is_a_little_too_narrow():
+    """0.8 of the width: found, and with 1,000 weighed draws nothing is left of it (0.05)."""
+    found = calibrate(*oracle().pair(widen=0.8), LIKE, num_draws=1000, seed=1)
+    assert found.miscalibrated.keys() >= COORDINATES
+    assert found.weighted_miscalibrated == {}
+    assert (found.khat < 0.7).double().mean() > 0.9
+
+
+def test_a_shifted_guide_is_called_biased():
+    found = calibrate(*oracle().pair(shift=1.0), LIKE, num_simulations=500, seed=2)
+    for name in COORDINATES:
+        assert found.miscalibrated[name] == found.biased[name] == "biased high"
+    other = calibrate(*oracle().pair(shift=-1.0), LIKE, num_simulations=500, seed=2)
+    assert other.biased == dict.fromkeys(sorted(COORDINATES), "biased low")
+
+
+def test_only_the_coordinate_that_is_shifted_is_named():
+    """The other one raises a false alarm with probability below 0.05."""
+    vae, guide = oracle().pair()
+    with torch.no_grad():
+        dict(guide.named_parameters())["encoder.1.bias"][0] += 0.4
+    found = calibrate(vae, guide, LIKE, seed=2)
+    assert found.biased.keys() == {"z[0]"}
+    assert COORDINATES & found.miscalibrated.keys() == {"z[0]"}
+
+
+def test_a_wide_guide_is_called_wide():
+    """Twice the width; VSBC is quiet (2e-3)."""
+    found = calibrate(*oracle().pair(widen=2.0), LIKE, num_simulations=500, seed=2)
+    assert {found.miscalibrated[name] for name in COORDINATES} == {"too wide"}
+    assert found.miscalibrated[LOG_Q] == "underconfident"
+    assert found.bias_p_value.min() > 1e-3
+
+
+def test_a_posterior_that_ignores_x_is_found_by_the_joint_density_alone():
+    """Ranks of z and log q are uniform (0.05), and weights mend the rest (0.05)."""
+    found = calibrate(*collapsed(), LIKE, num_simulations=500, num_draws=1000, seed=2)
+    assert found.miscalibrated == {LOG_JOINT: "draws too unlikely"}
+    assert found.biased == {}
+    assert found.weighted_miscalibrated == {}
+
+
+@pytest.mark.parametrize(
+    ("model", "guide", "like", "names"),
+    [
+        (counts, gamma_guide, torch.ones(1), ("rate",)),
+        (chain, chain_guide, (torch.zeros(3), torch.tensor([-5.0, 0.0, 5.0])), ("b", "a")),
+    ],
+    ids=["constrained", "two sites, a context"],
+)
+def test_other_exact_pairs_pass(model, guide, like, names):
+    """False alarm at most 0.05 + 0.05 for each, and 4 binomial errors for coverage."""
+    found = calibrate(model, guide, like, seed=1)
+    assert found.names == (*names, LOG_Q, LOG_JOINT)
+    assert found.miscalibrated == found.weighted_miscalibrated == found.biased == {}
+    coverage = found.coverage()
+    missed = (coverage.share - torch.tensor(coverage.levels)).abs() / coverage.standard_error
+    assert missed.max() < 4
+
+
+def test_a_decoder_of_one_batch_dimension_gives_the_same():
+    """False alarm 0.05; and a narrow guide is found there too."""
+    for widen, names in ((1.0, set()), (0.5, {*COORDINATES, LOG_Q, LOG_JOINT})):
+        vae, guide = oracle().pair(widen=widen)
+        vae.decoder = OneBatchDimension(vae.decoder, 2)
+        found = calibrate(vae, guide, LIKE, num_simulations=300, num_draws=50, seed=1)
+        assert found.miscalibrated.keys() == names
+
+
+def test_a_foreign_vae_of_flattened_images():
+    vae = TutorialVAE()
+    found = calibrate(
+        vae.model, vae.guide, torch.zeros(5, 8, 8), num_simulations=70, num_draws=30, seed=1
+    )
+    assert found.names == ("latent[0]", "latent[1]", LOG_Q, LOG_JOINT)
+    assert found.pit.shape == found.weighted_pit.shape == (70, 4)
+    assert found.khat.shape == (70,)
+    assert (found.pit > 0).all()
+    assert (found.pit < 1).all()
+    assert found.ecdf().shape == (69, 4)
+    assert "M=70, L=30" in repr(found)
+
+
+def test_the_seed_decides_and_the_global_state_is_left():
+    pair, before = oracle().pair(), torch.random.get_rng_state()
+    first, again, other = (
+        calibrate(*pair, LIKE, num_simulations=50, num_draws=20, seed=seed) for seed in (1, 1, 2)
+    )
+    assert torch.equal(first.pit, again.pit)
+    assert not torch.equal(first.pit, other.pit)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize(("num", "level"), [(1, 0.9), (20, 0.95), (150, 0.8), (300, 0.99)])
+def test_the_band_holds_as_often_as_it_says(num, level):
+    """Its probability is exact: 20,000 ECDFs agree to 4 binomial errors (6e-5 for each)."""
+    band = ecdf_band(num, level)
+    sample = np.sort(np.random.default_rng(0).random((20_000, num)), axis=1)
+    share = np.stack([(sample <= point).mean(1) for point in band.points.numpy()], axis=1)
+    lower, upper = band.lower.numpy() - 1e-9, band.upper.numpy() + 1e-9
+    inside = ((share >= lower) & (share <= upper)).all(1).mean()
+    probability = band.probability
+    assert level <= probability
+    assert abs(inside - probability) <= 4 * math.sqrt(probability * (1 - probability) / 20_000)
+
+
+def test_uniform_ranks_are_named_as_often_as_the_band_says():
+    """5,000 uniform samples, ten at a time, to 4 binomial errors (6e-5)."""
+    generator = torch.Generator().manual_seed(0)
+    names = (*map(str, range(8)), LOG_Q, LOG_JOINT)
+    named = 0
+    for _ in range(500):
+        pit = torch.rand(200, 10, dtype=torch.float64, generator=generator)
+        found = Calibration(names, pit, pit, pit[:, 0], num_draws=50, level=0.5)
+        named += len(found.miscalibrated)
+    alarm = 1 - ecdf_band(200, 0.95).probability
+    assert found.band().probability == 1 - alarm
+    assert abs(named / 5000 - alarm) < 4 * math.sqrt(alarm * (1 - alarm) / 5000)
+
+
+def test_more_quantities_make_a_wider_band():
+    found = calibrate(*oracle().pair(), LIKE, num_simulations=100, num_draws=20)
+    alone = ecdf_band(100, 0.95)
+    assert (found.band().upper >= alone.upper).all()
+    assert (found.band().upper > alone.upper).any()
+    assert found.band().probability >= 1 - 0.05 / 4
+    lenient = replace(found, level=0.5).band()
+    assert (lenient.upper < found.band().upper).any()
+
+
+UNIFORM = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
+
+
+@pytest.mark.parametrize(
+    ("pit", "word"),
+    [
+        (UNIFORM, "unclear"),
+        (UNIFORM**1.5, "biased high"),
+        (UNIFORM**0.5, "biased low"),
+        (torch.sin(UNIFORM * math.pi / 2) ** 2, "too narrow"),
+        (0.2 + 0.6 * UNIFORM, "too wide"),
+        (torch.full((1000,), 1e-3).double(), "biased high"),
+    ],
+)
+def test_a_pit_sample_in_words(pit, word):
+    assert describe(pit) == word
+    words = Words("low", "high", "ends", "middle")
+    told = {"biased high": "low", "biased low": "high", "too narrow": "ends", "too wide": "middle"}
+    assert describe(pit, words) == told.get(word, "unclear")
+    assert WORDS.keys() == {LOG_Q, LOG_JOINT}
+
+
+def test_ties_are_broken_by_chance():
+    """A quantity that takes two values only has uniform ranks (Kolmogorov–Smirnov, 1e-4)."""
+    values = torch.bernoulli(torch.full((11, 5000, 1), 0.5).double())
+    noise = torch.rand(5000, 1, dtype=torch.float64)
+    plain = torch.ones(10, 5000, dtype=torch.float64)
+    pit = _pit(values[:1], values[1:], plain, noise)
+    assert stats.kstest(pit.flatten().numpy(), "uniform").pvalue > 1e-4
+
+
+def test_weights_are_smoothed_where_their_tail_can_be_fitted():
+    generator = torch.Generator().manual_seed(0)
+    log_weight = 2 * torch.randn(200, 5, dtype=torch.float64, generator=generator)
+    log_weight[:, 1], log_weight[:, 2], log_weight[3:, 3] = 0.0, -math.inf, -math.inf
+    log_weight[:, 4] *= 1e-6  # what float32 makes of equal weights
+    log_weight[0, 0] = log_weight[:, 0].max() + 20
+    smooth, khat = _smooth(log_weight)
+    assert torch.equal(khat[:4], pareto_khat(log_weight[:, :4]))
+    assert khat[4] == -math.inf
+    share = smooth.softmax(0)
+    assert share[0, 0] < 0.99 < log_weight[:, 0].softmax(0)[0]  # the peak is cut
+    assert torch.equal(share[:, 0].argsort(), log_weight[:, 0].argsort())
+    for column in (1, 2, 4):
+        assert torch.allclose(share[:, column], torch.full((200,), 1 / 200).double(), rtol=1e-4)
+    assert torch.allclose(share[:, 3], log_weight[:, 3].softmax(0))
+
+
+def test_smoothing_a_flat_tail_leaves_the_weights():
+    """Most draws share the largest weight, to rounding: the fit of the tail has no scale."""
+    log_weight = torch.linspace(-3e-6, 0, 200, dtype=torch.float64)[:, None].clone()
+    log_weight[:100] -= 2
+    smooth, _ = _smooth(log_weight)
+    assert torch.allclose(smooth.softmax(0), log_weight.softmax(0), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_simulations": 19}, "num_simulations must be at least 20, got 19"),
+        ({"num_draws": 0}, "num_draws must be at least 1, got 0"),
+        ({"level": 1.0}, "level must lie between 0 and 1, got 1.0"),
+    ],
+)
+def test_settings_out_of_range(settings, message):
+    with pytest.raises(ValueError, match=message):
+        calibrate(simple, simple_guide, torch.zeros(3), **settings)
+
+
+def test_levels_out_of_range():
+    found = calibrate(simple, simple_guide, torch.zeros(3), num_simulations=20, num_draws=5)
+    for levels in ((), (0.5, 1.0), (0.0,)):
+        with pytest.raises(ValueError, match="levels lie between 0 and 1, got"):
+            found.coverage(levels)
+    with pytest.raises(ValueError, match="an ECDF needs at least one number, got 0"):
+        ecdf_band(0, 0.9)
+    with pytest.raises(ValueError, match="level must lie between 0 and 1, got 0"):
+        ecdf_band(10, 0)
+
+
+def _class(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Bernoulli(0.5))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+def _class_guide(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Bernoulli(torch.full((len(x),), 0.5)))
+
+
+def _point_guide(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Delta(x))
+
+
+def _guide_beyond(count):
+    with pyro.plate("data", len(count)):
+        pyro.sample("rate", dist.Normal(torch.full((len(count),), 3.3), 1.0))  # seldom negative
+
+
+def _auxiliary_guide(x):
+    with pyro.plate("data", len(x)):
+        noise = pyro.sample("noise", dist.Normal(x, 1.0), infer={"is_auxiliary": True})
+        pyro.sample("z", dist.Normal(noise, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("model", "guide", "message"),
+    [
+        (_class, _class_guide, "the latent site 'z' is discrete"),
+        (simple, _point_guide, "the guide puts all of 'z' on one point"),
+        (counts, _guide_beyond, "rate is NaN on data simulated from the model"),
+        (simple, _auxiliary_guide, "the guide's 'noise' is no part of the model"),
+    ],
+    ids=["discrete", "point", "beyond the prior", "auxiliary"],
+)
+def test_guides_that_cannot_be_calibrated(model, guide, message):
+    with pytest.raises(ValueError, match=message):
+        calibrate(model, guide, torch.ones(3), num_simulations=200, num_draws=50)
+
+
+def test_simulated_data_are_draws_of_the_model():
+    """Mean and covariance of 2,500 x*, to 5 standard errors (3e-5 for all); contexts in turn."""
+    known = oracle()
+    (x,), values = simulate(*known.pair(), known.sample(5), 2500, seed=3)
+    residual = x - values["z"] @ known.weight.T - known.bias
+    assert x.dtype == torch.float64
+    for sample, variance in ((values["z"], 1.0), (residual, known.scale**2)):
+        assert sample.mean(0).abs().max() < 5 * math.sqrt(variance / 2500)
+        wanted = variance * torch.eye(sample.shape[1]).double()
+        assert (sample.T.cov() - wanted).abs().max() < 5 * variance * math.sqrt(2 / 2500)
+    (x, context), values = simulate(
+        chain, chain_guide, (torch.zeros(3), torch.tensor([-50.0, 0.0, 50.0])), 7
+    )
+    assert context.tolist() == [-50, 0, 50, -50, 0, 50, -50]
+    assert (x - context - values["b"]).abs().max() < 6
+    assert values.keys() == {"a", "b"}
+
+
+def test_simulated_images_have_the_shape_of_the_data():
+    vae = TutorialVAE()
+    before = torch.random.get_rng_state()
+    (x,), values = simulate(vae.model, vae.guide, torch.full((3, 8, 8), 0.5), 11)
+    assert x.shape == (11, 8, 8)
+    assert set(x.unique().tolist()) == {0.0, 1.0}
+    assert {name: value.shape for name, value in values.items()} == {"latent": (11, 2)}
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_plates_within_a_datum_and_deterministic_sites():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            with pyro.plate("parts", 2, dim=-2):
+                part = pyro.sample("part", dist.Normal(x.new_zeros(len(x)), 1.0))
+            total = pyro.deterministic("total", part.sum(-2))
+            pyro.sample("x", dist.Normal(total, 0.1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)), pyro.plate("parts", 2, dim=-2):
+            pyro.sample("part", dist.Normal(x / 2, math.sqrt(0.5)))
+
+    (x,), values = simulate(model, guide, torch.zeros(2), 1100)
+    assert values.keys() == {"part"}
+    assert values["part"].shape == (2, 1100)
+    assert (values["part"].sum(0) - x).abs().max() < 0.6
+    # Each part by itself has (nearly) this law; that they make up for each other is left out.
+    found = calibrate(model, guide, torch.zeros(2), num_simulations=300, seed=1)
+    assert found.names[:2] == ("part[0]", "part[1]")
+    assert found.miscalibrated.keys() == {LOG_Q, LOG_JOINT}
+
+
+def _observes_log(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+        pyro.sample("log_x", dist.Normal(z, 1.0), obs=x.log())
+
+
+def _observes_two(x, y):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+        pyro.sample("y", dist.Normal(z, 1.0), obs=y)
+
+
+def _observes_outside(x):
+    pyro.sample("total", dist.Normal(0.0, 1.0), obs=x.sum())
+    simple(x)
+
+
+def _forced(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+        pyro.sample("x", dist.Normal(z + 0.5 * x, 1.0), obs=x)
+
+
+ONES = torch.ones(3)
+
+
+@pytest.mark.parametrize(
+    ("model", "guide", "like", "message"),
+    [
+        (_observes_log, simple_guide, ONES, "observes something other than x at 'log_x'"),
+        (_observes_two, simple_guide, (ONES, 2 * ONES), "observes 'y' beside x, at 'x'"),
+        (_observes_outside, simple_guide, ONES, "the site 'total' stands outside the plate"),
+        (GlobalMean().model, GlobalMean().guide, ONES, "the site 'w' stands outside the plate"),
+        (_forced, simple_guide, ONES, "the law at 'x' depends on the x that the model is given"),
+    ],
+    ids=["log x", "two", "outside", "global", "forced"],
+)
+def test_models_that_do_not_say_how_x_comes_about(model, guide, like, message):
+    for run in (simulate, lambda *pair: calibrate(*pair[:3])):
+        with pytest.raises(ValueError, match=message) as caught:
+            run(model, guide, like, 20)
+        assert "\n" not in str(caught.value)
+
+
+def test_at_least_one_simulation():
+    with pytest.raises(ValueError, match="number of simulations must be at least 1, got 0"):
+        simulate(simple, simple_guide, ONES, 0)
