@@ -12,7 +12,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from .evidence import SCORED, inspect_local, pareto_khat
+from .evidence import SCORED, inspect_local, pareto_smooth
 from .latent import LatentSpace, latent_space
 from .pairs import Program, evaluating
 from .predictive import simulate
@@ -22,9 +22,6 @@ from .terms import draw, latent_sites, score_in_chunks
 
 GRID = 200
 """Points at which an ECDF is held against its band, at most."""
-
-EVEN = 1e-3
-"""Log weights that differ by less are equal: what they differ by may be rounding, in float32."""
 
 CLEAR = 3.0
 """Standard errors by which a PIT sample must lean before it is said which way."""
@@ -206,7 +203,7 @@ def calibrate(
 
     Each is also ranked with Pareto-smoothed weights w_l = p(x*, z_l) / q(z_l|x*)::
 
-        u_w = (Σ_l w_l 1[z_l < z*] + U w̄) / (Σ_l w_l + w̄),   w̄ the mean weight
+        u_w = (Σ_l w_l 1[z_l < z*] + U w̄) / (Σ_l w_l + w̄),   w̄ = Σ_l w_l² / Σ_l w_l
 
     which is u for equal weights. Where u is not uniform and u_w is, the guide is wrong but good
     enough to weigh draws of. All this is about data of the model's own: a model far from the real
@@ -289,7 +286,10 @@ def _rank(space: LatentSpace, truth: Tensor, num_draws: int) -> tuple[Tensor, Te
                 f"{name} is NaN on data simulated from the model: its networks overflow, or the "
                 "guide puts draws where the prior has none"
             )
-    log_weight, khat = _smooth(log_joint.cpu().double() - log_q.cpu().double())
+    khat, log_weight = pareto_smooth(log_joint.double() - log_q.double())
+    log_weight = log_weight - log_weight.max(0).values
+    # Where no draw has any density under the model, none is better than another.
+    log_weight = torch.where(log_weight.isnan(), 0.0, log_weight)
     noise = torch.rand(own.shape[1:], dtype=torch.float64)
     plain = torch.ones_like(log_weight)
     return _pit(own, drawn, plain, noise), _pit(own, drawn, log_weight.exp(), noise), khat
@@ -299,28 +299,10 @@ def _pit(truth: Tensor, drawn: Tensor, weight: Tensor, noise: Tensor) -> Tensor:
     """The weighted rank of truth (1, N, Q) among draws (S, N, Q), as a share: (N, Q)."""
     below = torch.einsum("sn,snq->nq", weight, (drawn < truth).double())
     level = torch.einsum("sn,snq->nq", weight, (drawn == truth).double())
-    # z* counts as much as a draw does on average. Its own weight would make u_w uniform for every
-    # q, as z* and the draws then come from one law: such a test could never fire.
-    own = weight.mean(0)[:, None]
+    # z* counts as much as a draw of the posterior does on average. Its own weight would make u_w
+    # uniform for every q, as z* and the draws then come from one law: it could never fire.
+    own = (weight.square().sum(0) / weight.sum(0))[:, None]
     return (below + noise * (level + own)) / (weight.sum(0)[:, None] + own)
-
-
-def _smooth(log_weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Pareto-smoothed log weights (S, N), up to a constant for each of the N, and k̂ (N,)."""
-    from arviz_stats.base import array_stats  # pyright: ignore # slow to import
-
-    khat, peak = pareto_khat(log_weight), log_weight.max(0).values
-    # Where no draw has any density under the model, none is better than another.
-    relative = torch.where(peak.isfinite(), log_weight - peak, torch.zeros_like(log_weight))
-    khat[khat.isfinite() & (relative.min(0).values > -EVEN)] = -math.inf
-    fitted = khat.isfinite()
-    if fitted.any():
-        raw = relative[:, fitted]
-        with np.errstate(all="ignore"):  # it is given minus the log weights, see pareto_khat
-            smooth = torch.as_tensor(array_stats.psislw(-raw.T.numpy())[0]).T
-        # A tail of equal weights, to rounding, comes back as NaN: there is nothing to smooth.
-        relative[:, fitted] = torch.where(smooth.isnan().any(0), raw, smooth)
-    return relative, khat
 
 
 def describe(pit: Tensor, words: Words = Words()) -> str:

@@ -1,11 +1,15 @@
 """What is refused before any work is done, each in one clear line."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pyro
 from pyro import poutine
+from pyro.distributions import ExpandedDistribution, MaskedDistribution
 from torch import Tensor
+from torch.distributions import Independent
 
 from .pairs import Program, plain_errors
 from .terms import base_law, latent_sites, observed_sites, sample_sites
@@ -65,7 +69,7 @@ def check_support(
     Raises:
         ValueError: naming the site, its distribution, the first of those rows and a value.
     """
-    with pyro.validation_enabled(True), plain_errors():
+    with reaching(model, guide, args), pyro.validation_enabled(True), plain_errors():
         guide_trace = poutine.trace(guide).get_trace(*args)
         trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args)
     for site_name, site in observed_sites(trace).items():
@@ -83,29 +87,56 @@ def check_support(
 
 
 def check_reach(model: Program, guide: Program, args: tuple[Any, ...]) -> None:
-    """Refuse a guide that has no mass where a prior has some.
+    """Refuse a guide that has no mass where the prior has some.
 
     Raises:
-        ValueError: naming the site, the guide's law of it and a value that it does not reach.
+        ValueError: naming the site, the guide's law, and a value that it does not reach.
     """
+    for name, (q, p) in _both(model, guide, args).items():
+        value = _beyond(q["fn"], p["value"])
+        if value is not None:
+            raise ValueError(
+                f"the guide's law of {name!r}, {_law_name(q['fn'])}, has no mass where the prior "
+                f"has, at {value:.4g} for one: no sample would show what lies there; give the "
+                "guide a law of the prior's support"
+            )
+
+
+def _both(model: Program, guide: Program, args: tuple[Any, ...]) -> dict[str, tuple[Any, Any]]:
+    """Each latent site in the guide and, drawn anew, in the model."""
     with pyro.validation_enabled(False), plain_errors():
         in_guide = latent_sites(poutine.trace(guide).get_trace(*args))
         in_prior = latent_sites(poutine.trace(model).get_trace(*args))
-    for name, q in in_guide.items():
-        if name not in in_prior:
-            continue
-        value = in_prior[name]["value"]
-        try:
-            inside = q["fn"].support.check(value)
-        except NotImplementedError:  # a law of one's own need not say where its values lie
-            continue
-        if not inside.all():
-            outside = value[~inside] if inside.shape == value.shape else value
-            raise ValueError(
-                f"the guide's law of {name!r}, {_law_name(q['fn'])}, has no mass where the prior "
-                f"has, at {outside.flatten()[0].item():.4g} for one: no sample would show what "
-                "lies there; give the guide a law of the prior's support"
-            )
+    return {name: (q, in_prior[name]) for name, q in in_guide.items() if name in in_prior}
+
+
+@contextlib.contextmanager
+def reaching(model: Program, guide: Program, args: tuple[Any, ...]) -> Iterator[None]:
+    """Say so where an error comes of values that a prior knows nothing of: they break a model
+    further on, in words that do not tell the cause."""
+    try:
+        yield
+    except (ValueError, RuntimeError):
+        for name, (q, p) in _both(model, guide, args).items():
+            value = _beyond(p["fn"], q["value"])
+            if value is not None:
+                raise ValueError(
+                    f"the guide draws {name!r} where the prior, {_law_name(p['fn'])}, has no mass, "
+                    f"at {value:.4g} for one: give the guide a law of the prior's support"
+                ) from None
+        raise
+
+
+def _beyond(law: Any, value: Tensor) -> float | None:
+    """One of the values that lie outside of a law's support; ``None`` if all are inside."""
+    try:
+        inside = law.support.check(value)
+    except NotImplementedError:  # a law of one's own need not say where its values lie
+        return None
+    if inside.all():
+        return None
+    outside = value[~inside] if inside.shape == value.shape[: inside.dim()] else value
+    return outside.flatten()[0].item()
 
 
 def blame(model: Program, guide: Program, args: tuple[Any, ...], runs: int = 20) -> str:
@@ -133,7 +164,9 @@ def _is_validated(law: Any) -> bool:
 
 
 def _law_name(law: Any) -> str:
-    return type(base_law(law)).__name__
+    while isinstance(law, Independent | ExpandedDistribution | MaskedDistribution):
+        law = law.base_dist
+    return type(law).__name__
 
 
 def _outlier(law: Any, datum: Tensor) -> str:

@@ -15,6 +15,27 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from .options import (
+    BatchSize,
+    ClipNorm,
+    DataName,
+    Device,
+    DrawSeed,
+    Epochs,
+    Hidden,
+    LabelColumn,
+    LatentDim,
+    LearningRate,
+    Out,
+    Patience,
+    PosteriorName,
+    RecipeName,
+    Resume,
+    RunFolder,
+    Seed,
+    Standardize,
+)
+
 app = typer.Typer(
     name="latente",
     help="Fit deep latent-variable models, and judge whether their posteriors can be trusted.",
@@ -59,80 +80,6 @@ def _one_line(command: Callable[..., None]) -> Callable[..., None]:
                 _fail(f"latente: {_as_options(' '.join(str(error).split()))}")
 
     return wrapped
-
-
-RunFolder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run.")]
-RecipeName = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="RECIPE",
-        help="What to fit: see `latente recipes`.",
-        show_default="vae for the image sets, vae-normal for other data",
-    ),
-]
-DataName = Annotated[
-    str,
-    typer.Option(
-        help="digits, mnist, fashion-mnist, kmnist, freyfaces, or a file: "
-        ".npy, .npz, .csv, .parquet."
-    ),
-]
-LabelColumn = Annotated[
-    str | None, typer.Option(help="Column of a table that holds labels.", show_default="none")
-]
-Standardize = Annotated[
-    bool, typer.Option("--standardize", help="Standardize each element by its training data.")
-]
-PosteriorName = Annotated[
-    str | None,
-    typer.Option(
-        help="Family of q(z|x): diagonal, full-rank, planar, iaf, spline or point; see "
-        "`latente recipes`.",
-        show_default="the recipe's own, diagonal for most",
-    ),
-]
-LatentDim = Annotated[int, typer.Option(help="Dimension K of the latent space.")]
-Hidden = Annotated[
-    str | None,
-    typer.Option(
-        help="Widths of the hidden layers, as in 400,400.",
-        show_default="400,400; 200,200 for data of at most 256 values",
-    ),
-]
-Epochs = Annotated[int, typer.Option(help="Passes over the data.")]
-BatchSize = Annotated[
-    int | None,
-    typer.Option(help="Data in a minibatch.", show_default="128, or all data where they are fewer"),
-]
-LearningRate = Annotated[
-    float, typer.Option(help="Adam's step size at the start; it falls to zero.")
-]
-ClipNorm = Annotated[
-    float | None,
-    typer.Option(help="Largest norm of the gradient per datum.", show_default="no limit"),
-]
-Patience = Annotated[
-    int | None,
-    typer.Option(
-        help="Stop after so many epochs without a better validation ELBO, and keep the best.",
-        show_default="never stop early",
-    ),
-]
-Seed = Annotated[int, typer.Option(help="Decides split, weights, order and draws.")]
-DrawSeed = Annotated[int, typer.Option(help="Seed of the draws.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Out = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="DIR", help="Folder for the run.", show_default="runs/DATA-RECIPE[-POSTERIOR]-kK"
-    ),
-]
-Resume = Annotated[
-    bool,
-    typer.Option(
-        "--resume", help="Go on with the run in DIR, with its own settings; --epochs may be raised."
-    ),
-]
 
 
 def _print_version(wanted: bool) -> None:
@@ -205,7 +152,8 @@ def train(
     kept = f", kept epoch {run.best_epoch}" if run.best_epoch else ""
     _say(
         f"{run.epoch} epochs{kept}: {describe(row)} per datum\n"
-        f"run folder: {folder}\nnext: latente evaluate {folder}; latente plot {folder}"
+        f"run folder: {folder}\n"
+        f"next: latente evaluate {folder}; latente diagnose {folder}; latente plot {folder}"
     )
 
 
@@ -320,6 +268,34 @@ def _table(figures: dict[str, float], title: str) -> Table:
         bad = f"{figures['khat_bad_fraction']:.1%}"
         table.add_row("k̂ bad", bad, f"of the data, above {figures['khat_threshold']:.2f}")
     return table
+
+
+@app.command()
+@_one_line
+def diagnose(
+    folder: RunFolder,
+    num_data: Annotated[int, typer.Option(help="Test data to look at, at most.")] = 1000,
+    num_samples: Annotated[int, typer.Option(help="Importance samples per datum.")] = 1000,
+    simulations: Annotated[int, typer.Option(help="Data simulated for calibration.")] = 1000,
+    seed: DrawSeed = 0,
+    device: Device = "auto",
+) -> None:
+    """Can the posterior be trusted? Writes a page, DIR/diagnosis/report.html, and its figures."""
+    from .diagnosis import Budget
+    from .diagnosis import diagnose as diagnose_pair
+    from .plans import load_plan_data, load_run, read_plan
+
+    run = load_run(folder, device=device)
+    data = load_plan_data(read_plan(folder), folder)
+    if len(data.test) == 0:
+        raise ValueError(f"{data.name} has no test data to look at")
+    budget = Budget(num_data=num_data, num_samples=num_samples, simulations=simulations)
+    diagnosis = diagnose_pair(
+        run.model, run.guide, data, budget=budget, seed=seed, show_progress=True
+    )
+    paths = diagnosis.save(folder / "diagnosis")
+    Console(highlight=False).print(diagnosis.verdict, markup=False)
+    typer.echo(str(paths[0]))
 
 
 @app.command()

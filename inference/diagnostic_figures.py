@@ -76,14 +76,21 @@ def _draw_khat(ax: "Axes", khat: np.ndarray, threshold: float) -> None:
     ):
         shown = chosen & np.isfinite(khat)
         if shown.any():
-            style = {"color": colour, "marker": marker, "linestyle": "none", "label": label}
+            style: dict[str, Any] = {
+                "color": colour,
+                "marker": marker,
+                "linestyle": "none",
+                "label": label,
+            }
             ax.plot(place[shown], khat[shown], markersize=_size(len(khat)), **style)
-    lines = {threshold: f"{threshold:.2f}: threshold", 1.0: "1: their mean\nis not finite"}
-    for value, label in lines.items():
-        ax.axhline(value, color="black", linewidth=0.8, linestyle="--" if value < 1 else ":")
-        ax.annotate(label, (1.01, value), xycoords=("axes fraction", "data"), va="center")
+    for value, text, style, side in (
+        (threshold, f"{threshold:.2f}: threshold", "--", "top"),
+        (1.0, "1: infinite mean", ":", "bottom"),
+    ):
+        ax.axhline(value, color="black", linewidth=0.8, linestyle=style)
+        ax.annotate(text, (1.01, value), xycoords=("axes fraction", "data"), va=side)
     finite = khat[np.isfinite(khat)]
-    ax.set_ylim(min(0, finite.min(initial=0)) - 0.05, max(1.1, finite.max(initial=0) + 0.1))
+    ax.set_ylim(min(0, finite.min(initial=0)) - 0.1, max(1.1, finite.max(initial=0) + 0.1))
     ax.set_xlim(-0.02 * len(khat) - 0.5, 1.02 * len(khat) - 0.5)
     ax.set_ylabel(f"Pareto {KHAT}")
     _whole_ticks(ax)
@@ -92,11 +99,11 @@ def _draw_khat(ax: "Axes", khat: np.ndarray, threshold: float) -> None:
 def _not_drawn(khat: np.ndarray) -> str:
     """How many k̂ are not finite, and what that means."""
     groups = {
-        f"{KHAT} = −∞, all weights alike: {{:,}}": khat == -math.inf,
-        f"{KHAT} = ∞, hardly any weight: {{:,}}": khat == math.inf,
-        f"{KHAT} not to be had: {{:,}}": np.isnan(khat),
+        "= −∞, all weights alike": khat == -math.inf,
+        "= ∞, hardly any weight": khat == math.inf,
+        "not to be had": np.isnan(khat),
     }
-    told = [text.format(chosen.sum()) for text, chosen in groups.items() if chosen.any()]
+    told = [f"{KHAT} {what}: {some.sum():,}" for what, some in groups.items() if some.any()]
     return f"not drawn: {'; '.join(told)}" if told else ""
 
 
@@ -138,8 +145,8 @@ def plot_evidence_methods(
     count = len(annealed.log_px)
     if len(evidence.log_px) < count:
         raise ValueError(
-            f"evidence is of {len(evidence.log_px)} data, annealed of {count}: give the evidence of "
-            "the same data"
+            f"evidence is of {len(evidence.log_px)} data, annealed of {count}: give the evidence "
+            "of the same data"
         )
     place, base = np.arange(count), annealed.log_px.numpy()
     elbo = (evidence.reconstruction - evidence.kl)[:count].numpy() - base
@@ -160,8 +167,8 @@ def plot_evidence_methods(
             linewidth=1,
             label="importance sampling, ± 2 errors",
         )
-        style = {"color": RED, "marker": "v", "linestyle": "none", "label": "ELBO"}
-        ax.plot(place, elbo, markersize=_size(count), **style)
+        style: dict[str, Any] = {"color": RED, "marker": "v", "linestyle": "none", "label": "ELBO"}
+        ax.plot(place + 0.2, elbo, markersize=_size(count), **style)
         ax.set(title=f"the first {count} data", xlabel="datum", ylabel="nats above annealing")
         _whole_ticks(ax)
         if sandwich is not None:
@@ -213,7 +220,7 @@ def plot_gap(gap: InferenceGap) -> "Figure":
             ax.bar(np.arange(count), values[order], 0.9, bottom[0], label=name, **style)
             means.bar([0], values.mean(), 0.7, bottom[1], **style)
             bottom = bottom[0] + values[order], bottom[1] + values.mean()
-        style = {"color": "black", "marker": "_", "linestyle": "none"}
+        style: dict[str, Any] = {"color": "black", "marker": "_", "linestyle": "none"}
         if known:
             ax.plot(np.arange(count), total[order], **style, markersize=4, label="log p(x) − ELBO")
         else:
@@ -221,29 +228,42 @@ def plot_gap(gap: InferenceGap) -> "Figure":
             style |= {"marker": "D", "color": RED, "label": label}
             ax.plot(np.arange(count), gain[order], markersize=_size(count), **style)
             means.plot([0], [gain.mean()], markersize=5, **style)
-        _draw_mean_labels(means, total, {name: values for name, (values, *_) in parts.items()})
         ax.set(xlabel="data, by log p(x) − ELBO", ylabel="nats")
+        for panel in (ax, means):
+            low, high = panel.get_ylim()
+            panel.set_ylim(min(low, -0.005), max(high, 0.1))  # next to nothing is to look like it
+        _name_means(means, total, {name: values for name, (values, *_) in parts.items()})
         _whole_ticks(ax)
         bad = int((gap.khat > 0.7).sum())
         note = f"; {KHAT} of log p(x) is above 0.7 for {bad}" if bad else ""
         ax.set_title(f"{count} data{note}")
-        legend_below(figure, ax)
+        legend_below(figure, ax, first=parts)
     return figure
 
 
-def _draw_mean_labels(ax: "Axes", total: np.ndarray, parts: dict[str, np.ndarray]) -> None:
+def _name_means(ax: "Axes", total: np.ndarray, parts: dict[str, np.ndarray]) -> None:
     """Write the means beside their bar."""
     error = total.std(ddof=1) / math.sqrt(len(total)) if len(total) > 1 else math.nan
     noise = f" ± {error:.2f}" if math.isfinite(error) else ""
-    bottom = 0.0
+    bottom, labels = 0.0, []
     for name, values in parts.items():
         middle, bottom = bottom + values.mean() / 2, bottom + values.mean()
-        text = signed(f"{values.mean():.2f}")
-        if len(parts) > 1:
-            text += f" {name.split(':')[0]}"
-        ax.annotate(text, (0.45, middle), va="center")
+        what = f" {name.split(':')[0]}" if len(parts) > 1 else ""
+        labels.append((middle, signed(f"{values.mean():.2f}") + what))
+    _write_beside(ax, labels, 0.1)
     ax.set(xlim=(-0.5, 2.6), xticks=[], title=f"mean: {signed(f'{total.mean():.2f}')}{noise}")
-    ax.axhline(0, color="black", linewidth=0.8)
+    ax.hlines(0, -0.4, 0.4, color="black", linewidth=0.8)
+
+
+def _write_beside(ax: "Axes", labels: list[tuple[float, str]], apart: float) -> None:
+    """Write labels to the right of a bar, at their heights, or above where one stands there."""
+    low, high = ax.get_ylim()
+    ax.set_ylim(low, high)
+    apart *= high - low
+    last = low - apart / 2
+    for height, text in sorted(label for label in labels if math.isfinite(label[0])):
+        last = max(height, last + apart)
+        ax.annotate(text, (0.45, last), va="center")
 
 
 def plot_information(information: Information) -> "Figure":
@@ -271,7 +291,7 @@ def plot_information(information: Information) -> "Figure":
             linestyle="--",
             label=f"idle below {IDLE_KL} nats",
         )
-        ax.set_ylabel("mean KL, nats")
+        ax.set(ylabel="mean KL, nats", xlim=(-0.6, max(len(mean), 4) - 0.4))
         if len(mean) <= LABELLED:
             names = [information.names[index] for index in order]
             crowded = sum(map(len, names)) > 40
@@ -281,7 +301,8 @@ def plot_information(information: Information) -> "Figure":
         else:
             ax.set_xlabel("latent dimensions, by KL")
             _whole_ticks(ax)
-        ax.set_title(f"{len(mean)} dimensions, {len(information.idle)} idle")
+        many = f"{len(mean)} dimension" + "s" * (len(mean) > 1)
+        ax.set_title(f"{many}, {len(information.idle)} idle")
         _draw_whole(whole, information)
         legend_below(figure, ax, whole, columns=4)
     return figure
@@ -291,7 +312,7 @@ def _plain_ticks(ax: "Axes") -> None:
     """Numbers of nats in full, on a scale that is linear near zero."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-    ax.yaxis.set_major_locator(FixedLocator([-1, -0.1, 0, 0.01, 0.1, 1, 10, 100]))
+    ax.yaxis.set_major_locator(FixedLocator([-1, -0.1, 0, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100]))
     ax.yaxis.set_minor_locator(NullLocator())
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: signed(f"{value:g}")))
 
@@ -302,23 +323,21 @@ def _draw_whole(ax: "Axes", information: Information) -> None:
         ("I(x; z)", information.mutual_information, information.mutual_information_error, BLUE),
         ("KL(q(z) ‖ p(z))", information.marginal_kl, information.marginal_kl_error, SKY),
     )
-    bottom = 0.0
+    bottom, labels = 0.0, []
     for name, value, error, colour in parts:
         if math.isfinite(value):
             ax.bar([0], [value], 0.7, bottom, color=colour)
+            labels.append((bottom + value / 2, f"{name}\n{signed(f'{value:.2f}')}"))
             bottom += value
-            style = {"color": "black", "linewidth": 1}
             if math.isfinite(error):
-                ax.errorbar([0.2], [bottom], [error], **style)
-            ax.annotate(
-                f"{name}\n{signed(f'{value:.2f}')}", (0.45, bottom - value / 2), va="center"
-            )
-    if bottom == 0:
+                ax.errorbar([0.2], [bottom], [error], color="black", linewidth=1)
+    if not labels:
         _say(ax, "I(x; z) is not\ndefined here")
         return
     label = f"log N = {information.limit:.2f}"
     ax.axhline(information.limit, color="black", linewidth=0.8, linestyle=":", label=label)
     ax.set(xlim=(-0.5, 2.2), xticks=[], ylabel="nats", title="all together")
+    _write_beside(ax, labels, 0.2)
 
 
 def plot_loo(loo: "ELPDData") -> "Figure":
@@ -335,7 +354,7 @@ def plot_loo(loo: "ELPDData") -> "Figure":
         _write_below(axes[0], "datum", _not_drawn(khat))
         for chosen, marker, colour in ((~bad, "o", BLUE), (bad, "^", RED)):
             if (chosen & np.isfinite(elpd)).any():
-                style = {"color": colour, "marker": marker, "linestyle": "none"}
+                style: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": "none"}
                 axes[1].plot(place[chosen], elpd[chosen], markersize=_size(len(elpd)), **style)
         axes[1].set(ylabel="log predictive density, nats")
         each, error = (signed(f"{value / len(elpd):.3f}") for value in (loo.elpd, loo.se))

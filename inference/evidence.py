@@ -9,7 +9,7 @@ import pyro
 import torch
 from torch import Tensor
 
-from .checks import blame, check_reach, check_support
+from .checks import blame, check_reach, check_support, reaching
 from .data import Data
 from .pairs import Program, evaluating, place, placement
 from .progress import progress
@@ -29,6 +29,9 @@ SCORED = 2_000
 FIGURES = (
     "log_px", "standard_error", "ess", "khat", "log_px_smoothed", "reconstruction", "kl"
 )  # fmt: skip
+
+EVEN = 1e-3
+"""Log weights that differ by less are equal: what they differ by may be rounding, in float32."""
 
 ENOUGH = 2_155
 """Draws from which on k̂ has its full threshold of 0.7."""
@@ -188,7 +191,8 @@ def inspect_local(model: Program, guide: Program, args: tuple[Tensor, ...]) -> S
     Raises:
         ValueError: if they are not, or the guide does not reach all that the prior does.
     """
-    structure = inspect_pair(model, guide, args)
+    with reaching(model, guide, args):
+        structure = inspect_pair(model, guide, args)
     if structure.points:
         raise ValueError(
             f"the guide puts all of {structure.points[0]!r} on one point: importance sampling "
@@ -286,7 +290,7 @@ def weigh(log_weight: Tensor) -> dict[str, Tensor]:
         "standard_error": (relative / mean).std(0) / math.sqrt(num_samples),
         "ess": relative.sum(0).square() / relative.square().sum(0),
         "khat": khat,
-        "log_px_smoothed": smoothed,
+        "log_px_smoothed": smoothed.logsumexp(0) - math.log(num_samples),
     }
 
 
@@ -300,38 +304,38 @@ def pareto_khat(log_weight: Tensor) -> Tensor:
 
 
 def pareto_smooth(log_weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Pareto k̂ of log weights (S, N), and the log of their smoothed mean, each (N,).
+    """Pareto k̂ of log weights (S, N), each (N,), and the smoothed log weights, (S, N).
 
-    Fitted by ArviZ to the M largest weights, M = ⌊3√S⌋, or ⌊S / 5⌋ where S ≤ 225 (Vehtari et al.
-    2024). Where these are all equal, to rounding, there is no tail and k̂ = −∞. Where no more than
-    M weights are not zero, the draws hardly meet the posterior and k̂ = ∞. Fewer than five (S < 25)
-    cannot be fitted, and k̂ is NaN. In these three cases the mean is of the weights as they are.
+    By ArviZ, on the M largest weights: M = ⌊3√S⌋, or ⌊S / 5⌋ where S ≤ 225 (Vehtari et al. 2024).
+    Where these are equal, to a thousandth, there is no tail and k̂ = −∞. Where no more than M
+    weights are not zero, the draws hardly meet the posterior and k̂ = ∞. Fewer than five (S < 25)
+    cannot be fitted, and k̂ is NaN. In these three cases the weights stay as they are.
 
-    >>> khat, log_mean = pareto_smooth(torch.zeros(100, 1))
-    >>> khat, log_mean
+    >>> khat, smoothed = pareto_smooth(torch.zeros(100, 1))
+    >>> khat, smoothed.unique()
     (tensor([-inf], dtype=torch.float64), tensor([0.], dtype=torch.float64))
     """
     from arviz_stats.base import array_stats  # pyright: ignore # slow to import
 
-    log_weight = log_weight.double().cpu()
+    smoothed = log_weight.double().cpu().clone()
     num_samples, num_data = log_weight.shape
     khat = torch.full((num_data,), math.nan, dtype=torch.float64)
-    log_mean = log_weight.logsumexp(0) - math.log(num_samples)
     tail = math.floor(3 * num_samples**0.5) if num_samples > 225 else num_samples // 5
     if tail < 5:
-        return khat, log_mean
-    largest, where = log_weight.topk(tail + 1, dim=0)
+        return khat, smoothed
+    largest, where = smoothed.topk(tail + 1, dim=0)
     empty = largest[-1] == -math.inf
-    flat = ~empty & (largest[0] - largest[-2] < 1e-9)
+    flat = ~empty & (largest[0] - largest[-2] < EVEN)
     khat[empty], khat[flat] = math.inf, -math.inf
     rest = ~(empty | flat)
     if rest.any():
         # ArviZ takes log-likelihoods and negates them: it is given minus the log weights.
         with np.errstate(all="ignore"):
-            smoothed, fitted = array_stats.psislw(-log_weight[:, rest].T.numpy())
-        khat[rest] = torch.as_tensor(np.atleast_1d(fitted), dtype=torch.float64)
+            fitted = array_stats.psislw(-smoothed[:, rest].T.numpy())
+        normalized, shapes = (torch.as_tensor(np.asarray(part)) for part in fitted)
+        khat[rest] = shapes.reshape(-1)
         # What ArviZ gives sums to 1; a weight below the tail, which it leaves, tells by how much.
-        smoothed = torch.as_tensor(np.atleast_2d(smoothed), dtype=torch.float64).T
-        kept = smoothed.gather(0, where[-1:, rest])[0]
-        log_mean[rest] = largest[-1, rest] - kept - math.log(num_samples)
-    return khat, log_mean
+        normalized = normalized.reshape(-1, num_samples).T
+        kept = normalized.gather(0, where[-1:, rest])
+        smoothed[:, rest] = normalized + (largest[-1:, rest] - kept)
+    return khat, smoothed

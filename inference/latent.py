@@ -188,7 +188,7 @@ def latent_space(
         support = _fixed(name, support_of(p["fn"]), support_of(again[name]["fn"]))
         if support.is_discrete:
             raise ValueError(
-                f"the latent site {name!r} is discrete: there is no gradient to follow in it"
+                f"the latent site {name!r} is discrete, and only real numbers are moved and ranked"
             )
         if name in structure.points:
             raise ValueError(

@@ -13,7 +13,7 @@ import pyro.distributions as dist
 import torch
 from pyro import poutine
 from torch import Tensor
-from torch.distributions import biject_to, transforms
+from torch.distributions import transform_to, transforms
 
 from .evidence import REPEATED
 from .latent import Coordinate, LatentSpace
@@ -173,9 +173,9 @@ def _open(law: Any, data_dim: int | None = None) -> _OpenLaw | None:
         for name, others in SAME:
             if name in known:
                 known = {n: constraint for n, constraint in known.items() if n not in others}
-        if not known or not law.has_rsample:
+        if not known or not law.has_rsample or _moves(law.support):
             return None
-        maps = {name: biject_to(constraint) for name, constraint in known.items()}
+        maps = {name: transform_to(constraint) for name, constraint in known.items()}
         parameters = [
             maps[name]
             .inv(_spread(getattr(law, name), law, constraint.event_dim))
@@ -196,6 +196,13 @@ def _open(law: Any, data_dim: int | None = None) -> _OpenLaw | None:
     except (NotImplementedError, AttributeError, RuntimeError, TypeError, ValueError):
         return None
     return _OpenLaw(parameters, close)
+
+
+def _moves(support: Any) -> bool:
+    """Whether a support has bounds that are parameters: no gradient through draws shows these."""
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    return any(isinstance(value, Tensor) for value in vars(support).values())
 
 
 def _spread(value: Tensor, law: Any, event_dim: int) -> Tensor:

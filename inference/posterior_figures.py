@@ -2,14 +2,14 @@
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .calibration import Calibration
 from .criticism import PredictiveCheck
-from .figures import WIDTH, new_figure
+from .figures import new_figure
 from .judgement import RARE
 from .mcmc import Gold
 
@@ -51,19 +51,19 @@ def grid(
         yield figure, figure.subplots(rows, columns, squeeze=False, gridspec_kw=shape)
 
 
-def legend_below(figure: "Figure", *axes: "Axes", columns: int = 3) -> None:
+def legend_below(
+    figure: "Figure", *axes: "Axes", columns: int = 3, first: Iterable[str] = ()
+) -> None:
     """One legend of several axes, each name once, below all of them."""
-    entries = {}
+    entries: dict[str, Any] = {}
     for ax in axes:
         for handle, name in zip(*ax.get_legend_handles_labels(), strict=True):
             entries.setdefault(name, handle)
-    if entries:
-        figure.legend(
-            entries.values(),
-            entries.keys(),
-            loc="outside lower center",
-            ncols=min(columns, len(entries)),
-        )
+    names = list(dict.fromkeys([*[name for name in first if name in entries], *entries]))
+    if names:
+        handles = [entries[name] for name in names]
+        place = "outside lower center"
+        figure.legend(handles, names, loc=place, ncols=min(columns, len(names)))
 
 
 def plot_calibration(calibration: Calibration) -> "Figure":
@@ -91,7 +91,7 @@ def plot_calibration(calibration: Calibration) -> "Figure":
     told = _furthest(calibration)
     with new_figure(3.1, columns=2) as (figure, axes):
         for ax, (title, (ecdf, outside)) in zip(axes, panels.items(), strict=True):
-            label = f"{calibration.level:.0%} band of all together"
+            label = f"{calibration.level:.0%} band for all lines together"
             ax.fill_between(points, below, above, color="0.88", linewidth=0, label=label)
             curves = (ecdf - band.points[:, None]).numpy()
             curves = np.pad(curves, ((1, 1), (0, 0)))
@@ -101,8 +101,7 @@ def plot_calibration(calibration: Calibration) -> "Figure":
             ax.set(title=f"{title}: {count}", xlabel="u, the rank of z* as a share", xlim=(0, 1))
         axes[1].sharey(axes[0])
         axes[0].set_ylabel("ECDF(u) − u")
-        legend_below(figure, *axes, columns=2)
-        _put_first(figure, told)
+        legend_below(figure, *axes, columns=2, first=told.values())
     return figure
 
 
@@ -150,33 +149,18 @@ def plot_coverage(calibration: Calibration) -> "Figure":
         for ax, weighted in zip(axes, (False, True), strict=True):
             share = calibration.coverage(tuple(levels), weighted=weighted).share.numpy()
             low, high = np.clip([levels - chance, levels + chance], 0, 1)
-            label = "95 % of chance, at one level"
+            label = "95% of chance, at one level"
             ax.fill_between(levels, low, high, color="0.88", linewidth=0, label=label)
-            ax.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle="--", label="exact")
+            label = "exact (below: too narrow, above: too wide)"
+            ax.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle="--", label=label)
             for row in share[:-1]:
                 ax.plot(levels, row, color=SKY, linewidth=0.8, label="interval of a coordinate")
             ax.plot(levels, share[-1], color=RED, linewidth=2, label="region of highest density")
             title = "re-weighted" if weighted else "as the guide draws them"
             ax.set(title=title, xlabel="nominal level", xlim=(0, 1), ylim=(0, 1), aspect="equal")
-            note = {"transform": ax.transAxes, "color": "0.35", "style": "italic"}
-            ax.text(0.03, 0.95, "too wide", va="top", **note)
-            ax.text(0.97, 0.04, "too narrow", ha="right", **note)
         axes[0].set_ylabel("share of simulations inside")
         legend_below(figure, *axes, columns=2)
     return figure
-
-
-def _put_first(figure: "Figure", names: Mapping[str, str]) -> None:
-    """Let the legend begin with these entries."""
-    (legend,) = figure.legends
-    entries = {
-        text.get_text(): handle
-        for handle, text in zip(legend.legend_handles, legend.get_texts(), strict=True)
-    }
-    order = [name for name in names.values() if name in entries]
-    order += [name for name in entries if name not in order]
-    legend.remove()
-    figure.legend([entries[name] for name in order], order, loc="outside lower center", ncols=2)
 
 
 def plot_gold(gold: Gold) -> "Figure":
@@ -198,7 +182,8 @@ def plot_gold(gold: Gold) -> "Figure":
     columns = min(3, len(chosen))
     with new_figure(3.4) as (figure, (ax,)):
         ax.remove()
-        left, right = figure.subfigures(1, 2, width_ratios=(0.9 * max(columns, 1), 2.0))
+        halves: Any = figure.subfigures(1, 2, width_ratios=(0.9 * max(columns, 1), 2.0))
+        left, right = halves
         panels = left.subplots(-(-len(chosen) // 3) or 1, max(columns, 1), squeeze=False).ravel()
         for ax in panels[len(chosen) :]:
             ax.remove()
@@ -227,7 +212,7 @@ def _draw_marginal(ax: "Axes", gold: Gold, datum: int, index: int) -> None:
     low, high = (np.min(both), np.max(both)) if both else (0.0, 1.0)
     if not high - low > 1e-9 * max(abs(low), abs(high)):
         low, high = low - 0.5, high + 0.5
-    edges = np.linspace(low, high, 26)
+    edges = np.linspace(low, high, 1 + _bins(len(chains)))
     for draws, style in (
         (chains, {"color": "0.75", "fill": True, "label": "NUTS"}),
         (guide, {"color": BLUE, "linewidth": 1.2, "label": "guide"}),
@@ -239,6 +224,11 @@ def _draw_marginal(ax: "Axes", gold: Gold, datum: int, index: int) -> None:
     ax.set(yticks=[], ylim=(0, None))
     ax.spines.left.set_visible(False)
     ax.locator_params(axis="x", nbins=3)
+
+
+def _bins(count: int) -> int:
+    """Of a histogram: few where there is little to show (the rule of Rice)."""
+    return int(np.clip(math.ceil(2 * count ** (1 / 3)), 5, 30))
 
 
 def _draw_moments(ax: "Axes", gold: Gold) -> None:
@@ -254,23 +244,28 @@ def _draw_moments(ax: "Axes", gold: Gold) -> None:
     ax.fill([-0.2, 0.2, 0.2, -0.2], [0.8, 0.8, 1.2, 1.2], **box, label="within a fifth")
     for shown, marker, colour, label in (
         (~settled & known, "x", "0.6", "NUTS has not converged"),
-        (settled & known & ~misses, "o", BLUE, "fine"),
+        (settled & known & ~misses, "o", BLUE, "fine, or within noise"),
         (settled & known & misses, "^", RED, "off, beyond noise"),
     ):
         if shown.any():
-            style = {"color": colour, "marker": marker, "linestyle": "none", "label": label}
+            style: dict[str, Any] = {
+                "color": colour,
+                "marker": marker,
+                "linestyle": "none",
+                "label": label,
+            }
             ax.plot(shift[shown], ratio[shown], markersize=4, **style)
     reach = max(0.5, 1.1 * np.abs(shift[known]).max(initial=0))
     spread = max(math.log(1.5), 1.1 * np.abs(np.log(ratio[known])).max(initial=0))
     limits = math.exp(-spread), math.exp(spread)
     ax.set(xlim=(-reach, reach), yscale="log", ylim=limits)
-    ticks = [tick for tick in (0.01, 0.03, 0.1, 0.3, 0.5, 0.8, 1, 1.2, 2, 3, 10, 30, 100)
+    ticks = [tick for tick in (0.01, 0.03, 0.1, 0.3, 0.5, 0.65, 0.8, 1, 1.2, 1.5, 2, 3, 10, 30, 100)
              if limits[0] <= tick <= limits[1]]  # fmt: skip
     ax.set_yticks(ticks)
     ax.yaxis.set_minor_locator(NullLocator())
     ax.yaxis.set_major_formatter(ScalarFormatter())
     ax.set(title=f"all {gold.mean.numel()} coordinates", ylabel="sd of guide / sd of NUTS")
-    ax.set_xlabel("(mean of guide − mean of NUTS) / sd")
+    ax.set_xlabel("shift of the mean / sd of NUTS")
 
 
 def plot_checks(
@@ -318,7 +313,11 @@ def _draw_check(ax: "Axes", name: str, found: Mapping[str, PredictiveCheck]) -> 
     for law, check in found.items():
         drawn = check.replicated.numpy()
         # What does not vary gets one bar that can be seen.
-        edges: Any = 20 if np.ptp(drawn) > 1e-3 * pad else np.array([-0.3, 0.3]) * pad + drawn[0]
+        edges: Any = (
+            _bins(len(drawn))
+            if np.ptp(drawn) > 1e-3 * pad
+            else np.array([-0.3, 0.3]) * pad + drawn[0]
+        )
         height, edges = np.histogram(drawn, edges)
         style: dict[str, Any] = {"color": BLUE, "alpha": 0.55, "fill": True}
         if law == "prior":
@@ -331,4 +330,4 @@ def _draw_check(ax: "Axes", name: str, found: Mapping[str, PredictiveCheck]) -> 
     ax.set_title("\n".join(lines), fontsize=8)
     ax.set(yticks=[], ylim=(0, 1.05), xlim=(low - pad, high + pad))
     ax.spines.left.set_visible(False)
-    ax.locator_params(axis="x", nbins=4)
+    ax.locator_params(axis="x", nbins=3)

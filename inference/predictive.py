@@ -103,7 +103,7 @@ def sample_prior(
     with evaluating(model, guide), torch.random.fork_rng(), pyro.validation_enabled(False):
         torch.manual_seed(seed)
         with plain_errors():
-            prior = poutine.trace(poutine.uncondition(model)).get_trace(*args)
+            prior = poutine.trace(_Unobserved()(model)).get_trace(*args)
     site, shape = _main_site(prior, args), args[0].shape
     return _mean(site)[0].reshape(shape).cpu(), site["value"].reshape(shape).cpu()
 

@@ -1,9 +1,18 @@
 """What is kept of a diagnosis: its numbers, its figures, and a page to read."""
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .checkpoints import written_whole
+from .figures import save_figures
+from .report_page import CAPTIONS as CAPTIONS
+from .report_page import page
+from .runs import FIGURES, write_json
+
 if TYPE_CHECKING:
+    from xarray import DataTree
+
     from .diagnosis import Diagnosis
 
 
@@ -60,3 +69,38 @@ def numbers(found: "Diagnosis") -> dict[str, Any]:
         for one in found.findings
     ]
     return {"verdict": found.verdict, **known, "findings": findings}
+
+
+def write_report(diagnosis: "Diagnosis", folder: Path) -> list[Path]:
+    """Write all that is kept of a diagnosis; what is there by the same names is replaced.
+
+    ``report.html`` holds the verdict, the findings, the main numbers and the figures, and needs no
+    other file; ``diagnosis.json`` is :func:`numbers`; ``diagnosis.nc`` the tree, for
+    ``xarray.open_datatree``; ``figures/`` has the figures as PNG.
+
+    Returns:
+        The paths of what was written, the report first.
+
+    Raises:
+        OSError: if the folder cannot be written.
+    """
+    pictures = save_figures(diagnosis.figures, folder / FIGURES)
+    report, facts, tree = (
+        folder / name for name in ("report.html", "diagnosis.json", "diagnosis.nc")
+    )
+    write_json(facts, diagnosis.numbers)
+    _write_tree(diagnosis.tree, tree)
+    html = page(diagnosis, dict(zip(diagnosis.figures, pictures, strict=True)))
+    with written_whole(report) as temporary:
+        temporary.write_text(html, encoding="utf-8")
+    return [report, facts, tree, *pictures]
+
+
+def _write_tree(tree: "DataTree", path: Path) -> None:
+    """Write a tree as netCDF, compressed, to a temporary file and move it into place."""
+    packed = {
+        group.path: {name: {"zlib": True, "complevel": 1} for name in group.data_vars}
+        for group in tree.subtree
+    }
+    with written_whole(path) as temporary:
+        tree.to_netcdf(temporary, engine="h5netcdf", encoding=packed)

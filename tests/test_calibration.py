@@ -17,12 +17,10 @@ from latente.inference.calibration import (
     Calibration,
     Words,
     _pit,
-    _smooth,
     calibrate,
     describe,
     ecdf_band,
 )
-from latente.inference.evidence import pareto_khat
 from latente.inference.predictive import simulate
 
 from .oracles import GlobalMean, LinearGaussian, OneBatchDimension, TutorialVAE
@@ -301,31 +299,6 @@ def test_ties_are_broken_by_chance():
     plain = torch.ones(10, 5000, dtype=torch.float64)
     pit = _pit(values[:1], values[1:], plain, noise)
     assert stats.kstest(pit.flatten().numpy(), "uniform").pvalue > 1e-4
-
-
-def test_weights_are_smoothed_where_their_tail_can_be_fitted():
-    generator = torch.Generator().manual_seed(0)
-    log_weight = 2 * torch.randn(200, 5, dtype=torch.float64, generator=generator)
-    log_weight[:, 1], log_weight[:, 2], log_weight[3:, 3] = 0.0, -math.inf, -math.inf
-    log_weight[:, 4] *= 1e-6  # what float32 makes of equal weights
-    log_weight[0, 0] = log_weight[:, 0].max() + 20
-    smooth, khat = _smooth(log_weight)
-    assert torch.equal(khat[:4], pareto_khat(log_weight[:, :4]))
-    assert khat[4] == -math.inf
-    share = smooth.softmax(0)
-    assert share[0, 0] < 0.99 < log_weight[:, 0].softmax(0)[0]  # the peak is cut
-    assert torch.equal(share[:, 0].argsort(), log_weight[:, 0].argsort())
-    for column in (1, 2, 4):
-        assert torch.allclose(share[:, column], torch.full((200,), 1 / 200).double(), rtol=1e-4)
-    assert torch.allclose(share[:, 3], log_weight[:, 3].softmax(0))
-
-
-def test_smoothing_a_flat_tail_leaves_the_weights():
-    """Most draws share the largest weight, to rounding: the fit of the tail has no scale."""
-    log_weight = torch.linspace(-3e-6, 0, 200, dtype=torch.float64)[:, None].clone()
-    log_weight[:100] -= 2
-    smooth, _ = _smooth(log_weight)
-    assert torch.allclose(smooth.softmax(0), log_weight.softmax(0), rtol=1e-4)
 
 
 @pytest.mark.parametrize(
