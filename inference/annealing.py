@@ -38,8 +38,9 @@ class Annealed:
     acceptance: Tensor
     """Share of the transitions that were accepted, (N,)."""
     log_weight: Tensor = field(repr=False)
-    """(C, N)."""
+    """log w, (C, N); of an upper bound, of weights whose mean is 1 / p(x)."""
     num_temperatures: int
+    """T."""
 
     @property
     def mean(self) -> float:
@@ -60,7 +61,8 @@ class Sandwich:
     """Annealed from the start to the posterior: a lower bound on average."""
     upper: Annealed
     """From the posterior, of which the latent variables that made x are a draw, back to the start:
-    ``log_px`` is an upper bound on average."""
+    ``log_px`` is an upper bound on average. Its standard errors are those of the chains, the draw
+    that all of them begin at taken as given."""
     data: tuple[Tensor, ...] = field(repr=False)
     """The simulated x, and the contexts it was given."""
 

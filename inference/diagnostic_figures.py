@@ -7,22 +7,28 @@ import numpy as np
 
 from .annealing import Annealed, Sandwich
 from .evidence import Evidence
-from .figures import new_figure
-from .information import IDLE_KL, Information
-from .posterior_figures import (
+from .figure_parts import (
     BLUE,
     GREY,
     ORANGE,
     RED,
     SKY,
+    counted,
+    dots,
     grid,
     legend_below,
-    plot_calibration,
-    plot_checks,
-    plot_coverage,
-    plot_gold,
+    marker_size,
+    only_say,
+    say,
+    short,
     signed,
+    whole_ticks,
+    write_below,
+    write_beside,
 )
+from .figures import new_figure
+from .information import IDLE_KL, Information
+from .posterior_figures import plot_calibration, plot_checks, plot_coverage, plot_gold
 from .refinement import InferenceGap
 
 if TYPE_CHECKING:
@@ -51,49 +57,41 @@ def plot_khat(evidence: Evidence) -> "Figure":
     >>> figure.axes[0].get_ylabel()
     'Pareto $\\\\hat{k}$'
     """
+    if evidence.num_samples < 25:
+        return only_say(f"S = {evidence.num_samples} is too small for Pareto {KHAT}")
     khat = evidence.khat.numpy()
     with new_figure(2.7) as (figure, (ax,)):
-        if evidence.num_samples < 25:
-            _say(ax, f"S = {evidence.num_samples} is too small for Pareto {KHAT}")
-        else:
-            share, threshold = evidence.khat_bad_fraction, evidence.khat_threshold
-            _draw_khat(ax, np.sort(khat), threshold)
-            ax.set_title(
-                f"{KHAT} is beyond its threshold for {share:.1%} of {len(khat):,} data "
-                f"(S = {evidence.num_samples:,})"
-            )
-            _write_below(ax, f"data, by {KHAT}", _not_drawn(khat))
-            legend_below(figure, ax)
+        _draw_khat(ax, np.sort(khat), evidence.khat_threshold)
+        ax.set_title(
+            f"{KHAT} is beyond its threshold for {evidence.khat_bad_fraction:.1%} of "
+            f"{counted(len(khat), 'datum', 'data')} (S = {evidence.num_samples:,})"
+        )
+        write_below(ax, f"data, by {KHAT}", _not_drawn(khat))
+        legend_below(figure, ax)
     return figure
 
 
 def _draw_khat(ax: "Axes", khat: np.ndarray, threshold: float) -> None:
     """k̂ in the order given, with what is expected of them; only those that are finite."""
-    place = np.arange(len(khat))
+    place, size = np.arange(len(khat)), marker_size(len(khat))
     for chosen, marker, colour, label in (
         (khat <= threshold, "o", BLUE, "fine"),
         (khat > threshold, "^", RED, "bad"),
     ):
         shown = chosen & np.isfinite(khat)
         if shown.any():
-            style: dict[str, Any] = {
-                "color": colour,
-                "marker": marker,
-                "linestyle": "none",
-                "label": label,
-            }
-            ax.plot(place[shown], khat[shown], markersize=_size(len(khat)), **style)
-    for value, text, style, side in (
+            dots(ax, place[shown], khat[shown], marker, colour, size=size, label=label)
+    for value, text, dashes, side in (
         (threshold, f"{threshold:.2f}: threshold", "--", "top"),
         (1.0, "1: infinite mean", ":", "bottom"),
     ):
-        ax.axhline(value, color="black", linewidth=0.8, linestyle=style)
+        ax.axhline(value, color="black", linewidth=0.8, linestyle=dashes)
         ax.annotate(text, (1.01, value), xycoords=("axes fraction", "data"), va=side)
     finite = khat[np.isfinite(khat)]
     ax.set_ylim(min(0, finite.min(initial=0)) - 0.1, max(1.1, finite.max(initial=0) + 0.1))
     ax.set_xlim(-0.02 * len(khat) - 0.5, 1.02 * len(khat) - 0.5)
     ax.set_ylabel(f"Pareto {KHAT}")
-    _whole_ticks(ax)
+    whole_ticks(ax)
 
 
 def _not_drawn(khat: np.ndarray) -> str:
@@ -105,27 +103,6 @@ def _not_drawn(khat: np.ndarray) -> str:
     }
     told = [f"{KHAT} {what}: {some.sum():,}" for what, some in groups.items() if some.any()]
     return f"not drawn: {'; '.join(told)}" if told else ""
-
-
-def _size(count: int) -> float:
-    """Of markers in points: smaller the more there are."""
-    return float(np.clip(60 / math.sqrt(max(count, 1)), 2, 5))
-
-
-def _whole_ticks(ax: "Axes") -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
-
-
-def _write_below(ax: "Axes", label: str, note: str) -> None:
-    ax.set_xlabel(f"{label}\n{note}" if note else label)
-
-
-def _say(ax: "Axes", text: str) -> None:
-    """A sentence in place of a picture."""
-    ax.axis("off")
-    ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes)
 
 
 def plot_evidence_methods(
@@ -141,6 +118,17 @@ def plot_evidence_methods(
 
     Raises:
         ValueError: if there are fewer data in ``evidence`` than in ``annealed``.
+
+    >>> import torch
+    >>> from latente.inference.evidence import log_evidence
+    >>> from latente.inference.annealing import annealed_evidence
+    >>> from latente.guides import ExactPosterior
+    >>> from latente.models import PPCA
+    >>> model, x = PPCA(5, 2), torch.randn(4, 5)
+    >>> annealed = annealed_evidence(model, ExactPosterior(model), x, num_temperatures=10)
+    >>> figure = plot_evidence_methods(log_evidence(model, ExactPosterior(model), x), annealed)
+    >>> figure.axes[0].get_title()
+    '4 data'
     """
     count = len(annealed.log_px)
     if len(evidence.log_px) < count:
@@ -163,14 +151,14 @@ def plot_evidence_methods(
             2 * evidence.standard_error[:count].numpy(),
             color=BLUE,
             fmt="o",
-            markersize=_size(count),
+            markersize=marker_size(count),
             linewidth=1,
             label="importance sampling, ± 2 errors",
         )
-        style: dict[str, Any] = {"color": RED, "marker": "v", "linestyle": "none", "label": "ELBO"}
-        ax.plot(place + 0.2, elbo, markersize=_size(count), **style)
-        ax.set(title=f"the first {count} data", xlabel="datum", ylabel="nats above annealing")
-        _whole_ticks(ax)
+        dots(ax, place + 0.2, elbo, "v", RED, size=marker_size(count), label="ELBO")
+        ax.set(title=counted(count, "datum", "data"), xlabel="datum", xlim=(-0.6, count - 0.4))
+        ax.set_ylabel("nats above annealing")
+        whole_ticks(ax)
         if sandwich is not None:
             _draw_sandwich(axes[1], sandwich)
         legend_below(figure, *axes)
@@ -188,30 +176,42 @@ def _draw_sandwich(ax: "Axes", sandwich: Sandwich) -> None:
         (-half, sandwich.lower, "^", "lower bound, ± 2 errors"),
     ):
         error = 2 * bound.standard_error.numpy()
-        style = {"fmt": marker, "markersize": _size(len(place)), "linewidth": 1, "label": label}
+        style: dict[str, Any] = {"fmt": marker, "linewidth": 1, "label": label}
+        style["markersize"] = marker_size(len(place))
         ax.errorbar(place, height, error, color=ORANGE if marker == "v" else "black", **style)
     title = f"simulated data: {signed(f'{sandwich.gap:.2f}')} nats apart"
-    ax.set(title=title, xlabel="simulated datum", ylabel="nats about the middle")
-    _whole_ticks(ax)
+    ax.set(title=title, xlabel="simulated datum", xlim=(-0.6, len(place) - 0.4))
+    ax.set_ylabel("nats about the middle")
+    whole_ticks(ax)
 
 
 def plot_gap(gap: InferenceGap) -> "Figure":
     """log p(x) − ELBO of each datum in its two parts, by size, and their means.
 
     Where the family cannot be taken apart: the whole, and what full-rank normals gain of it.
+
+    >>> import torch
+    >>> from latente.inference.refinement import inference_gap
+    >>> from latente.guides import DiagonalNormal
+    >>> from latente.models import PPCA, mlp
+    >>> model, guide = PPCA(5, 2), DiagonalNormal(mlp(5, out=4), 2)
+    >>> figure = plot_gap(inference_gap(model, guide, torch.randn(3, 5), num_steps=10))
+    >>> len(figure.axes[0].patches)  # two parts of three data
+    6
     """
-    total = gap.total.numpy()
-    order = np.argsort(-total, kind="stable")
-    known = bool(gap.amortization.isfinite().all() and gap.approximation.isfinite().all())
-    gain = (gap.elbo_full_rank - gap.elbo).numpy()
+    known = bool(gap.amortization.isfinite().any())
+    shown = (gap.total + (gap.amortization if known else 0)).isfinite()
+    total, gain = (part[shown].numpy() for part in (gap.total, gap.elbo_full_rank - gap.elbo))
+    order, count = np.argsort(-total, kind="stable"), len(total)
     if known:
         parts = {
-            "amortization: the encoder's": (gap.amortization.numpy(), BLUE, None),
-            "approximation: the family's": (gap.approximation.numpy(), ORANGE, "///"),
+            "amortization: the encoder's": (gap.amortization[shown].numpy(), BLUE, None),
+            "approximation: the family's": (gap.approximation[shown].numpy(), ORANGE, "///"),
         }
     else:
         parts = {"log p(x) − ELBO": (total, SKY, None)}
-    count = len(total)
+    if count == 0:
+        return only_say(f"log p(x) − ELBO is not finite for any of {len(shown)} data")
     with grid(2.9, 1, 2, width_ratios=(3, 1.3)) as (figure, ((ax, means),)):
         bottom = np.zeros(count), np.zeros(1)
         for name, (values, colour, hatch) in parts.items():
@@ -220,23 +220,25 @@ def plot_gap(gap: InferenceGap) -> "Figure":
             ax.bar(np.arange(count), values[order], 0.9, bottom[0], label=name, **style)
             means.bar([0], values.mean(), 0.7, bottom[1], **style)
             bottom = bottom[0] + values[order], bottom[1] + values.mean()
-        style: dict[str, Any] = {"color": "black", "marker": "_", "linestyle": "none"}
+        place = np.arange(count)
         if known:
-            ax.plot(np.arange(count), total[order], **style, markersize=4, label="log p(x) − ELBO")
+            dots(ax, place, total[order], "_", "black", size=4, label="log p(x) − ELBO")
         else:
             label = "gained by full-rank normals"
-            style |= {"marker": "D", "color": RED, "label": label}
-            ax.plot(np.arange(count), gain[order], markersize=_size(count), **style)
-            means.plot([0], [gain.mean()], markersize=5, **style)
-        ax.set(xlabel="data, by log p(x) − ELBO", ylabel="nats")
+            dots(ax, place, gain[order], "D", RED, size=marker_size(count), label=label)
+            dots(means, [0], [gain.mean()], "D", RED, size=5)
+        ax.set(ylabel="nats", xlim=(-0.6, max(count, 8) - 0.4))
+        lost = len(shown) - count
+        note = f"not drawn: {lost} whose gap is not finite" if lost else ""
+        write_below(ax, "data, by log p(x) − ELBO", note)
         for panel in (ax, means):
             low, high = panel.get_ylim()
             panel.set_ylim(min(low, -0.005), max(high, 0.1))  # next to nothing is to look like it
         _name_means(means, total, {name: values for name, (values, *_) in parts.items()})
-        _whole_ticks(ax)
+        whole_ticks(ax)
         bad = int((gap.khat > 0.7).sum())
         note = f"; {KHAT} of log p(x) is above 0.7 for {bad}" if bad else ""
-        ax.set_title(f"{count} data{note}")
+        ax.set_title(counted(count, "datum", "data") + note)
         legend_below(figure, ax, first=parts)
     return figure
 
@@ -250,25 +252,23 @@ def _name_means(ax: "Axes", total: np.ndarray, parts: dict[str, np.ndarray]) -> 
         middle, bottom = bottom + values.mean() / 2, bottom + values.mean()
         what = f" {name.split(':')[0]}" if len(parts) > 1 else ""
         labels.append((middle, signed(f"{values.mean():.2f}") + what))
-    _write_beside(ax, labels, 0.1)
+    write_beside(ax, labels, 0.1)
     ax.set(xlim=(-0.5, 2.6), xticks=[], title=f"mean: {signed(f'{total.mean():.2f}')}{noise}")
     ax.hlines(0, -0.4, 0.4, color="black", linewidth=0.8)
 
 
-def _write_beside(ax: "Axes", labels: list[tuple[float, str]], apart: float) -> None:
-    """Write labels to the right of a bar, at their heights, or above where one stands there."""
-    low, high = ax.get_ylim()
-    ax.set_ylim(low, high)
-    apart *= high - low
-    last = low - apart / 2
-    for height, text in sorted(label for label in labels if math.isfinite(label[0])):
-        last = max(height, last + apart)
-        ax.annotate(text, (0.45, last), va="center")
-
-
 def plot_information(information: Information) -> "Figure":
-    """Mean KL of each latent dimension, and what the whole is made of against log N."""
-    mean = information.kl.mean(0).numpy()
+    """Mean KL of each latent dimension, and what the whole is made of against log N.
+
+    >>> import torch
+    >>> kl = torch.tensor([[2.0, 0.0], [1.0, 0.001]])
+    >>> figure = plot_information(Information(("a", "b"), kl, {}, 0.6, 0.1, 0.9, 0.1))
+    >>> figure.axes[0].get_title()
+    '2 dimensions, 1 idle'
+    """
+    mean = information.kl.mean(0)
+    lost = int((~mean.isfinite()).sum())
+    mean = mean.nan_to_num(0.0, 0.0, 0.0).numpy()
     order = np.argsort(-mean, kind="stable")
     idle = np.array([information.names[index] in information.idle for index in order])
     place = np.arange(len(mean))
@@ -292,16 +292,17 @@ def plot_information(information: Information) -> "Figure":
             label=f"idle below {IDLE_KL} nats",
         )
         ax.set(ylabel="mean KL, nats", xlim=(-0.6, max(len(mean), 4) - 0.4))
+        note = f"not drawn: {lost} whose KL is not finite" if lost else ""
+        write_below(ax, "latent dimensions, by KL", note)
         if len(mean) <= LABELLED:
-            names = [information.names[index] for index in order]
-            crowded = sum(map(len, names)) > 40
+            names = [short(information.names[index]) for index in order]
+            crowded = len(names) * max(map(len, names)) > 40
             ax.set_xticks(
                 place, names, rotation=60 if crowded else 0, ha="right" if crowded else "center"
             )
         else:
-            ax.set_xlabel("latent dimensions, by KL")
-            _whole_ticks(ax)
-        many = f"{len(mean)} dimension" + "s" * (len(mean) > 1)
+            whole_ticks(ax)
+        many = counted(len(mean), "dimension", "dimensions")
         ax.set_title(f"{many}, {len(information.idle)} idle")
         _draw_whole(whole, information)
         legend_below(figure, ax, whole, columns=4)
@@ -332,12 +333,12 @@ def _draw_whole(ax: "Axes", information: Information) -> None:
             if math.isfinite(error):
                 ax.errorbar([0.2], [bottom], [error], color="black", linewidth=1)
     if not labels:
-        _say(ax, "I(x; z) is not\ndefined here")
+        say(ax, "I(x; z) is not\ndefined here")
         return
     label = f"log N = {information.limit:.2f}"
     ax.axhline(information.limit, color="black", linewidth=0.8, linestyle=":", label=label)
     ax.set(xlim=(-0.5, 2.2), xticks=[], ylabel="nats", title="all together")
-    _write_beside(ax, labels, 0.2)
+    write_beside(ax, labels, 0.2)
 
 
 def plot_loo(loo: "ELPDData") -> "Figure":
@@ -351,17 +352,17 @@ def plot_loo(loo: "ELPDData") -> "Figure":
     with new_figure(2.8, columns=2) as (figure, axes):
         _draw_khat(axes[0], khat, loo.good_k)
         axes[0].set_title(f"{int(bad.sum())} of {len(khat):,} data are beyond the threshold")
-        _write_below(axes[0], "datum", _not_drawn(khat))
+        write_below(axes[0], "datum", _not_drawn(khat))
         for chosen, marker, colour in ((~bad, "o", BLUE), (bad, "^", RED)):
             if (chosen & np.isfinite(elpd)).any():
-                style: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": "none"}
-                axes[1].plot(place[chosen], elpd[chosen], markersize=_size(len(elpd)), **style)
+                size = marker_size(len(elpd))
+                dots(axes[1], place[chosen], elpd[chosen], marker, colour, size=size)
         axes[1].set(ylabel="log predictive density, nats")
         each, error = (signed(f"{value / len(elpd):.3f}") for value in (loo.elpd, loo.se))
         axes[1].set_title(f"{each} ± {error} nats each")
         lost = int((~np.isfinite(elpd)).sum())
-        _write_below(axes[1], "datum", f"not drawn: {lost} that are not finite" if lost else "")
-        _whole_ticks(axes[1])
+        write_below(axes[1], "datum", f"not drawn: {lost} that are not finite" if lost else "")
+        whole_ticks(axes[1])
         legend_below(figure, axes[0])
     return figure
 

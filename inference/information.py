@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from pyro import poutine
 from torch import Tensor
 
 from .bounds import Reading, closed_forms
@@ -32,7 +33,8 @@ class Information:
     kl: Tensor
     """KL(q(z|x) ‖ p(z)) of each datum and part, (N, J)."""
     mean_variance: dict[str, Tensor]
-    """Variance over the data of the posterior mean of each latent dimension, by site."""
+    """Variance over the data of the posterior mean of each latent dimension, by site; NaN of one
+    datum."""
     mutual_information: float
     """I(x; z) = E[log q(z|x) − log q(z)], q(z) the posterior averaged over the N data; at most
     log N. NaN where there is a global latent variable."""
@@ -95,7 +97,8 @@ def information(
         seed: of all draws.
 
     Raises:
-        ValueError: if the data cannot be used, or a guide that is a point has no KL.
+        ValueError: if a number is too small, the data cannot be used, the guide is a point, which
+            has no KL, or draws a site where its prior has no mass.
 
     >>> from latente.guides import DiagonalNormal
     >>> from latente.models import PPCA, mlp
@@ -115,13 +118,14 @@ def information(
         names, kl = _kl_by_dimension(_read(model, guide, args, num_draws, structure))
         carried = marginal = torch.full((2,), math.nan, dtype=torch.float64)
         if not structure.global_latents and not structure.enumerated:
-            carried, marginal = _split(latent_space(model, guide, args, structure))
-    means = posterior_means(model, guide, rows)
-    local = {name: value for name, value in means.items() if name not in structure.global_latents}
+            carried, marginal = _split(latent_space(model, guide, args, structure, discrete=True))
+        # What is global has no mean for each datum.
+        inside = poutine.block(guide, hide=list(structure.global_latents))
+        means = posterior_means(model, inside, args)
     return Information(
         names=names,
         kl=kl,
-        mean_variance={name: value.double().var(0) for name, value in local.items()},
+        mean_variance={name: _variance(value.double()) for name, value in means.items()},
         mutual_information=carried.mean().item(),
         mutual_information_error=_error(carried),
         marginal_kl=marginal.mean().item(),
@@ -129,8 +133,13 @@ def information(
     )
 
 
+def _variance(values: Tensor) -> Tensor:
+    """Over the first dimension; NaN of one value, of which PyTorch warns."""
+    return values.var(0) if len(values) > 1 else torch.full_like(values[0], math.nan)
+
+
 def _error(values: Tensor) -> float:
-    return (values.std() / math.sqrt(len(values))).item()
+    return (_variance(values) / len(values)).sqrt().item()
 
 
 def _read(model: Program, guide: Program, args: Any, num_draws: int, structure: Any) -> Reading:

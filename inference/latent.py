@@ -10,7 +10,7 @@ import torch
 from pyro import poutine
 from pyro.poutine.trace_struct import Trace
 from torch import Size, Tensor
-from torch.distributions import Transform, biject_to, constraints
+from torch.distributions import Transform, biject_to, constraints, identity_transform
 
 from .pairs import Program, plain_errors
 from .terms import (
@@ -36,6 +36,8 @@ class Coordinate:
     """Plates of the site between samples and data."""
     free_event: Size
     """Event shape of the unconstrained numbers."""
+    dtype: torch.dtype
+    """Of the site's values."""
 
     @property
     def size(self) -> int:
@@ -98,7 +100,8 @@ class LatentSpace:
             parts.append(self._flat(free, len(site.free_event), draws.num_samples, draws.plated))
             jacobian = site.transform.log_abs_det_jacobian(free, value)
             log_det = log_det + self._flat(jacobian, 0, draws.num_samples, draws.plated).sum(-1)
-        return torch.cat(parts, dim=-1), draws.log_posterior + log_det
+        points = torch.cat(parts, dim=-1).to(draws.log_posterior.dtype)
+        return points, draws.log_posterior + log_det
 
     def locate(self, values: Mapping[str, Tensor]) -> Tensor:
         """The coordinates u (1, N, K) of values z that a run on the data gave to its sites."""
@@ -124,7 +127,7 @@ class LatentSpace:
                 free = free.movedim(1, self.structure.nesting)
             else:  # (its own plates, samples and data together, event)
                 free = flat.reshape(-1, *site.inner, *site.free_event).movedim(0, len(site.inner))
-            value = site.transform(free)
+            value = _values(site, free)
             jacobian = site.transform.log_abs_det_jacobian(free, value)
             log_det = log_det + self._flat(jacobian, 0, num_samples, plated).sum(-1)
             node = {"type": "sample", "is_observed": False, "infer": {}, "fn": None}
@@ -155,7 +158,7 @@ class LatentSpace:
             flat = points[..., start : start + site.size]
             start += site.size
             free = flat.reshape(*points.shape[:2], *site.inner, *site.free_event)
-            found[site.name] = site.transform(free)
+            found[site.name] = _values(site, free)
         return found
 
     def _flat(self, value: Tensor, event_dims: int, num_samples: int, plated: bool) -> Tensor:
@@ -166,15 +169,28 @@ class LatentSpace:
         return value.movedim(data, 0).reshape(num_samples, self.num_data, -1)
 
 
+def _values(site: Coordinate, free: Tensor) -> Tensor:
+    value: Any = site.transform(free)
+    return value.to(site.dtype)
+
+
 def latent_space(
-    model: Program, guide: Program, args: tuple[Any, ...], structure: Structure
+    model: Program,
+    guide: Program,
+    args: tuple[Any, ...],
+    structure: Structure,
+    *,
+    discrete: bool = False,
 ) -> LatentSpace:
     """The unconstrained coordinates of a pair's local latent variables, for a batch of data.
 
+    Args:
+        discrete: take a discrete site's values as its coordinates, of which there is no gradient.
+
     Raises:
-        ValueError: if a latent site is discrete, or a point, or of another support for each datum
-            or of one that PyTorch has no bijection to, or the guide draws it where its prior has
-            no mass, or nothing is latent in the data plate.
+        ValueError: if a latent site is discrete and not to be, or a point, or of another support
+            for each datum or of one that PyTorch has no bijection to, or the guide draws it where
+            its prior has no mass, or nothing is latent in the data plate.
     """
     with plain_errors():
         in_guide = latent_sites(poutine.trace(guide).get_trace(*args))
@@ -186,7 +202,7 @@ def latent_space(
             continue
         p = in_model[name]
         support = _fixed(name, support_of(p["fn"]), support_of(again[name]["fn"]))
-        if support.is_discrete:
+        if support.is_discrete and not discrete:
             raise ValueError(
                 f"the latent site {name!r} is discrete, and only real numbers are moved and ranked"
             )
@@ -200,10 +216,10 @@ def latent_space(
                 "the prior's support"
             )
         event_dim, value = p["fn"].event_dim, p["value"]
-        transform = _bijection(name, support)
+        transform = identity_transform if support.is_discrete else _bijection(name, support)
         batch = value.shape[: value.dim() - event_dim]
         free = transform.inverse_shape(value.shape)
-        sites.append(Coordinate(name, transform, batch[:-1], Size(free[len(batch) :])))
+        sites.append(Coordinate(name, transform, batch[:-1], Size(free[len(batch) :]), value.dtype))
     if not sites:
         raise ValueError("nothing is latent in the plate 'data': there is no posterior to judge")
     return LatentSpace(model, guide, args, structure, tuple(sites))

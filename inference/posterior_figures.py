@@ -1,14 +1,15 @@
 """Pictures of how a guide's posterior compares: with ranks, with chains, and with the data."""
 
-import contextlib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from .calibration import Calibration
 from .criticism import PredictiveCheck
+from .figure_parts import BLUE, GREY, ORANGE, RED, SKY, counted, dots, grid, legend_below, short
 from .figures import new_figure
 from .judgement import RARE
 from .mcmc import Gold
@@ -16,9 +17,6 @@ from .mcmc import Gold
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-BLUE, SKY, ORANGE, RED, GREY = "#0072B2", "#56B4E9", "#E69F00", "#D55E00", "0.6"
-"""Colours that the colour-blind can tell apart (Okabe and Ito 2008)."""
 
 TOLD = 5
 """Quantities that get a colour and a name of their own, at most."""
@@ -28,42 +26,6 @@ MARGINALS = 6
 
 _STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 _COLOURS = (RED, BLUE, "#009E73", "#CC79A7", "black")
-
-
-def signed(text: str) -> str:
-    """A number in print: with a minus sign, and none before zero.
-
-    >>> signed(f"{-1.5:.1f}"), signed(f"{-0.0:.2f}")
-    ('−1.5', '0.00')
-    """
-    return (
-        text.replace("-", "−") if any(digit in text for digit in "123456789") else text.lstrip("-")
-    )
-
-
-@contextlib.contextmanager
-def grid(
-    height: float, rows: int, columns: int, **shape: Any
-) -> Iterator[tuple["Figure", np.ndarray]]:
-    """A figure in the house style with axes in rows and columns."""
-    with new_figure(height) as (figure, (ax,)):
-        ax.remove()
-        yield figure, figure.subplots(rows, columns, squeeze=False, gridspec_kw=shape)
-
-
-def legend_below(
-    figure: "Figure", *axes: "Axes", columns: int = 3, first: Iterable[str] = ()
-) -> None:
-    """One legend of several axes, each name once, below all of them."""
-    entries: dict[str, Any] = {}
-    for ax in axes:
-        for handle, name in zip(*ax.get_legend_handles_labels(), strict=True):
-            entries.setdefault(name, handle)
-    names = list(dict.fromkeys([*[name for name in first if name in entries], *entries]))
-    if names:
-        handles = [entries[name] for name in names]
-        place = "outside lower center"
-        figure.legend(handles, names, loc=place, ncols=min(columns, len(names)))
 
 
 def plot_calibration(calibration: Calibration) -> "Figure":
@@ -110,7 +72,7 @@ def _furthest(calibration: Calibration) -> dict[str, str]:
     band, beyond = calibration.band(), np.zeros(len(calibration.names))
     for weighted in (False, True):
         ecdf = calibration.ecdf(weighted=weighted)
-        apart = np.maximum(ecdf - band.upper[:, None], band.lower[:, None] - ecdf)
+        apart = torch.maximum(ecdf - band.upper[:, None], band.lower[:, None] - ecdf)
         beyond = np.maximum(beyond, apart.max(0).values.numpy())
     plain, weighted = calibration.miscalibrated, calibration.weighted_miscalibrated
     words = {name: f"{name}: re-weighted, {word}" for name, word in weighted.items()}
@@ -166,14 +128,11 @@ def plot_coverage(calibration: Calibration) -> "Figure":
 def plot_gold(gold: Gold) -> "Figure":
     """The guide's posteriors on those of NUTS, where they differ most; and moments of all of them.
 
-    On the right, the grey cross-hatched square is what :meth:`Gold.misses` lets pass, noise apart.
+    On the right, the dashed box is what :meth:`Gold.misses` lets pass, noise apart.
 
-    >>> from latente.guides import ExactPosterior
-    >>> from latente.inference.mcmc import nuts_posterior
-    >>> from latente.models import PPCA
     >>> import torch
-    >>> model = PPCA(4, 1)
-    >>> gold = nuts_posterior(model, ExactPosterior(model), torch.randn(1, 4), num_samples=50)
+    >>> draws, one = torch.randn(2, 200, 1, 1).double(), torch.ones(1, 1).double()
+    >>> gold = Gold(("z",), 0 * one, one, 0 * one, one, one, 400 * one, 0, draws, draws[0])
     >>> figure = plot_gold(gold)
     >>> figure.axes[0].get_title()
     'datum 0, z'
@@ -220,7 +179,9 @@ def _draw_marginal(ax: "Axes", gold: Gold, datum: int, index: int) -> None:
         height = np.histogram(draws, edges)[0] / max(len(draws), 1) / (edges[1] - edges[0])
         ax.stairs(height, edges, **style)
     settled = bool(gold.converged[datum, index])
-    ax.set_title(f"datum {datum}, {gold.names[index]}" + ("" if settled else "\nnot converged"))
+    ax.set_title(
+        f"datum {datum}, {short(gold.names[index])}" + ("" if settled else "\nnot converged")
+    )
     ax.set(yticks=[], ylim=(0, None))
     ax.spines.left.set_visible(False)
     ax.locator_params(axis="x", nbins=3)
@@ -248,13 +209,7 @@ def _draw_moments(ax: "Axes", gold: Gold) -> None:
         (settled & known & misses, "^", RED, "off, beyond noise"),
     ):
         if shown.any():
-            style: dict[str, Any] = {
-                "color": colour,
-                "marker": marker,
-                "linestyle": "none",
-                "label": label,
-            }
-            ax.plot(shift[shown], ratio[shown], markersize=4, **style)
+            dots(ax, shift[shown], ratio[shown], marker, colour, size=4, label=label)
     reach = max(0.5, 1.1 * np.abs(shift[known]).max(initial=0))
     spread = max(math.log(1.5), 1.1 * np.abs(np.log(ratio[known])).max(initial=0))
     limits = math.exp(-spread), math.exp(spread)
@@ -264,7 +219,10 @@ def _draw_moments(ax: "Axes", gold: Gold) -> None:
     ax.set_yticks(ticks)
     ax.yaxis.set_minor_locator(NullLocator())
     ax.yaxis.set_major_formatter(ScalarFormatter())
-    ax.set(title=f"all {gold.mean.numel()} coordinates", ylabel="sd of guide / sd of NUTS")
+    ax.set(
+        title=counted(gold.mean.numel(), "coordinate", "coordinates"),
+        ylabel="sd of guide / sd of NUTS",
+    )
     ax.set_xlabel("shift of the mean / sd of NUTS")
 
 

@@ -98,6 +98,7 @@ def inference_gap(
             own, or log p(x) of one datum is not defined (see :func:`log_evidence`).
 
     >>> from latente.guides import DiagonalNormal
+    >>> from latente.inference import log_evidence
     >>> from latente.models import PPCA, mlp
     >>> model, guide = PPCA(5, 2), DiagonalNormal(mlp(5, out=4), 2)
     >>> x = torch.randn(3, 5)

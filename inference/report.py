@@ -56,10 +56,11 @@ def numbers(found: "Diagnosis") -> dict[str, Any]:
             "biased": found.calibration.biased,
         }
     if found.gold is not None:
-        figures["nuts_sd_ratio"] = found.gold.ratio.median().item()
+        settled = found.gold.ratio[found.gold.converged]
+        figures["nuts_sd_ratio"] = settled.median().item()  # NaN of none
         figures["nuts_rhat"] = found.gold.rhat.max().item()
     if found.loo is not None:
-        figures["elpd_loo"] = float(found.loo.elpd)
+        figures |= {"elpd_loo": float(found.loo.elpd), "elpd_loo_se": float(found.loo.se)}
     known = {
         name: None if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in figures.items()

@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .figure_parts import counted
 from .judgement import Finding, Level
 
 if TYPE_CHECKING:
@@ -88,9 +89,9 @@ CAPTIONS = {
 
 NUMBERS = (
     ("log_evidence", "log p(x), importance sampling", "nats per datum"),
+    ("elbo", "ELBO", "nats per datum"),
     ("annealed_evidence", "log p(x), annealing, of the first data", "nats per datum"),
     ("sandwich_gap", "annealing's two bounds on simulated data, apart", "nats per datum"),
-    ("elbo", "ELBO", "nats per datum"),
     ("khat_bad_fraction", "Pareto k̂ beyond its threshold", "of the data"),
     ("inference_gap", "log p(x) − ELBO, of the first data", "nats per datum"),
     ("approximation_gap", "  of it, the family's", "nats per datum"),
@@ -100,7 +101,7 @@ NUMBERS = (
     ("marginal_kl", "KL(q(z) ‖ p(z)) of the aggregated posterior", "nats"),
     ("active_units", "latent dimensions in use", ""),
     ("miscalibrated", "quantities out of their band", ""),
-    ("weighted_miscalibrated", "  of these, re-weighted", ""),
+    ("weighted_miscalibrated", "the same, re-weighted", ""),
     ("biased", "coordinates whose medians lean", ""),
     ("nuts_sd_ratio", "sd of the guide / sd by NUTS, median", ""),
     ("nuts_rhat", "R̂ of NUTS, largest", ""),
@@ -123,30 +124,30 @@ h3 { font-size: 1.1rem; margin: 2.5rem 0 .6rem; }
 .badge { display: inline-block; min-width: 5.2em; padding: .1em .6em; border-radius: .4em;
   color: #fff; font-size: .8rem; font-weight: 600; text-align: center;
   print-color-adjust: exact; -webkit-print-color-adjust: exact; }
-header .badge { font-size: 1rem; }
+header .badge { font-size: 1rem; margin-right: .5rem; }
 .badge.good { background: var(--good); } .badge.note { background: var(--note); }
 .badge.warning { background: var(--warning); } .badge.bad { background: var(--bad); }
 .about, figcaption { color: var(--soft); }
 .about { margin: 0; }
 ul.findings { list-style: none; margin: 0; padding: 0; }
 ul.findings li { display: grid; grid-template-columns: 6rem 1fr; gap: 0 .8rem; padding: .7rem 0;
-  border-top: 1px solid var(--line); }
+  align-items: start; border-top: 1px solid var(--line); }
 ul.findings p { margin: 0; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .6rem .35rem 0; border-top: 1px solid var(--line); text-align: left;
   white-space: nowrap; }
-th { font-weight: 400; }
+th { font-weight: 400; white-space: normal; min-width: 8rem; }
 th.part { padding-left: 1.5rem; }
 td.number { text-align: right; padding-right: 1rem; }
-td.unit { color: var(--soft); }
+td.unit { color: var(--soft); white-space: normal; min-width: 5rem; }
 figure { margin: 0; }
 figure img { display: block; width: 100%; max-width: 100%; height: auto; background: #fff;
   border: 1px solid var(--line); border-radius: .5rem; padding: .6rem; }
 figcaption { font-size: .93rem; margin-top: .5rem; }
 a { color: inherit; }
-@media (max-width: 32rem) { ul.findings li { grid-template-columns: 1fr; gap: .3rem; }
-  .badge { justify-self: start; } }
+@media (max-width: 32rem) { table { font-size: .88rem; } .badge { justify-self: start; }
+  ul.findings li { grid-template-columns: 1fr; gap: .3rem; } }
 @media print { :root { --ink: #000; --paper: #fff; --soft: #333; --line: #bbb; }
   main { max-width: none; padding: 0; } section.picture, ul.findings li { break-inside: avoid; }
   h2, h3 { break-after: avoid; } a { text-decoration: none; } }
@@ -163,9 +164,11 @@ def page(found: "Diagnosis", figures: Mapping[str, Path]) -> str:
     about = f"latente {metadata.version('latente')}"
     count = _num_data(found)
     if count:
-        about = f"{count:,} {'datum' if count == 1 else 'data'} · {about}"
+        about = f"{counted(count, 'datum', 'data')} · {about}"
     question = "Can this posterior be trusted?"
     pictures = "".join(_picture(name, path, found.findings) for name, path in figures.items())
+    if pictures:
+        pictures = f"<section>\n<h2>Figures</h2>\n{pictures}</section>"
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -179,17 +182,14 @@ def page(found: "Diagnosis", figures: Mapping[str, Path]) -> str:
 <header>
 <p class="about">{question}</p>
 <h1>{_text(head)}</h1>
-<p>{_badge(level)}</p>
-<p class="about">{_text(about)}</p>
+<p class="about">{_badge(level)} {_text(about)}</p>
 </header>
 <section>
 <h2>Findings</h2>
 {_findings(found.findings, figures)}
 </section>
 {_table(found.numbers, found)}
-<section>
-<h2>Figures</h2>
-{pictures}</section>
+{pictures}
 </main>
 </body>
 </html>

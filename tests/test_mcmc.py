@@ -1,0 +1,207 @@
+"""Markov chains beside a guide: exact moments, and what counts as a miss."""
+
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from scipy import stats
+
+from latente.inference.mcmc import MOST, Gold, nuts_posterior
+
+from .oracles import GlobalMean, LinearGaussian, OneBatchDimension
+
+SHORT = {"num_samples": 150, "warmup_steps": 80}
+ORACLE = LinearGaussian(2, scale=1.5, orthogonal=True)
+
+
+def as_prior(oracle):
+    """The oracle's model, with a guide that is its prior."""
+    vae, guide = oracle.pair()
+    with torch.no_grad():
+        for parameter in guide.parameters():
+            parameter.zero_()
+    return vae, guide
+
+
+def check_moments(gold, mean, sd):
+    """Within 4 Monte Carlo errors each (false alarm 6e-5 a number, were they normal)."""
+    assert ((gold.mean - mean).abs() < 4 * sd / gold.ess.sqrt()).all()
+    assert ((gold.sd / sd).log().abs() < 4 / gold.ess.sqrt()).all()
+
+
+def test_moments_of_a_linear_model_are_exact_and_its_exact_guide_misses_nothing(capfd):
+    """A rotated model, whose diagonal guide has the exact marginals; nothing is printed."""
+    oracle = LinearGaussian(2, scale=1.5)
+    x = oracle.sample(2)
+    gold = nuts_posterior(*oracle.pair(), x, seed=1, num_samples=300, warmup_steps=100)
+    sd = oracle.covariance.diagonal().sqrt().expand(2, -1)
+    check_moments(gold, oracle.posterior_mean(x), sd)
+    assert gold.names == ("z[0]", "z[1]")
+    assert gold.draws.shape == (2, 300, 2, 2)
+    assert gold.guide_draws.shape[1:] == (2, 2)
+    assert gold.draws.dtype == gold.mean.dtype == gold.ess.dtype == torch.float64
+    assert gold.converged.all()
+    assert gold.divergences == 0
+    assert torch.allclose(gold.guide_mean, oracle.posterior_mean(x), atol=5 * sd.max() / 60)
+    assert torch.allclose(gold.guide_sd, sd, rtol=0.06)
+    assert not gold.misses().any()
+    # Correlation of the two coordinates, which the guide does not have.
+    exact = oracle.covariance[0, 1] / sd[0].prod()
+    found = torch.corrcoef(gold.draws[:, :, 0].flatten(0, 1).T)[0, 1]
+    assert found == pytest.approx(exact.item(), abs=0.2)
+    assert abs(torch.corrcoef(gold.guide_draws[:, 0].T)[0, 1]) < 0.1
+    assert capfd.readouterr() == ("", "")
+
+
+def false_alarms(repetitions):
+    """How often the exact guide shows, with no tolerance but for noise: at most 5 %."""
+    model, guide = ORACLE.pair()
+    return sum(
+        bool(
+            nuts_posterior(model, guide, ORACLE.sample(2, seed=1000 + seed), seed=seed, **SHORT)
+            .misses(tolerance=0.0)
+            .any()
+        )
+        for seed in range(repetitions)
+    )
+
+
+def test_the_exact_guide_seldom_shows():
+    """Of 5 repetitions none or one (false alarm 2 % at a rate of 5 %)."""
+    assert false_alarms(5) <= 1
+
+
+@pytest.mark.slow
+def test_the_exact_guide_shows_as_often_as_stated():
+    """Of 200 repetitions at most what a rate of 5 % explains (false alarm 1e-3)."""
+    found = false_alarms(200)
+    print(f"{found} of 200")
+    assert found <= stats.binom.isf(1e-3, 200, 0.05)
+
+
+def test_what_is_wrong_with_a_guide_shows():
+    """Half as wide, shifted by a standard deviation, collapsed to the prior: each by its figure."""
+    x = ORACLE.sample(2)
+    sd = ORACLE.covariance.diagonal().sqrt()
+    narrow = nuts_posterior(*ORACLE.pair(widen=0.5), x, **SHORT)
+    assert narrow.misses().all()
+    assert torch.allclose(narrow.ratio, torch.tensor(0.5).double(), atol=0.1)
+    assert narrow.shift.abs().max() < 0.4
+    shifted = nuts_posterior(*ORACLE.pair(shift=1.0), x, **SHORT)
+    assert shifted.misses().all()
+    assert torch.allclose(shifted.shift, torch.tensor(1.0).double(), atol=0.4)
+    assert torch.allclose(shifted.ratio, torch.tensor(1.0).double(), atol=0.25)
+    idle = nuts_posterior(*as_prior(ORACLE), x, **SHORT)
+    assert idle.misses().all()
+    assert torch.allclose(idle.ratio, (1 / sd).expand(2, -1), rtol=0.25)
+
+
+def counts(x):
+    """z ~ Gamma(3, 2), x ~ Poisson(z): z|x ~ Gamma(3 + x, 3)."""
+    with pyro.plate("data", len(x)):
+        rate = pyro.sample("rate", dist.Gamma(x.new_tensor(3.0), x.new_tensor(2.0)))
+        pyro.sample("count", dist.Poisson(rate), obs=x)
+
+
+def guide_of_counts(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("rate", dist.Gamma(3.0 + x, x.new_tensor(3.0)))
+
+
+def test_a_positive_site_is_sampled_as_its_logarithm():
+    """log z of Gamma(a, b): mean ψ(a) − log b, variance ψ′(a)."""
+    x = torch.tensor([0.0, 5.0], dtype=torch.float64)
+    gold = nuts_posterior(counts, guide_of_counts, x, **SHORT)
+    shape = 3 + x[:, None]
+    check_moments(gold, shape.digamma() - math.log(3), torch.polygamma(1, shape).sqrt())
+    assert gold.names == ("rate",)
+    assert not gold.misses().any()
+    assert gold.guide_mean.flatten() == pytest.approx(
+        (shape.digamma() - math.log(3)).flatten(), abs=0.05
+    )
+
+
+def by_hand(**changed):
+    """Two coordinates of one datum: the guide is right of neither, by its mean and its width."""
+    both = torch.ones(1, 2, dtype=torch.float64)
+    parts = {
+        "names": ("a", "b"),
+        "mean": 0 * both,
+        "sd": both,
+        "guide_mean": torch.tensor([[2.0, 0.0]]).double(),
+        "guide_sd": torch.tensor([[1.0, 3.0]]).double(),
+        "rhat": both,
+        "ess": 1000 * both,
+        "divergences": 0,
+        "draws": torch.zeros(2, 500, 1, 2).double(),
+        "guide_draws": torch.zeros(4000, 1, 2).double(),
+    }
+    return Gold(**{**parts, **changed})
+
+
+def test_what_has_not_converged_never_counts():
+    both = torch.ones(1, 2, dtype=torch.float64)
+    assert by_hand().converged.all()
+    assert by_hand().misses().tolist() == [[True, True]]
+    stuck = by_hand(rhat=torch.tensor([[1.2, 1.0]]).double())
+    assert stuck.converged.tolist() == [[False, True]]
+    assert stuck.misses().tolist() == [[False, True]]
+    few = by_hand(ess=torch.tensor([[1000.0, 50.0]]).double())
+    assert few.misses().tolist() == [[True, False]]
+    unknown = by_hand(rhat=both * math.nan, ess=both * math.nan)
+    assert not unknown.misses().any()
+
+
+def test_a_miss_is_beyond_tolerance_and_noise():
+    """Of a shift of 0.35, with errors of 0.035 and a quantile of 2.5: over 0.2 + 0.09, not 0.3."""
+    both = torch.ones(1, 2, dtype=torch.float64)
+    gold = by_hand(guide_mean=0.35 * both, guide_sd=both)
+    assert gold.misses().all()
+    assert not gold.misses(tolerance=0.3).any()
+    assert not by_hand(guide_mean=0.35 * both, guide_sd=both, ess=110 * both).misses().any()
+    assert by_hand(guide_mean=0 * both, guide_sd=0.6 * both).misses().all()
+    assert not by_hand(guide_mean=0 * both, guide_sd=0.85 * both).misses().any()
+    assert by_hand(guide_mean=0 * both, guide_sd=1.5 * both).misses().all()
+    assert gold.shift.tolist() == [[0.35, 0.35]]
+
+
+def test_the_seed_decides_and_leaves_the_global_state_alone():
+    model, guide = ORACLE.pair()
+    model.decoder = OneBatchDimension(model.decoder, 2)
+    x = ORACLE.sample(1)
+    state = torch.random.get_rng_state()
+
+    def run(seed):
+        return nuts_posterior(model, guide, x, num_samples=10, warmup_steps=10, seed=seed).draws
+
+    assert torch.equal(run(1), run(1))
+    assert not torch.equal(run(1), run(2))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(value.grad is None for part in (model, guide) for value in part.parameters())
+
+
+def discrete(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("kind", dist.Bernoulli(x.new_tensor(0.5)))
+        pyro.sample("x", dist.Normal(x.new_zeros(()), 1.0), obs=x)
+
+
+def guide_of_discrete(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("kind", dist.Bernoulli(x.new_tensor(0.5)))
+
+
+def test_what_cannot_be_sampled_is_refused_in_one_line():
+    x = torch.zeros(3).double()
+    for name, least in (("num_samples", 10), ("warmup_steps", 10), ("num_chains", 2)):
+        with pytest.raises(ValueError, match=f"^{name} must be at least {least}, got {least - 1}$"):
+            nuts_posterior(counts, guide_of_counts, x, **{name: least - 1})
+    with pytest.raises(ValueError, match=f"give some {MOST} data at most"):
+        nuts_posterior(counts, guide_of_counts, torch.zeros(MOST + 1).double())
+    with pytest.raises(ValueError, match="'kind' is discrete"):
+        nuts_posterior(discrete, guide_of_discrete, x)
+    shared = GlobalMean()
+    with pytest.raises(ValueError, match="'w' stands outside the plate 'data'"):
+        nuts_posterior(shared.model, shared.guide, x)
