@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .assembly import POSTERIORS, Posterior
     from .bounds import Objective, Reading
     from .calibration import Calibration, Coverage, calibrate
+    from .collapse import Information, information
     from .criticism import DEFAULT_QUANTITIES, PredictiveCheck, predictive_check
     from .data import Data, load_data, quadrants
     from .diagnosis import Budget, Diagnosis, diagnose
@@ -29,12 +30,11 @@ if TYPE_CHECKING:
     )
     from .generalization import PredictiveDensity, log_predictive_density, psis_loo
     from .importance import Gradient, ImportanceWeighted_ELBO
-    from .information import Information, information
     from .judgement import Finding, Level
     from .mcmc import Gold, nuts_posterior
     from .objectives import ScoreFunction_ELBO
     from .plans import load_run
-    from .predictive import decode, posterior_means, reconstruct, sample_prior, simulate
+    from .predictive import decode, posterior_means, reconstruct, sample_prior
     from .recipes import RECIPES, Recipe
     from .refinement import InferenceGap, LocalPosterior, inference_gap
     from .regularized import (
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     )
     from .runs import Run
     from .schedules import Constant, Cyclical, Schedule, Warmup, Weight, hold_then_fall
+    from .simulation import simulate
     from .svi import fit
 
 __all__ = [
@@ -134,12 +135,12 @@ _HOMES = {
     "export": ("to_datatree",),
     "generalization": ("PredictiveDensity", "log_predictive_density", "psis_loo"),
     "importance": ("Gradient", "ImportanceWeighted_ELBO"),
-    "information": ("Information", "information"),
+    "collapse": ("Information", "information"),
     "judgement": ("Finding", "Level"),
     "mcmc": ("Gold", "nuts_posterior"),
     "objectives": ("ScoreFunction_ELBO",),
     "plans": ("load_run",),
-    "predictive": ("decode", "posterior_means", "reconstruct", "sample_prior", "simulate"),
+    "predictive": ("decode", "posterior_means", "reconstruct", "sample_prior"),
     "refinement": ("InferenceGap", "LocalPosterior", "inference_gap"),
     "assembly": ("POSTERIORS", "Posterior"),
     "recipes": ("RECIPES", "Recipe"),
@@ -152,6 +153,7 @@ _HOMES = {
     ),
     "runs": ("Run",),
     "schedules": ("Constant", "Cyclical", "Schedule", "Warmup", "Weight", "hold_then_fall"),
+    "simulation": ("simulate",),
     "svi": ("fit",),
     "figures": tuple(name for name in __all__ if name.startswith("plot_")),
 }

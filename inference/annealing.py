@@ -13,9 +13,9 @@ from .data import Data
 from .evidence import inspect_local, weigh
 from .latent import LatentSpace, latent_space
 from .pairs import Program, evaluating, place, placement
-from .predictive import simulate
 from .progress import Advance, progress
 from .rows import as_rows
+from .simulation import simulate
 from .terms import Structure
 
 ROWS = 2_000

@@ -15,9 +15,9 @@ from torch import Tensor
 from .evidence import SCORED, inspect_local, pareto_smooth
 from .latent import LatentSpace, latent_space
 from .pairs import Program, evaluating
-from .predictive import simulate
 from .progress import progress
 from .rows import epoch_seed
+from .simulation import simulate
 from .terms import draw, latent_sites, score_in_chunks
 
 GRID = 200

@@ -15,9 +15,9 @@ from .checks import check_support
 from .data import Data
 from .generalization import inspect_drawn, shared_latents
 from .pairs import Program, evaluating, place, placement, plain_errors
-from .predictive import _check_own_law, _main_site, _simulate_block, _Unobserved
 from .progress import progress
 from .rows import BLOCK, as_rows
+from .simulation import Unobserved, as_x, check_own_law, main_site, simulate_block
 
 Quantity = Callable[[Tensor], Any]
 """A function of a data set x (N, *event_shape) that gives one number."""
@@ -195,18 +195,12 @@ def _replicate(
         if not from_prior:
             given = poutine.trace(poutine.replay(guide, trace=shared)).get_trace(*args)
         with plain_errors():
-            program = poutine.replay(_Unobserved()(model), trace=given)
+            program = poutine.replay(Unobserved()(model), trace=given)
             drawn = poutine.trace(program).get_trace(*args)
         shared = shared or shared_latents(drawn)
-        parts.append(_as_x(_main_site(drawn, args), args[0]).cpu())
+        site = main_site(drawn, args)
+        parts.append(as_x(site["value"], site["fn"], args[0]).to(args[0]).cpu())
     return torch.cat(parts)
-
-
-def _as_x(site: Any, x: Tensor) -> Tensor:
-    """The values of a site in the shape of data x: the data first, and then plates within them."""
-    event_dim = site["fn"].event_dim
-    value = site["value"].expand((*site["fn"].batch_shape, *site["fn"].event_shape))
-    return value.movedim(-1 - event_dim, 0).reshape(x.shape).to(x)
 
 
 def _check_says_x(model: Program, guide: Program, args: tuple[Tensor, ...]) -> None:
@@ -214,10 +208,10 @@ def _check_says_x(model: Program, guide: Program, args: tuple[Tensor, ...]) -> N
     with pyro.validation_enabled(False), plain_errors():
         given = poutine.trace(guide).get_trace(*args)
         trace = poutine.trace(poutine.replay(model, trace=given)).get_trace(*args)
-    site = _main_site(trace, args)
-    if not torch.equal(_as_x(site, args[0]), args[0]):
+    site = main_site(trace, args)
+    if not torch.equal(as_x(site["value"], site["fn"], args[0]).to(args[0]), args[0]):
         raise ValueError(
             f"the model observes something other than x at {site['name']!r}, so no x can be drawn "
             "from it: transform x before it is given to the model"
         )
-    _check_own_law(model, *_simulate_block(model, args))
+    check_own_law(model, *simulate_block(model, args))

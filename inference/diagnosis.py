@@ -12,12 +12,12 @@ from torch import Tensor
 from .annealing import Annealed, Sandwich, annealed_evidence, bidirectional_evidence
 from .calibration import Calibration, calibrate
 from .checks import check_support
+from .collapse import Information, information
 from .criticism import DEFAULT_QUANTITIES, PredictiveCheck, Quantity, predictive_check
 from .data import Data
 from .evidence import Evidence, log_evidence
 from .export import to_datatree
 from .generalization import psis_loo
-from .information import Information, information
 from .judgement import (
     Finding,
     Level,
@@ -253,8 +253,9 @@ class _Questions:
         """The answer, or ``None`` and the reason where the question does not apply."""
         try:
             return question()
-        except ValueError as error:
-            self.findings.append(Finding(topic, Level.NOTE, f"Not looked at: {error}."))
+        except (ValueError, RuntimeError) as error:  # a network of the user's may fail in any way
+            reason = " ".join(str(error).split()).rstrip(".")
+            self.findings.append(Finding(topic, Level.NOTE, f"Not looked at: {reason}."))
             return None
 
     def evidence(self) -> Evidence:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .annealing import Annealed, Sandwich
+from .collapse import IDLE_KL, Information
 from .evidence import Evidence
 from .figure_parts import (
     BLUE,
@@ -27,7 +28,6 @@ from .figure_parts import (
     write_beside,
 )
 from .figures import new_figure
-from .information import IDLE_KL, Information
 from .posterior_figures import plot_calibration, plot_checks, plot_coverage, plot_gold
 from .refinement import InferenceGap
 

@@ -14,9 +14,9 @@ from .data import Data
 from .evidence import weigh
 from .generalization import inspect_drawn
 from .pairs import Program, evaluating, place, placement, plain_errors
-from .predictive import _Unobserved
 from .progress import progress
 from .rows import as_rows
+from .simulation import Unobserved
 from .terms import (
     Draws,
     Structure,
@@ -183,8 +183,8 @@ def _draw_groups(
         log_q = terms.log_posterior.double().sum(1) + terms.log_posterior_global
         stats["log_weight"] = _Values(terms.log_weight.double().cpu(), [], True)
         stats["log_q"] = _Values(log_q.cpu(), [], False)
-    foretold = latent_sites(replay(_Unobserved()(model), draws))
-    prior = draw(_Unobserved()(model), args, count, structure)
+    foretold = latent_sites(replay(Unobserved()(model), draws))
+    prior = draw(Unobserved()(model), args, count, structure)
     drawn = latent_sites(prior.trace)
     return {
         # By the model's site, whose plates and event are the prior's too.
@@ -192,11 +192,11 @@ def _draw_groups(
         "log_likelihood": {name: summed(site) for name, site in _observed(trace).items()},
         "sample_stats": stats,
         "posterior_predictive": {
-            name: _values(site, draws) for name, site in foretold.items() if _was_observed(site)
+            name: _values(site, draws) for name, site in foretold.items() if _foretold(site)
         },
         "prior": {name: _values(drawn[name], prior) for name in known},
         "prior_predictive": {
-            name: _values(site, prior) for name, site in drawn.items() if _was_observed(site)
+            name: _values(site, prior) for name, site in drawn.items() if _foretold(site)
         },
     }
 
@@ -208,10 +208,6 @@ def _observed(trace: Any) -> dict[str, Any]:
         for name, site in observed_sites(trace).items()
         if in_data_plate(site) and site["value"].numel()
     }
-
-
-def _was_observed(site: Any) -> bool:
-    return bool(site["infer"].get("was_observed") and in_data_plate(site) and site["value"].numel())
 
 
 def _values(site: Any, draws: Draws) -> _Values:
@@ -343,11 +339,11 @@ def _tree(
         figures = group in ("log_likelihood", "sample_stats", "evidence")
         datasets[group] = dict_to_dataset(
             {
-                name: (site.value[None] if drawn else site.value[0]).numpy()
+                _plain(name): (site.value[None] if drawn else site.value[0]).numpy()
                 for name, site in sites.items()
             },
             dims={
-                name: [DATUM] * site.local if figures else layout[name]
+                _plain(name): [DATUM] * site.local if figures else list(map(_plain, layout[name]))
                 for name, site in sites.items()
             },
             coords=dict(coords),
@@ -357,3 +353,13 @@ def _tree(
     tree = DataTree.from_dict(datasets)
     tree.attrs = attrs
     return tree
+
+
+def _foretold(site: Any) -> bool:
+    """Whether a site is what the model observes of each datum, drawn anew."""
+    return bool(site["infer"].get("was_observed") and in_data_plate(site) and site["value"].numel())
+
+
+def _plain(name: str) -> str:
+    """A name that a tree can hold: a slash would be a path in it."""
+    return name.replace("/", ".")

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from .annealing import Annealed, Sandwich
 from .calibration import Calibration
+from .collapse import Information
 from .criticism import PredictiveCheck
 from .evidence import Evidence
-from .information import Information
 from .mcmc import Gold
 from .refinement import InferenceGap
 
@@ -124,16 +124,16 @@ def judge_annealing(log_px: Tensor, error: Tensor, annealed: Annealed, both: San
 def judge_gap(gap: InferenceGap) -> Finding:
     """Where the bound is loose."""
     total, count = gap.total.mean().item(), len(gap.elbo)
-    said = f"The ELBO is {total:.2f} nats below log p(x) ({count} data)"
+    said = f"The ELBO is {_nats(total)} nats below log p(x) ({count} data)"
     if gap.local is None:
         gain = (gap.elbo_full_rank - gap.elbo).mean().item()
         said += (
             f"; the guide's family cannot be taken apart, full-rank normals fitted to each datum "
-            f"gain {gain:.2f}"
+            f"gain {_nats(gain)}"
         )
     else:
         family, encoder = gap.approximation.mean().item(), gap.amortization.mean().item()
-        said += f": {family:.2f} are left by the family, {encoder:.2f} by the encoder"
+        said += f": {_nats(family)} are left by the family, {_nats(encoder)} by the encoder"
         if total >= NATS:
             said += (
                 ". A longer fit or a wider encoder would gain more than a richer family"
@@ -149,7 +149,7 @@ def judge_gap(gap: InferenceGap) -> Finding:
 def judge_information(found: Information) -> Finding:
     """Whether the posterior has collapsed."""
     kl = found.kl.sum(1).mean().item()
-    said = f"KL(q(z|x) ‖ p(z)) is {kl:.2f} nats per datum"
+    said = f"KL(q(z|x) ‖ p(z)) is {_nats(kl)} nats per datum"
     # Of one datum, no variance over the data is known.
     if found.num_data > 1:
         said += f", {found.active_units} of {found.latent_dim} latent dimensions are in use"
@@ -165,15 +165,15 @@ def judge_information(found: Information) -> Finding:
         return Finding("information", level, f"{said}.")
     if found.limit - mutual < 1:
         said += (
-            f". z tells the {found.num_data:,} data apart: I(x; z) is at least {mutual:.2f} nats, "
+            f". z tells the {found.num_data:,} data apart: I(x; z) is at least {_nats(mutual)} nats, "
             f"as much as so many data can show"
         )
         if marginal == marginal:
-            said += f", and the aggregated posterior at most {marginal:.2f} nats from the prior"
+            said += f", and the aggregated posterior at most {_nats(marginal)} nats from the prior"
         return Finding("information", level, f"{said}.")
-    said += f". I(x; z) is {mutual:.2f} nats"
+    said += f". I(x; z) is {_nats(mutual)} nats"
     if marginal == marginal:
-        said += f", the aggregated posterior {marginal:.2f} nats from the prior"
+        said += f", the aggregated posterior {_nats(marginal)} nats from the prior"
         if marginal > 1 + 3 * found.marginal_kl_error:
             said += ": draws of the prior fall where the decoder was not trained"
             level = Level.WARNING
@@ -193,12 +193,13 @@ def judge_calibration(found: Calibration) -> list[Finding]:
         cover = found.coverage((0.8,)).share[-1, 0].item()
         text = (
             f"{said}, {len(wrong)} of {len(found.names)} quantities are out of their {level} band "
-            f"({told}); regions that should hold z in 80 % hold it in {cover:.0%}. "
+            f"({told}); regions that should hold z in 80% hold it in {cover:.0%}. "
         )
-        if mended:
-            text += f"Importance weights leave {len(mended)} of them so."
-        else:
-            text += "Importance weights mend it."
+        text += (
+            f"With draws weighed by importance, {len(mended)} are."
+            if mended
+            else "Draws weighed by importance are all right."
+        )
         findings = [Finding("calibration", Level.BAD if mended else Level.WARNING, text)]
     if found.biased:
         text = (
@@ -207,6 +208,15 @@ def judge_calibration(found: Calibration) -> list[Finding]:
         )
         findings.append(Finding("bias", Level.WARNING, text))
     return findings
+
+
+def _nats(value: float) -> str:
+    """A figure in nats; none is minus zero.
+
+    >>> _nats(-0.001), _nats(-1.0)
+    ('0.00', '-1.00')
+    """
+    return f"{round(value, 2) + 0.0:.2f}"
 
 
 def _count_words(words: Mapping[str, str]) -> str:

@@ -6,27 +6,20 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.poutine.trace_struct import Trace
-from pyro.poutine.uncondition_messenger import UnconditionMessenger
 from torch import Tensor
 
-from .data import Data
 from .pairs import Program, evaluating, place, placement, plain_errors
-from .rows import BLOCK, as_rows, epoch_seed
-from .terms import in_data_plate, inspect_pair, latent_sites, observed_sites, sample_sites
+from .rows import BLOCK, as_rows
+from .simulation import Unobserved, as_x, main_site
+from .terms import in_data_plate, latent_sites
 
 MEAN_DRAWS = 1000
 """Runs whose average stands for a posterior mean that has no closed form: its noise, a
 thousandth of the posterior's variance, is well below what makes a unit active."""
 
-SIMULATED = 1000
-"""Data drawn from the model at once."""
-
-CHECKED = 100
-"""Real data by which it is seen whether a model observes x itself."""
-
 
 def posterior_means(model: Program, guide: Program, data: Any) -> dict[str, Tensor]:
-    """E_q[z|x] of each latent site, (N, *event_shape), on CPU.
+    """E_q[z|x] of each latent site of the data plate, (N, *event_shape), on CPU.
 
     Exact for a guide of one site that knows its mean; else an average over
     :data:`MEAN_DRAWS` runs of the guide (of a discrete site, of its codes).
@@ -43,14 +36,19 @@ def posterior_means(model: Program, guide: Program, data: Any) -> dict[str, Tens
 
 
 def _block_means(guide: Program, args: tuple[Tensor, ...]) -> dict[str, Tensor]:
-    sites = latent_sites(poutine.trace(guide).get_trace(*args))
+    sites = _local_sites(guide, args)
     means = {name: _mean(site) for name, site in sites.items()}
     runs = 1 if len(sites) == 1 and all(exact for _, exact in means.values()) else MEAN_DRAWS
     total = {name: value for name, (value, _) in means.items()}
     for _ in range(runs - 1):
-        for name, site in latent_sites(poutine.trace(guide).get_trace(*args)).items():
+        for name, site in _local_sites(guide, args).items():
             total[name] = total[name] + _mean(site)[0]
     return {name: (value / runs).cpu() for name, value in total.items()}
+
+
+def _local_sites(guide: Program, args: tuple[Tensor, ...]) -> dict[str, Any]:
+    trace = poutine.trace(guide).get_trace(*args)
+    return {name: site for name, site in latent_sites(trace).items() if in_data_plate(site)}
 
 
 def reconstruct(model: Program, guide: Program, data: Any) -> Tensor:
@@ -103,152 +101,10 @@ def sample_prior(
     with evaluating(model, guide), torch.random.fork_rng(), pyro.validation_enabled(False):
         torch.manual_seed(seed)
         with plain_errors():
-            prior = poutine.trace(_Unobserved()(model)).get_trace(*args)
-    site, shape = _main_site(prior, args), args[0].shape
-    return _mean(site)[0].reshape(shape).cpu(), site["value"].reshape(shape).cpu()
-
-
-def simulate(
-    model: Program, guide: Program, like: Any, num: int, *, seed: int = 0
-) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
-    """Draw z* ~ p(z), x* ~ p(x|z*), ``num`` times: data whose latent variables are known.
-
-    Args:
-        model: Pyro program ``model(x, *context)``.
-        guide: Pyro program of the same arguments and latent sites; nothing is drawn from it.
-        like: data whose shape, and contexts in turn, the draws take; x's values do not matter. Of
-            what :func:`load_data` returns, the test part.
-        num: how many, at least 1.
-        seed: of the draws.
-
-    Returns:
-        The arguments (x*, *context) as the pair takes them, x* of shape (num, *event_shape), on
-        the pair's device; and each latent site's values by name, (num, *event_shape), after the
-        site's plates inside a datum, if any.
-
-    Raises:
-        ValueError: if ``num`` < 1, the data cannot be used, a site stands outside the data plate,
-            or the model does not say how x comes about: it observes something other than x, or
-            more than x, or the law of x is written with x itself.
-
-    >>> import pyro.distributions as dist
-    >>> def model(x):
-    ...     with pyro.plate("data", len(x)):
-    ...         z = pyro.sample("z", dist.Normal(0.0, 1.0))
-    ...         pyro.sample("x", dist.Normal(z, 0.01), obs=x)
-    >>> def guide(x):
-    ...     with pyro.plate("data", len(x)):
-    ...         pyro.sample("z", dist.Normal(x, 0.01))
-    >>> (x,), values = simulate(model, guide, torch.zeros(3), 500)
-    >>> x.shape, bool((x - values["z"]).abs().max() < 0.1)
-    (torch.Size([500]), True)
-    """
-    if num < 1:
-        raise ValueError(f"the number of simulations must be at least 1, got {num}")
-    rows = as_rows(like.rows("test") if isinstance(like, Data) else like, "data")
-    device, dtype = placement(model, guide)
-    xs: list[tuple[Tensor, ...]] = []
-    values: list[dict[str, tuple[Tensor, int]]] = []
-
-    def given(start: int, stop: int) -> tuple[Tensor, ...]:
-        index = torch.arange(start, stop) % len(rows[0])
-        return place(tuple(part[index] for part in rows), device, dtype)
-
-    with evaluating(model, guide), torch.random.fork_rng():
-        _check_generative(model, guide, given(0, min(len(rows[0]), CHECKED)))
-        # A stream of its own: whoever draws from the guide by the same seed would else meet
-        # the very noise that z* was made of.
-        torch.manual_seed(epoch_seed(seed, 0))
-        for start in range(0, num, SIMULATED):
-            args, sites = _simulate_block(model, given(start, min(num, start + SIMULATED)))
-            if start == 0:
-                _check_own_law(model, args, sites)
-            xs.append(args)
-            values.append({n: _along_data(s) for n, s in sites.items() if not _was_observed(s)})
-    drawn = {
-        name: torch.cat([block[name][0] for block in values], data_dim)
-        for name, (_, data_dim) in values[0].items()
-    }
-    return tuple(torch.cat(part) for part in zip(*xs, strict=True)), drawn
-
-
-def _along_data(site: Any) -> tuple[Tensor, int]:
-    """A site's value, and along which of its dimensions the data lie."""
-    return site["value"], site["value"].dim() - site["fn"].event_dim - 1
-
-
-def _simulate_block(
-    model: Program, args: tuple[Tensor, ...]
-) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
-    """Arguments with a drawn x, and the sites that were drawn, that of x among them."""
-    with pyro.validation_enabled(False), plain_errors():
-        drawn = poutine.trace(_Unobserved()(model)).get_trace(*args)
-    x = _main_site(drawn, args)["value"].reshape(args[0].shape).to(args[0])
-    return (x, *args[1:]), latent_sites(drawn)
-
-
-class _Unobserved(UnconditionMessenger):
-    """Let a program draw what it observes.
-
-    A deterministic site is left alone: drawn, a plate would spread its values once more.
-    """
-
-    def _pyro_sample(self, msg: Any) -> None:
-        if not msg["infer"].get("_deterministic"):
-            super()._pyro_sample(msg)
-
-
-def _check_generative(model: Program, guide: Program, args: tuple[Tensor, ...]) -> None:
-    """Refuse a model from which x cannot be drawn datum by datum."""
-    with pyro.validation_enabled(False):  # the values of x do not matter
-        structure = inspect_pair(model, guide, args)
-        trace = poutine.trace(model).get_trace(*args)
-    for name in (*structure.global_latents, *structure.observed_outside):
-        raise ValueError(
-            f"the site {name!r} stands outside the plate 'data': data and their latent variables "
-            "are simulated one by one, which needs them to be independent"
-        )
-    observed = {name: s for name, s in observed_sites(trace).items() if in_data_plate(s)}
-    for name in sorted(name for name, site in observed.items() if _holds(site, args[0])):
-        del observed[name]
-        for other in observed:
-            raise ValueError(
-                f"the model observes {other!r} beside x, at {name!r}: it does not say how x alone "
-                "comes about, so data cannot be simulated from it"
-            )
-        return
-    raise ValueError(
-        f"the model observes something other than x at {next(iter(observed))!r}, so data cannot be "
-        "simulated from it: transform x before it is given to the model"
-    )
-
-
-def _holds(site: Any, x: Tensor) -> bool:
-    """Whether a site observes x itself."""
-    value = site["value"]
-    return value.numel() == x.numel() and torch.equal(value.reshape(x.shape).to(x), x)
-
-
-def _was_observed(site: Any) -> bool:
-    return bool(site["infer"].get("was_observed"))
-
-
-def _check_own_law(model: Program, args: tuple[Tensor, ...], sites: dict[str, Any]) -> None:
-    """Refuse a model whose law of x was made from the x it was given: x* is then no draw of it."""
-    trace = Trace()
-    for name, site in sites.items():
-        if not _was_observed(site):
-            trace.add_node(name, type="sample", is_observed=False, value=site["value"], infer={})
-    with pyro.validation_enabled(False), plain_errors():
-        again = poutine.trace(poutine.replay(model, trace=trace)).get_trace(*args)
-    name, drawn = next((name, site) for name, site in sites.items() if _was_observed(site))
-    before = drawn["fn"].log_prob(drawn["value"])
-    after = sample_sites(again)[name]["fn"].log_prob(drawn["value"])
-    if not torch.allclose(before, after, rtol=1e-3, atol=1e-3, equal_nan=True):
-        raise ValueError(
-            f"the law at {name!r} depends on the x that the model is given: x cannot be drawn from "
-            "it at once, so data cannot be simulated"
-        )
+            prior = poutine.trace(Unobserved()(model)).get_trace(*args)
+    site = main_site(prior, args)
+    mean, value = (as_x(one, site["fn"], args[0]) for one in (_mean(site)[0], site["value"]))
+    return mean.cpu(), value.cpu()
 
 
 def _args(model: Program, guide: Program, data: Any) -> tuple[Tensor, ...]:
@@ -265,26 +121,11 @@ def _like(model: Program, guide: Program, like: Any, num: int) -> tuple[Tensor, 
 
 def _observed_mean(program: Program, args: tuple[Tensor, ...]) -> Tensor:
     with plain_errors():
-        site = _main_site(poutine.trace(program).get_trace(*args), args)
+        site = main_site(poutine.trace(program).get_trace(*args), args)
     mean, known = _mean(site)
     if not known:  # a draw, then: a law of classes has no mean, nor one of pixels in turn
         mean = site["fn"].sample()
-    return mean.to(torch.get_default_dtype()).reshape(args[0].shape).cpu()
-
-
-def _main_site(trace: Trace, args: tuple[Tensor, ...]) -> Any:
-    """The site that observes x, or did before its observation was taken away."""
-    was_observed = {
-        name: site
-        for name, site in latent_sites(trace).items()
-        if site["infer"].get("was_observed") and not site["infer"].get("_deterministic")
-    }
-    for site in {**observed_sites(trace), **was_observed}.values():
-        if site["value"].numel() == args[0].numel():
-            return site
-    raise ValueError(
-        f"no observed site of the model holds as many values as its data, {args[0].numel()}"
-    )
+    return as_x(mean.to(torch.get_default_dtype()), site["fn"], args[0]).cpu()
 
 
 def _mean(site: Any) -> tuple[Tensor, bool]:

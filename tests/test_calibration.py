@@ -21,7 +21,7 @@ from latente.inference.calibration import (
     describe,
     ecdf_band,
 )
-from latente.inference.predictive import simulate
+from latente.inference.simulation import simulate
 
 from .oracles import GlobalMean, LinearGaussian, OneBatchDimension, TutorialVAE
 

@@ -15,6 +15,7 @@ from matplotlib.colors import to_hex
 
 from latente.inference.annealing import Annealed, Sandwich
 from latente.inference.calibration import Calibration
+from latente.inference.collapse import Information
 from latente.inference.criticism import PredictiveCheck
 from latente.inference.diagnostic_figures import (
     plot_diagnosis,
@@ -26,7 +27,6 @@ from latente.inference.diagnostic_figures import (
 )
 from latente.inference.evidence import Evidence
 from latente.inference.figure_parts import BLUE, GREY, RED
-from latente.inference.information import Information
 from latente.inference.mcmc import Gold
 from latente.inference.posterior_figures import (
     MARGINALS,

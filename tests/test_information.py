@@ -9,7 +9,7 @@ import torch
 from torch.distributions import kl_divergence
 
 from latente.guides import Point
-from latente.inference.information import information
+from latente.inference.collapse import information
 from latente.models import VAE, Normal, StandardNormal, mlp
 
 from .oracles import GlobalMean, LinearGaussian, OneBatchDimension

@@ -14,10 +14,10 @@ import torch
 import xarray
 
 from latente.guides import ExactPosterior
+from latente.inference.collapse import Information
 from latente.inference.criticism import PredictiveCheck
 from latente.inference.diagnosis import Budget, Diagnosis, diagnose
 from latente.inference.evidence import Evidence
-from latente.inference.information import Information
 from latente.inference.judgement import Finding, Level
 from latente.inference.report import CAPTIONS, numbers, write_report
 from latente.inference.report_page import TITLES, worst

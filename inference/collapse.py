@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from pyro import poutine
 from torch import Tensor
 
 from .bounds import Reading, closed_forms
@@ -119,9 +118,7 @@ def information(
         carried = marginal = torch.full((2,), math.nan, dtype=torch.float64)
         if not structure.global_latents and not structure.enumerated:
             carried, marginal = _split(latent_space(model, guide, args, structure, discrete=True))
-        # What is global has no mean for each datum.
-        inside = poutine.block(guide, hide=list(structure.global_latents))
-        means = posterior_means(model, inside, args)
+        means = posterior_means(model, guide, args)
     return Information(
         names=names,
         kl=kl,

@@ -1,0 +1,299 @@
+"""All diagnostics in one call: which of them fire on guides known to be bad, and on none."""
+
+import json
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+from latente.guides import DiagonalNormal, Point
+from latente.inference import Budget, Level, diagnose, fit, load_data
+from latente.inference.judgement import Finding, verdict
+from latente.models import VAE, Bernoulli, StandardNormal, mlp
+
+from .oracles import GlobalMean, LinearGaussian, OneBatchDimension, TutorialVAE
+
+SMALL = Budget(
+    num_data=100, num_samples=1000, annealed_data=6, temperatures=60, gap_data=16, simulations=400,
+    draws=50, gold_data=2, gold_samples=200, replications=40, tree_data=8, tree_samples=20,
+)  # fmt: skip
+TINY = Budget(
+    num_data=30, num_samples=100, annealed_data=3, temperatures=10, gap_data=5, simulations=40,
+    draws=20, gold_data=1, gold_samples=50, replications=10, tree_data=5, tree_samples=10,
+)  # fmt: skip
+
+
+def prior_guide(x):
+    """The posterior collapsed onto the prior."""
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(x.new_zeros(len(x), 2), 1.0).to_event(1))
+
+
+def fired(diagnosis) -> set[str]:
+    return {one.topic for one in diagnosis.findings if one.level >= Level.WARNING}
+
+
+@pytest.mark.parametrize(
+    ("bad", "expected"),
+    [
+        # The exact posterior: nothing.
+        ({}, set()),
+        # Half as wide: k = 1 − (½)² = ¾ in the limit; the weights, the ranks and NUTS show it.
+        ({"widen": 0.5}, {"evidence", "gap", "calibration", "gold"}),
+        # One standard deviation off, of the right width: log weights are normal, k̂ need not fire.
+        ({"shift": 1.0}, {"gap", "calibration", "bias", "gold"}),
+        # The prior: wider than the posterior, so weights are bounded; each z ranks evenly.
+        (None, {"gap", "information", "calibration", "gold"}),
+    ],
+    ids=["exact", "too narrow", "biased", "collapsed"],
+)
+def test_what_fires_on_which_guide(bad, expected):
+    """False alarms: each family of tests at most 5 %; these seeds have none.
+
+    How often they fire on the exact guide is counted in the slow study below.
+    """
+    oracle = LinearGaussian(2, orthogonal=True)
+    model, guide = oracle.pair(**(bad or {}))
+    if bad is None:
+        guide = prior_guide
+    diagnosis = diagnose(model, guide, oracle.sample(100), budget=SMALL)
+    assert fired(diagnosis) - {"evidence"} == expected - {"evidence"}
+    if bad != {"shift": 1.0}:  # k̂ of a shifted guide lies on either side of its threshold
+        assert ("evidence" in fired(diagnosis)) == ("evidence" in expected)
+    heads = {0: "Nothing was found", 1: "Do not take" if bad else "Do not take"}
+    assert diagnosis.verdict.startswith(heads[bool(expected)])
+    exact = oracle.marginal.log_prob(oracle.sample(100))[:16]
+    assert torch.allclose(diagnosis.gap.log_px, exact, atol=0.02)
+
+
+@pytest.mark.slow
+def test_false_alarms_on_the_exact_guide():
+    """Over 200 repetitions, each topic fires as often as stated: 5 % for the families of tests
+    (binomial, at most 20 with probability 0.998); none where an exact guide leaves no noise."""
+    alarms: dict[str, int] = {}
+    oracle = LinearGaussian(2, orthogonal=True)
+    pair = oracle.pair()
+    for seed in range(200):
+        diagnosis = diagnose(*pair, oracle.sample(60, seed=seed), budget=SMALL, seed=seed)
+        for topic in fired(diagnosis):
+            alarms[topic] = alarms.get(topic, 0) + 1
+    print(alarms)
+    assert all(alarms.get(topic, 0) == 0 for topic in ("evidence", "gap", "information"))
+    assert all(count <= 20 for count in alarms.values()), alarms
+
+
+def test_a_wrong_model_is_found_by_the_predictive_checks():
+    """Counts that vary far more than a Poisson law of one rate: the posterior is exact."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            rate = pyro.sample("rate", dist.Gamma(50.0, 10.0))
+            pyro.sample("count", dist.Poisson(rate), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("rate", dist.Gamma(50.0 + x, 11.0))
+
+    x = torch.distributions.NegativeBinomial(torch.tensor(1.0), torch.tensor(5 / 6)).sample((100,))
+    diagnosis = diagnose(model, guide, x, budget=SMALL)
+    assert "prior predictive" in fired(diagnosis)
+    assert not fired(diagnosis) & {"evidence", "gap", "calibration", "bias", "gold"}
+
+
+def test_two_sites_a_gamma_prior_and_counts_go_through_unchanged(tmp_path):
+    def model(x):
+        slope = pyro.param("slope", torch.tensor(0.5))
+        with pyro.plate("data", len(x)):
+            level = pyro.sample("level", dist.Gamma(2.0, 1.0))
+            tilt = pyro.sample("tilt", dist.Normal(0.0, 1.0))
+            pyro.sample("counts", dist.Poisson(level * (slope * tilt).exp()), obs=x)
+
+    def guide(x):
+        shape = pyro.param("shape", torch.tensor(1.0), constraint=dist.constraints.positive)
+        with pyro.plate("data", len(x)):
+            pyro.sample("level", dist.Gamma(shape + 0.7 * x, 1.3))
+            pyro.sample("tilt", dist.Normal(0.1 * x - 0.2, 0.9))
+
+    x = torch.distributions.Poisson(torch.full((60,), 2.0)).sample()
+    run = fit(model, guide, x, epochs=2, show_progress=False)
+    diagnosis = diagnose(run.model, run.guide, x, budget=TINY)
+    assert not [one for one in diagnosis.findings if "Not looked at" in one.sentence]
+    assert diagnosis.calibration.names[:2] == ("level", "tilt")
+    assert diagnosis.gap.approximation.isfinite().all()
+    assert set(diagnosis.tree["posterior"].data_vars) == {"level", "tilt"}
+    paths = diagnosis.save(tmp_path / "report")
+    assert paths[0].name == "report.html"
+    assert {path.name for path in paths} >= {"diagnosis.json", "diagnosis.nc"}
+    written = json.loads((tmp_path / "report" / "diagnosis.json").read_text())
+    assert written["verdict"] == diagnosis.verdict
+
+
+def test_a_pair_with_a_global_latent_goes_through():
+    pair = GlobalMean()
+    x = 1 + torch.randn(40, generator=torch.Generator().manual_seed(0))
+    run = fit(pair.model, pair.guide, x, epochs=300, learning_rate=0.02, show_progress=False)
+    diagnosis = diagnose(run.model, run.guide, x, budget=TINY)
+    topics = {one.topic: one for one in diagnosis.findings}
+    assert diagnosis.loo is not None
+    assert diagnosis.evidence is None
+    assert topics["leaving one out"].level == Level.GOOD
+    assert not [one for one in diagnosis.findings if "Not looked at" in one.sentence]
+    assert "w" in diagnosis.tree["posterior"]
+
+
+def test_pairs_of_all_kinds_go_through():
+    """Flattened images, a network of one batch dimension, and a context."""
+    tutorial = TutorialVAE(16, 2, 8)
+    images = torch.rand(30, 4, 4, generator=torch.Generator().manual_seed(0)).round()
+    found = diagnose(tutorial.model, tutorial.guide, images, budget=TINY)
+    assert found.evidence is not None
+    decoder = OneBatchDimension(torch.nn.Linear(2, 16), 2)
+    vae = VAE(StandardNormal(2), decoder, Bernoulli((4, 4)))
+    guide = DiagonalNormal(mlp(16, out=4), 2)
+    found = diagnose(vae, guide, images, budget=TINY)
+    assert not [one for one in found.findings if "Not looked at" in one.sentence]
+
+    def model(x, c):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(c, 1.0))
+            pyro.sample("x", dist.Normal(z, 0.5), obs=x)
+
+    def of_context(x, c):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal((c + 4 * x) / 5, 0.2**0.5))
+
+    c = torch.linspace(-2, 2, 30)
+    found = diagnose(model, of_context, (c + 0.1, c), budget=TINY)
+    assert math.isnan(found.information.marginal_kl)
+    assert not [one for one in found.findings if "Not looked at" in one.sentence]
+
+
+def test_what_does_not_apply_is_named_with_its_reason():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            k = pyro.sample("kind", dist.Bernoulli(0.5))
+            pyro.sample("x", dist.Normal(2 * k - 1, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("kind", dist.Bernoulli(logits=2 * x))
+
+    found = diagnose(model, guide, torch.linspace(-2, 2, 30), budget=TINY)
+    reasons = {one.topic: one.sentence for one in found.findings if one.level == Level.NOTE}
+    assert {"annealing", "gap", "calibration", "gold"} <= reasons.keys()
+    assert "'kind' is discrete" in reasons["gold"]
+    assert found.evidence.khat_bad_fraction == 0  # exact
+    assert found.figures
+
+
+def test_data_objects_give_their_test_part():
+    data = load_data("digits", binarize="static", seed=0)
+    vae = VAE(StandardNormal(2), mlp(2, out=64), Bernoulli((8, 8)))
+    guide = DiagonalNormal(mlp(64, out=4), 2)
+    found = diagnose(vae, guide, data, budget=TINY)
+    again = diagnose(vae, guide, data.test, budget=TINY)
+    assert torch.equal(found.evidence.log_px, again.evidence.log_px)
+    assert found.verdict == again.verdict
+
+
+def bad_pairs():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(len(x)), 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x, name="z"):
+        with pyro.plate("data", len(x)):
+            pyro.sample(name, dist.Normal(x / 2, 1.0))
+
+    def half(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.HalfNormal(torch.ones(len(x))))
+
+    def unplated(x):
+        z = pyro.sample("z", dist.Normal(x.new_zeros(len(x)), 1.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def unobserved(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x.new_zeros(len(x)), 1.0))
+
+    def infinite(x):
+        model(x)
+        with pyro.plate("data", len(x)):
+            pyro.factor("wall", torch.full((len(x),), -math.inf))
+
+    def undefined(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(len(x)), 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+            pyro.factor("log", (z.abs() * -1).log())
+
+    return {
+        "guide samples 'y', which the model does not|samples 'z', which the guide does not": (
+            model, lambda x: guide(x, "y"),
+        ),
+        "'z', HalfNormal, has no mass where the prior has": (model, half),
+        "'z' has 5 log densities at dimension -1, where there is no plate": (unplated, guide),
+        "no observed site inside a plate named 'data'": (unobserved, guide),
+        "all zero: the log density of 'wall' in the model": (infinite, guide),
+        "all zero: the log density of 'log' in the model": (undefined, guide),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("message", bad_pairs())
+def test_bad_pairs_are_refused_in_one_line_that_names_the_site(message):
+    with pytest.raises(ValueError, match=message) as caught:
+        diagnose(*bad_pairs()[message], torch.linspace(-1, 1, 5), budget=TINY)
+    assert "\n" not in str(caught.value)
+
+
+def test_points_one_sample_and_bad_data_are_refused():
+    oracle = LinearGaussian(2, orthogonal=True)
+    model, guide = oracle.pair()
+    point = Point(mlp(8, out=2), 2).double()
+    with pytest.raises(ValueError, match="'z' on one point: there is no posterior to be judged"):
+        diagnose(model, point, oracle.sample(10), budget=TINY)
+    with pytest.raises(ValueError, match="num_samples must be at least 2 to estimate an error"):
+        diagnose(model, guide, oracle.sample(10), budget=Budget(num_samples=1))
+    x = oracle.sample(10)
+    x[3, 0] = math.nan
+    with pytest.raises(ValueError, match="data holds NaN or infinity in row 3"):
+        diagnose(model, guide, x, budget=TINY)
+    with pytest.raises(ValueError, match="data holds no rows"):
+        diagnose(model, guide, x[:0], budget=TINY)
+
+
+def test_the_pair_and_global_state_are_left_as_they_were(make_pair, binary_images):
+    model, guide = make_pair()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.get_rng_state()
+    diagnose(model, guide, binary_images, budget=TINY)
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(p.grad is None for p in [*model.parameters(), *guide.parameters()])
+    assert not dict(pyro.get_param_store())
+
+
+def test_one_datum_and_one_dimension():
+    oracle = LinearGaussian(1)
+    found = diagnose(*oracle.pair(), oracle.sample(1), budget=TINY)
+    assert found.figures
+    assert "-0.00" not in found.verdict
+
+
+def test_the_verdict_is_of_the_worst_finding_and_lists_it_first():
+    findings = [
+        Finding("a", Level.WARNING, "odd."),
+        Finding("b", Level.BAD, "wrong."),
+        Finding("c", Level.GOOD, "fine."),
+    ]
+    lines = verdict(findings).split("\n")
+    assert lines == ["Do not take this posterior at its word.", "- b: wrong.", "- a: odd."]
+    assert verdict(findings[::2]).startswith("Use this posterior with care.")
+    assert verdict([]) == "Nothing could be said of this posterior."
+    notes = [Finding("d", Level.NOTE, "Not looked at: …")]
+    assert verdict(notes) == "Nothing could be said of this posterior."
