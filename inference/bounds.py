@@ -288,7 +288,7 @@ def has_closed_form(posterior: Any, prior: Any) -> bool:
     """Whether KL(posterior ‖ prior) is known."""
     try:
         kl_divergence(posterior, prior)
-    except NotImplementedError:
+    except (NotImplementedError, IndexError):  # that of Bernoulli laws does not broadcast
         return False
     return True
 

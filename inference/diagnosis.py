@@ -1,5 +1,6 @@
 """Can this posterior be trusted? All diagnostics of a pair in one call."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -61,15 +62,17 @@ class Budget:
     chains: int = 8
     gap_data: int = 64
     """Data that get a posterior of their own."""
+    gap_steps: int = 300
+    """Gradient steps to each."""
     simulations: int = 1000
     """Data simulated for calibration."""
-    draws: int = 100
+    draws: int = 300
     """Draws of the guide that each is ranked among."""
     gold_data: int = 2
     """Data whose posterior is sampled by NUTS."""
     gold_samples: int = 300
     """Draws of each of two chains."""
-    replications: int = 100
+    replications: int = 300
     """Data sets drawn anew for the predictive checks."""
     tree_data: int = 50
     """Data in the tree."""
@@ -176,7 +179,7 @@ def diagnose(
     >>> from latente.guides import ExactPosterior
     >>> from latente.models import PPCA
     >>> model = PPCA(4, 1)
-    >>> budget = Budget(temperatures=50, simulations=50, gold_samples=50, replications=20)
+    >>> budget = Budget(temperatures=50, simulations=50, gold_samples=50, gap_steps=50)
     >>> diagnosis = diagnose(model, ExactPosterior(model), torch.randn(20, 4), budget=budget)
     >>> diagnosis.evidence.khat_bad_fraction
     0.0
@@ -288,7 +291,8 @@ class _Questions:
 
     def gap(self) -> InferenceGap:
         some = _first(self.rows, self.budget.gap_data)
-        found = inference_gap(*self.pair, some, **self.common)
+        steps = self.budget.gap_steps
+        found = inference_gap(*self.pair, some, num_steps=steps, **self.common)
         self.findings.append(judge_gap(found))
         return found
 
@@ -337,7 +341,9 @@ class _Questions:
 
     def loo(self) -> Any:
         samples = self.budget.num_samples
-        found = psis_loo(*self.pair, self.rows, num_samples=samples, **self.common)
+        with warnings.catch_warnings():  # of k̂, which is judged below
+            warnings.simplefilter("ignore", UserWarning)
+            found = psis_loo(*self.pair, self.rows, num_samples=samples, **self.common)
         self.findings.append(judge_loo(found))
         return found
 

@@ -26,8 +26,11 @@ the rule."""
 NATS = 0.1
 """Differences in nats per datum that are let pass."""
 
-RARE = 0.01
-"""Two-sided p-value below which a quantity counts as one that the model does not make."""
+RARE = 0.05
+"""Probability of any alarm among the predictive checks of a model that did make the data."""
+
+CRITICISM = ("posterior predictive", "prior predictive")
+"""Topics that judge the model, not the posterior."""
 
 
 class Level(IntEnum):
@@ -59,15 +62,20 @@ def verdict(findings: Sequence[Finding]) -> str:
     Do not take this posterior at its word.
     - evidence: k̂ is high.
     """
-    worst = max((finding.level for finding in findings), default=Level.NOTE)
+    of_posterior = [f.level for f in findings if f.topic not in CRITICISM and f.level != Level.NOTE]
+    of_model = [f.level for f in findings if f.topic in CRITICISM]
     head = {
-        Level.GOOD: "Nothing was found against this posterior.",
-        Level.NOTE: "Nothing was found against this posterior.",
-        Level.WARNING: "Use this posterior with care.",
-        Level.BAD: "Do not take this posterior at its word.",
-    }[worst]
-    if not any(finding.level != Level.NOTE for finding in findings):
-        head = "Nothing could be said of this posterior."
+        Level.GOOD: "Nothing was found against this posterior",
+        Level.WARNING: "Use this posterior with care",
+        Level.BAD: "Do not take this posterior at its word",
+    }.get(max(of_posterior, default=Level.NOTE), "Nothing could be said of this posterior")
+    if max(of_model, default=Level.GOOD) >= Level.WARNING:
+        head += (
+            ", and the model does not make data like these"
+            if head[0] != "N"
+            else (", but the model does not make data like these")
+        )
+    head += "."
     told = sorted((f for f in findings if f.level >= Level.WARNING), key=lambda f: -f.level)
     return "\n".join([head, *(f"- {finding.topic}: {finding.sentence}" for finding in told)])
 
@@ -91,7 +99,8 @@ def judge_evidence(evidence: Evidence) -> Finding:
         "evidence",
         Level.WARNING if share <= MANY else Level.BAD,
         f"{said}; but Pareto k̂ is above {threshold:.2f} for {share:.1%} of the data: the guide is "
-        "too narrow somewhere, and their log p(x) is likely too low by more than ± says. "
+        "too narrow somewhere, or so wide that few draws count, and their log p(x) is likely too "
+        "low by more than ± says. "
         f"{evidence.caveat}".rstrip(),
     )
 
@@ -112,13 +121,14 @@ def judge_annealing(log_px: Tensor, error: Tensor, annealed: Annealed, both: San
         f"on data of the model's own its two bounds are {both.gap:.2f} nats apart"
     )
     said = said[0].upper() + said[1:]
-    if both.gap > 1 or more < -NATS - 3 * noise:
+    enough = max(NATS, 3 * noise)
+    if both.gap > 1 or more < -enough:
         why = "annealing is not done with these temperatures, and says nothing of the guide."
         return Finding("annealing", Level.NOTE, f"{said}: {why}")
-    if more > NATS + 3 * noise:
+    if more > enough:
         level = Level.BAD if more > 1 else Level.WARNING
         return Finding("annealing", level, f"{said}: the guide misses some of the posterior.")
-    return Finding("annealing", Level.GOOD, f"{said}: the two agree.")
+    return Finding("annealing", Level.GOOD, f"{said}: the two agree, as far as noise lets tell.")
 
 
 def judge_gap(gap: InferenceGap) -> Finding:
@@ -136,7 +146,7 @@ def judge_gap(gap: InferenceGap) -> Finding:
         said += f": {_nats(family)} are left by the family, {_nats(encoder)} by the encoder"
         if total >= NATS:
             said += (
-                ". A longer fit or a wider encoder would gain more than a richer family"
+                ". A longer fit or a better encoder would gain more than a richer family"
                 if encoder > family
                 else ". A richer family would gain more than a better encoder"
             )
@@ -165,8 +175,8 @@ def judge_information(found: Information) -> Finding:
         return Finding("information", level, f"{said}.")
     if found.limit - mutual < 1:
         said += (
-            f". z tells the {found.num_data:,} data apart: I(x; z) is at least {_nats(mutual)} nats, "
-            f"as much as so many data can show"
+            f". z tells the {found.num_data:,} data apart: I(x; z) is at least {_nats(mutual)} "
+            "nats, as much as so many data can show"
         )
         if marginal == marginal:
             said += f", and the aggregated posterior at most {_nats(marginal)} nats from the prior"
@@ -189,16 +199,18 @@ def judge_calibration(found: Calibration) -> list[Finding]:
         text = f"{said}, no rank of {len(found.names)} quantities is out of its {level} band."
         findings = [Finding("calibration", Level.GOOD, text)]
     else:
-        told = _count_words(wrong)
+        # Means that are off at random, datum by datum, look to ranks like too little width.
+        narrow = "too narrow or misplaced"
+        told = _count_words({n: narrow if w == "too narrow" else w for n, w in wrong.items()})
         cover = found.coverage((0.8,)).share[-1, 0].item()
         text = (
             f"{said}, {len(wrong)} of {len(found.names)} quantities are out of their {level} band "
             f"({told}); regions that should hold z in 80% hold it in {cover:.0%}. "
         )
         text += (
-            f"With draws weighed by importance, {len(mended)} are."
+            f"With {found.num_draws} draws weighed by importance, {len(mended)} are."
             if mended
-            else "Draws weighed by importance are all right."
+            else f"With {found.num_draws} draws weighed by importance, none is."
         )
         findings = [Finding("calibration", Level.BAD if mended else Level.WARNING, text)]
     if found.biased:
@@ -256,11 +268,21 @@ def judge_gold(gold: Gold) -> Finding:
 
 
 def judge_checks(topic: str, checks: Mapping[str, PredictiveCheck]) -> Finding:
-    """Whether the model makes data like these."""
-    odd = {name: check for name, check in checks.items() if check.two_sided < RARE}
-    made = "data sets drawn anew from the " + (
-        "prior" if "prior" in topic.split()[0] else "posterior"
-    )
+    """Whether the model makes data like these.
+
+    A quantity is odd where its two-sided p-value, with the data counted among the S replications as
+    one more, 2 (min count + 1) / (S + 1), is below 5 % shared among all quantities (Bonferroni).
+    """
+    made = "data sets drawn anew from the " + topic.split()[0]
+    level = RARE / len(checks)
+    odd, replications = {}, 0
+    for name, check in checks.items():
+        replications = len(check.replicated)
+        if (check.two_sided * replications + 2) / (replications + 1) < level:
+            odd[name] = check
+    if 2 / (replications + 1) >= level:
+        text = f"{replications} replications are too few to judge {len(checks)} quantities by."
+        return Finding(topic, Level.NOTE, f"{text} Take {int(2 / level) + 1}.")
     if not odd:
         text = f"In {len(checks)} quantities the data are like {made}."
         return Finding(topic, Level.GOOD, text)

@@ -18,12 +18,17 @@ from .rows import as_rows
 from .terms import Structure, draw, latent_sites, replay, score, sum_sites
 
 
+GOOD = 0.7
+"""Pareto k̂ up to which the error of an estimate can be trusted."""
+
+
 @dataclass(frozen=True)
 class InferenceGap:
     """log p(x) − ELBO of N data in two parts, in nats; every tensor is (N,), float64, on CPU."""
 
     log_px: Tensor
-    """log p(x) by importance sampling, with the full-rank local posterior as proposal."""
+    """log p(x) by importance sampling; the proposal is, of encoder and local posteriors, the
+    one with the least error whose k̂ is good."""
     log_px_error: Tensor
     """Its Monte Carlo standard error."""
     khat: Tensor
@@ -129,10 +134,11 @@ def inference_gap(
         measured = _measure(model, local, args, structure, num_samples) if local else None
         richest = _measure(model, wide, args, structure, num_samples)
     unknown = torch.full_like(encoder["elbo"], torch.nan)
+    trusted = _most_trusted([richest, encoder, *([measured] if measured else [])])
     return InferenceGap(
-        log_px=richest["log_px"],
-        log_px_error=richest["standard_error"],
-        khat=richest["khat"],
+        log_px=trusted["log_px"],
+        log_px_error=trusted["standard_error"],
+        khat=trusted["khat"],
         elbo=encoder["elbo"],
         elbo_local=measured["elbo"] if measured else unknown,
         elbo_full_rank=richest["elbo"],
@@ -202,3 +208,17 @@ def _measure(
         error = log_weight.std(0) / math.sqrt(num_samples)
         blocks.append({**weigh(log_weight), "elbo": log_weight.mean(0), "error": error})
     return {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
+
+
+def _most_trusted(measured: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Of each datum, the figures of the proposal whose error is least, among those of good k̂."""
+    scores = []
+    for one in measured:
+        khat = one["khat"].nan_to_num(math.inf, math.inf, -math.inf)
+        # An error that k̂ does not vouch for may be far too small: then k̂ itself decides.
+        scores.append(torch.where(khat <= GOOD, one["standard_error"], 1e6 * (1 + khat.abs())))
+    best = torch.stack(scores).argmin(0, keepdim=True)
+    return {
+        name: torch.stack([one[name] for one in measured]).gather(0, best)[0]
+        for name in measured[0]
+    }

@@ -17,11 +17,13 @@ from .oracles import GlobalMean, LinearGaussian, OneBatchDimension, TutorialVAE
 
 SMALL = Budget(
     num_data=100, num_samples=1000, annealed_data=6, temperatures=60, gap_data=16, simulations=400,
-    draws=50, gold_data=2, gold_samples=200, replications=40, tree_data=8, tree_samples=20,
+    draws=50, gold_data=2, gold_samples=200, replications=300, gap_steps=200, tree_data=8,
+    tree_samples=20,
 )  # fmt: skip
 TINY = Budget(
     num_data=30, num_samples=100, annealed_data=3, temperatures=10, gap_data=5, simulations=40,
-    draws=20, gold_data=1, gold_samples=50, replications=10, tree_data=5, tree_samples=10,
+    draws=20, gold_data=1, gold_samples=50, replications=10, gap_steps=50, tree_data=5,
+    tree_samples=10,
 )  # fmt: skip
 
 
@@ -60,10 +62,10 @@ def test_what_fires_on_which_guide(bad, expected):
         guide = prior_guide
     diagnosis = diagnose(model, guide, oracle.sample(100), budget=SMALL)
     assert fired(diagnosis) - {"evidence"} == expected - {"evidence"}
-    if bad != {"shift": 1.0}:  # k̂ of a shifted guide lies on either side of its threshold
+    if bad in ({}, {"widen": 0.5}):  # of the others, few weights of many count: k̂ may fire or not
         assert ("evidence" in fired(diagnosis)) == ("evidence" in expected)
-    heads = {0: "Nothing was found", 1: "Do not take" if bad else "Do not take"}
-    assert diagnosis.verdict.startswith(heads[bool(expected)])
+    head = "Do not take this posterior" if expected else "Nothing was found against"
+    assert diagnosis.verdict.startswith(head)
     exact = oracle.marginal.log_prob(oracle.sample(100))[:16]
     assert torch.allclose(diagnosis.gap.log_px, exact, atol=0.02)
 
@@ -138,7 +140,7 @@ def test_a_pair_with_a_global_latent_goes_through():
     topics = {one.topic: one for one in diagnosis.findings}
     assert diagnosis.loo is not None
     assert diagnosis.evidence is None
-    assert topics["leaving one out"].level == Level.GOOD
+    assert topics["leaving one out"].level != Level.NOTE
     assert not [one for one in diagnosis.findings if "Not looked at" in one.sentence]
     assert "w" in diagnosis.tree["posterior"]
 
@@ -222,15 +224,17 @@ def bad_pairs():
             pyro.sample("z", dist.Normal(x.new_zeros(len(x)), 1.0))
 
     def infinite(x):
-        model(x)
         with pyro.plate("data", len(x)):
-            pyro.factor("wall", torch.full((len(x),), -math.inf))
+            z = pyro.sample("z", dist.Normal(x.new_zeros(len(x)), 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+            pyro.factor("wall", torch.full_like(z, -math.inf))
 
     def undefined(x):
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(x.new_zeros(len(x)), 1.0))
             pyro.sample("x", dist.Normal(z, 1.0), obs=x)
-            pyro.factor("log", (z.abs() * -1).log())
+            law = dist.Normal(z, 1.0, validate_args=False)
+            pyro.sample("reading", law, obs=x * math.nan)
 
     return {
         "guide samples 'y', which the model does not|samples 'z', which the guide does not": (
@@ -240,7 +244,7 @@ def bad_pairs():
         "'z' has 5 log densities at dimension -1, where there is no plate": (unplated, guide),
         "no observed site inside a plate named 'data'": (unobserved, guide),
         "all zero: the log density of 'wall' in the model": (infinite, guide),
-        "all zero: the log density of 'log' in the model": (undefined, guide),
+        "all zero: the log density of 'reading' in the model, Normal, is nan": (undefined, guide),
     }  # fmt: skip
 
 
@@ -295,5 +299,9 @@ def test_the_verdict_is_of_the_worst_finding_and_lists_it_first():
     assert lines == ["Do not take this posterior at its word.", "- b: wrong.", "- a: odd."]
     assert verdict(findings[::2]).startswith("Use this posterior with care.")
     assert verdict([]) == "Nothing could be said of this posterior."
+    criticized = [findings[2], Finding("prior predictive", Level.WARNING, "unlike.")]
+    assert verdict(criticized).split("\n")[0] == (
+        "Nothing was found against this posterior, but the model does not make data like these."
+    )
     notes = [Finding("d", Level.NOTE, "Not looked at: …")]
     assert verdict(notes) == "Nothing could be said of this posterior."
