@@ -17,7 +17,6 @@ from .progress import Advance, progress
 from .rows import as_rows
 from .terms import Structure, draw, latent_sites, replay, score, sum_sites
 
-
 GOOD = 0.7
 """Pareto k̂ up to which the error of an estimate can be trusted."""
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pyro
 import pyro.distributions as dist
@@ -73,12 +74,16 @@ def test_what_fires_on_which_guide(bad, expected):
 @pytest.mark.slow
 def test_false_alarms_on_the_exact_guide():
     """Over 200 repetitions, each topic fires as often as stated: 5 % for the families of tests
-    (binomial, at most 20 with probability 0.998); none where an exact guide leaves no noise."""
+    (binomial, at most 20 with probability 0.998); none where an exact guide leaves no noise.
+
+    NUTS, which takes longer, has such a study of its own (``test_mcmc.py``).
+    """
     alarms: dict[str, int] = {}
+    budget = replace(SMALL, gold_data=0, gap_steps=50)
     oracle = LinearGaussian(2, orthogonal=True)
     pair = oracle.pair()
     for seed in range(200):
-        diagnosis = diagnose(*pair, oracle.sample(60, seed=seed), budget=SMALL, seed=seed)
+        diagnosis = diagnose(*pair, oracle.sample(60, seed=seed), budget=budget, seed=seed)
         for topic in fired(diagnosis):
             alarms[topic] = alarms.get(topic, 0) + 1
     print(alarms)
@@ -188,6 +193,13 @@ def test_what_does_not_apply_is_named_with_its_reason():
     assert "'kind' is discrete" in reasons["gold"]
     assert found.evidence.khat_bad_fraction == 0  # exact
     assert found.figures
+
+
+def test_what_is_given_no_budget_is_left_out(make_pair, binary_images):
+    nothing = replace(TINY, annealed_data=0, gap_data=0, simulations=0, gold_data=0, replications=0)
+    found = diagnose(*make_pair(), binary_images, budget=nothing)
+    assert [one.topic for one in found.findings] == ["evidence", "information"]
+    assert found.gold is found.gap is found.checks is None
 
 
 def test_data_objects_give_their_test_part():
