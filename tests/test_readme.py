@@ -11,7 +11,7 @@ import torch
 from latente.inference import fit, log_evidence
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-COMPOSED, FAMILIES, OWN_FAMILY, PARTS, OBJECTIVES, CONTEXTS, EXACT, OWN = re.findall(
+COMPOSED, FAMILIES, OWN_FAMILY, PARTS, OBJECTIVES, CONTEXTS, EXACT, TRUST, OWN = re.findall(
     r"```python\n(.*?)```", README, re.DOTALL
 )
 
@@ -57,6 +57,16 @@ def test_the_parts_objectives_and_contexts_of_the_readme(tmp_path, monkeypatch, 
     exec(CONTEXTS, names)
     assert names["means"].shape == (10, 8, 8)
     assert "N=180" in capsys.readouterr().out
+
+
+def test_the_diagnosis_of_the_readme(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(COMPOSED.replace("epochs=50", "epochs=5"), names)
+    exec(TRUST, names)
+    assert (tmp_path / "diagnosis" / "report.html").is_file()
+    assert names["diagnosis"].verdict in capsys.readouterr().out
+    assert "posterior_predictive" in names["tree"]
 
 
 def test_the_exact_answers_of_the_readme(capsys):
