@@ -61,7 +61,7 @@ def _say(message: str, style: str | None = None) -> None:
 def _as_options(message: str) -> str:
     """Call by its option what an error calls by its Python name."""
     return re.sub(
-        r"(?<![\w-])(batch_size|num_samples|clip_norm|learning_rate|latent_dim)\b(?!=)",
+        r"(?<![\w-])(batch_size|num_samples|num_data|clip_norm|learning_rate|latent_dim)\b(?!=)",
         lambda match: "--" + match[0].replace("_", "-"),
         message,
     )

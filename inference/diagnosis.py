@@ -80,6 +80,12 @@ class Budget:
     tree_samples: int = 100
     """Draws of each in the tree."""
 
+    def __post_init__(self) -> None:
+        least = {"num_data": 1, "num_samples": 2, "tree_data": 1, "tree_samples": 1}
+        for name, value in vars(self).items():
+            if value < least.get(name, 0):
+                raise ValueError(f"{name} must be at least {least.get(name, 0)}, got {value}")
+
 
 @dataclass(frozen=True)
 class Diagnosis:

@@ -204,14 +204,11 @@ def judge_calibration(found: Calibration) -> list[Finding]:
         told = _count_words({n: narrow if w == "too narrow" else w for n, w in wrong.items()})
         cover = found.coverage((0.8,)).share[-1, 0].item()
         text = (
-            f"{said}, {len(wrong)} of {len(found.names)} quantities are out of their {level} band "
-            f"({told}); regions that should hold z in 80% hold it in {cover:.0%}. "
+            f"{said}, {len(wrong)} of {len(found.names)} quantities {_out_of(len(wrong))} {level} "
+            f"band ({told}); regions that should hold z in 80% hold it in {cover:.0%}. "
         )
-        text += (
-            f"With {found.num_draws} draws weighed by importance, {len(mended)} are."
-            if mended
-            else f"With {found.num_draws} draws weighed by importance, none is."
-        )
+        left = f"{len(mended)} {'is' if len(mended) == 1 else 'are'}" if mended else "none is"
+        text += f"With {found.num_draws} draws weighed by importance, {left}."
         findings = [Finding("calibration", Level.BAD if mended else Level.WARNING, text)]
     if found.biased:
         text = (
@@ -220,6 +217,10 @@ def judge_calibration(found: Calibration) -> list[Finding]:
         )
         findings.append(Finding("bias", Level.WARNING, text))
     return findings
+
+
+def _out_of(count: int) -> str:
+    return "is out of its" if count == 1 else "are out of their"
 
 
 def _nats(value: float) -> str:

@@ -70,6 +70,28 @@ def test_plot_and_sample_leave_pictures(folder):
     assert np.load(folder / "samples.npy").shape == (9, 8, 8)
 
 
+def test_diagnose_writes_a_page_and_says_the_verdict(folder, monkeypatch):
+    from latente.inference import diagnosis
+
+    few = {"gold_data": 0, "temperatures": 10, "annealed_data": 4, "gap_steps": 20}
+    few |= {"gap_data": 5, "replications": 10}
+    # The command has no options for these: they would each take a while.
+    small = lambda **settings: diagnosis_budget(**settings, **few)  # noqa: E731
+    diagnosis_budget = diagnosis.Budget
+    monkeypatch.setattr(diagnosis, "Budget", small)
+    size = ["--num-data", 40, "--num-samples", 50, "--simulations", 40]
+    result = latente("diagnose", folder, *size)
+    report = folder / "diagnosis" / "report.html"
+    written = json.loads((folder / "diagnosis" / "diagnosis.json").read_text())
+    assert written["num_data"] == 40
+    assert written["num_samples"] == 50
+    assert written["verdict"].split("\n")[0] in result.output
+    assert str(report) in result.output
+    assert report.read_text().index(written["verdict"].split("\n")[0]) > 0
+    assert (folder / "diagnosis" / "figures" / "evidence.png").is_file()
+    latente("diagnose", folder, *size)  # again, into the same folder
+
+
 def test_recipes_are_listed_with_their_papers():
     output = latente("recipes").output
     assert "vae-normal" in output
@@ -91,7 +113,7 @@ def test_another_posterior_is_one_option(tmp_path, monkeypatch):
     assert "--resume goes on with posterior=iaf, not spline" in resumed.stderr
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "plot", "sample", "recipes"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "diagnose", "plot", "sample", "recipes"])
 def test_help_gives_every_option_with_its_default(command):
     output = latente(command, "--help").output
     for line in output.splitlines():
@@ -172,6 +194,10 @@ BAD = {
     "both": (["train", "--standardize"], "cannot be both standardized and binarized"),
     "seed": (["train", "--seed", "-1"], "seed must not be negative, got -1"),
     "no run": (["evaluate", "nowhere"], "nowhere holds no run: there is no config.json in it"),
+    "no diagnosis": (
+        ["diagnose", "nowhere"],
+        "nowhere holds no run: there is no config.json in it",
+    ),
     "no plot": (["plot", "nowhere"], "nowhere holds no run"),
     "no sample": (["sample", "nowhere"], "nowhere holds no run"),
     "no resume": (["train", "--resume"], "holds no run"),

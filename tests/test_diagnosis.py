@@ -273,8 +273,10 @@ def test_points_one_sample_and_bad_data_are_refused():
     point = Point(mlp(8, out=2), 2).double()
     with pytest.raises(ValueError, match="'z' on one point: there is no posterior to be judged"):
         diagnose(model, point, oracle.sample(10), budget=TINY)
-    with pytest.raises(ValueError, match="num_samples must be at least 2 to estimate an error"):
-        diagnose(model, guide, oracle.sample(10), budget=Budget(num_samples=1))
+    with pytest.raises(ValueError, match="num_samples must be at least 2, got 1"):
+        Budget(num_samples=1)
+    with pytest.raises(ValueError, match="gold_data must be at least 0, got -1"):
+        Budget(gold_data=-1)
     x = oracle.sample(10)
     x[3, 0] = math.nan
     with pytest.raises(ValueError, match="data holds NaN or infinity in row 3"):
