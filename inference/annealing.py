@@ -9,12 +9,12 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from .data import Data
+from .checks import check_least
+from .data import held_out
 from .evidence import inspect_local, weigh
 from .latent import LatentSpace, latent_space
 from .pairs import Program, evaluating, place, placement
 from .progress import Advance, progress
-from .rows import as_rows
 from .simulation import simulate
 from .terms import Structure
 
@@ -122,7 +122,7 @@ def annealed_evidence(
     True
     """
     _check(num_temperatures, num_chains, num_leapfrog)
-    rows = as_rows(data.rows("test") if isinstance(data, Data) else data, "data")
+    rows = held_out(data)
     settings = _Settings(num_temperatures, num_chains, num_leapfrog, start)
     block = max(1, ROWS // num_chains)
     total = 2 * num_temperatures * -(-len(rows[0]) // block)
@@ -369,10 +369,10 @@ def _join(parts: list[Annealed]) -> Annealed:
 
 
 def _check(num_temperatures: int, num_chains: int, num_leapfrog: int) -> None:
-    for name, value, least in (
-        ("num_temperatures", num_temperatures, 2),
-        ("num_chains", num_chains, 2),
-        ("num_leapfrog", num_leapfrog, 1),
-    ):
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
+    check_least(
+        {
+            "num_temperatures": (num_temperatures, 2),
+            "num_chains": (num_chains, 2),
+            "num_leapfrog": (num_leapfrog, 1),
+        }
+    )

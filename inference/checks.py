@@ -1,7 +1,7 @@
 """What is refused before any work is done, each in one clear line."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,21 @@ from torch.distributions import Independent
 
 from .pairs import Program, plain_errors
 from .terms import base_law, latent_sites, observed_sites, sample_sites
+
+
+def check_least(given: Mapping[str, tuple[int, int]]) -> None:
+    """Refuse numbers that are too small.
+
+    Args:
+        given: by name, what was given, and the least that will do.
+
+    >>> check_least({"num_chains": (1, 2)})
+    Traceback (most recent call last):
+    ValueError: num_chains must be at least 2, got 1
+    """
+    for name, (value, least) in given.items():
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
 
 
 def check_finite(values: Any, name: str, first_row: int = 0) -> None:

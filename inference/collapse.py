@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from .bounds import Reading, closed_forms
-from .data import Data
+from .data import held_out
 from .evaluation import ACTIVE_VARIANCE
 from .latent import LatentSpace, latent_space
-from .pairs import Program, evaluating, place, placement
+from .pairs import Program, evaluating, place_all
 from .predictive import posterior_means
-from .rows import as_rows
 from .terms import draw, inspect_pair, replay
 
 PAIRS = 4_000_000
@@ -107,8 +106,8 @@ def information(
     """
     if num_draws < 1:
         raise ValueError(f"num_draws must be at least 1, got {num_draws}")
-    rows = as_rows(data.rows("test") if isinstance(data, Data) else data, "data")
-    args = place(tuple(part[: len(part)] for part in rows), *placement(model, guide))
+    rows = held_out(data)
+    args = place_all(model, guide, rows)
     with evaluating(model, guide), torch.random.fork_rng():
         torch.manual_seed(seed)
         structure = inspect_pair(model, guide, args)

@@ -12,11 +12,11 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from .checks import check_support
-from .data import Data
+from .data import held_out
 from .generalization import inspect_drawn, shared_latents
 from .pairs import Program, evaluating, place, placement, plain_errors
 from .progress import progress
-from .rows import BLOCK, as_rows
+from .rows import BLOCK
 from .simulation import Unobserved, as_x, check_own_law, main_site, simulate_block
 
 Quantity = Callable[[Tensor], Any]
@@ -127,7 +127,7 @@ def predictive_check(
         raise ValueError(f"num_samples must be at least 1, got {num_samples}")
     if not quantities:
         raise ValueError("there is no quantity to check: give functions of x by name")
-    rows = as_rows(data.rows("test") if isinstance(data, Data) else data, "data")
+    rows = held_out(data)
     num_rows = len(rows[0])
     device, dtype = placement(model, guide)
     blocks = [

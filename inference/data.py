@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .checks import check_finite, check_unit_interval
-from .rows import BLOCK, Rows, Streamed, draw_bits
+from .rows import BLOCK, Rows, Streamed, as_rows, draw_bits
 from .sources import Source, read
 
 Binarization = Literal["none", "static", "dynamic"]
@@ -296,3 +296,8 @@ def _stream(
         Streamed(source.values, part, source.divisor, bits)
         for part, bits in zip(parts, seeds.get(binarize or "none", (None,) * 3), strict=True)
     ]
+
+
+def held_out(data: Any) -> tuple[Rows, ...]:
+    """The rows by which a pair is judged: a ``Data``'s test part, or all that is given."""
+    return as_rows(data.rows("test") if isinstance(data, Data) else data, "data")

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from .annealing import Annealed, Sandwich, annealed_evidence, bidirectional_evidence
 from .calibration import Calibration, calibrate
-from .checks import check_support
+from .checks import check_least, check_support
 from .collapse import Information, information
 from .criticism import DEFAULT_QUANTITIES, PredictiveCheck, Quantity, predictive_check
-from .data import Data
+from .data import held_out
 from .evidence import Evidence, log_evidence
 from .export import to_datatree
 from .generalization import psis_loo
@@ -35,7 +35,7 @@ from .judgement import (
 from .mcmc import Gold, nuts_posterior
 from .pairs import Program, evaluating, place, placement
 from .refinement import InferenceGap, inference_gap
-from .rows import Rows, as_rows
+from .rows import Rows
 from .terms import Structure, inspect_pair
 
 if TYPE_CHECKING:
@@ -82,9 +82,7 @@ class Budget:
 
     def __post_init__(self) -> None:
         least = {"num_data": 1, "num_samples": 2, "tree_data": 1, "tree_samples": 1}
-        for name, value in vars(self).items():
-            if value < least.get(name, 0):
-                raise ValueError(f"{name} must be at least {least.get(name, 0)}, got {value}")
+        check_least({name: (value, least.get(name, 0)) for name, value in vars(self).items()})
 
 
 @dataclass(frozen=True)
@@ -191,7 +189,7 @@ def diagnose(
     >>> diagnosis.evidence.khat_bad_fraction
     0.0
     """
-    rows = as_rows(data.rows("test") if isinstance(data, Data) else data, "data")
+    rows = held_out(data)
     rows = _first(rows, budget.num_data)
     structure = _inspect(model, guide, rows)
     ask = _Questions(model, guide, rows, budget, quantities, seed, show_progress)

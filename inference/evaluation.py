@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .data import Data
+from .data import held_out
 from .evidence import log_evidence
 from .pairs import Program, evaluating, place, placement
 from .predictive import posterior_means
-from .rows import BLOCK, Rows, as_rows
+from .rows import BLOCK, Rows
 from .terms import Structure, draw, inspect_pair, observed_sites, replay, score
 
 ACTIVE_VARIANCE = 0.01
@@ -57,7 +57,7 @@ def evaluate(
     Raises:
         ValueError: as :func:`log_evidence` does.
     """
-    rows = as_rows(data.rows("test") if isinstance(data, Data) else data, "data")
+    rows = held_out(data)
     structure, is_discrete = _inspect(model, guide, rows)
     if structure.points:
         figures = {"reconstruction": _reconstruction(model, guide, rows, structure)}

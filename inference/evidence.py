@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from .checks import blame, check_reach, check_support, reaching
-from .data import Data
+from .data import held_out
 from .pairs import Program, evaluating, place, placement
 from .progress import progress
-from .rows import as_rows
 from .terms import Structure, Terms, draw, inspect_pair, score_in_chunks
 
 DRAWS = 20_000
@@ -161,7 +160,7 @@ def log_evidence(
         raise ValueError(f"num_samples must be at least 2 to estimate an error, got {num_samples}")
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
-    rows = as_rows(data.rows("test") if isinstance(data, Data) else data, "data")
+    rows = held_out(data)
     num_rows = len(rows[0])
     device, dtype = placement(model, guide)
     step = min(num_rows, max(1, DRAWS // num_samples))

@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from .checks import blame, check_support
-from .data import Data
+from .data import held_out
 from .evidence import weigh
 from .generalization import inspect_drawn
-from .pairs import Program, evaluating, place, placement, plain_errors
+from .pairs import Program, evaluating, place_all, plain_errors
 from .progress import progress
-from .rows import as_rows
 from .simulation import Unobserved
 from .terms import (
     Draws,
@@ -123,8 +122,8 @@ def to_datatree(
     """
     if num_samples < 1:
         raise ValueError(f"num_samples must be at least 1, got {num_samples}")
-    rows = as_rows(data.rows("test") if isinstance(data, Data) else data, "data")
-    args = place(tuple(part[: len(part)] for part in rows), *placement(model, guide))
+    rows = held_out(data)
+    args = place_all(model, guide, rows)
     with evaluating(model, guide), torch.random.fork_rng():
         torch.manual_seed(seed)
         check_support(model, guide, args, "data")

@@ -11,10 +11,10 @@ from pyro.distributions import Delta
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from .checks import check_reach, check_support, name_rows
-from .data import Data
+from .checks import check_least, check_reach, check_support, name_rows
+from .data import Data, held_out
 from .evidence import log_evidence, weigh
-from .pairs import Program, evaluating, place, placement
+from .pairs import Program, evaluating, place_all
 from .progress import progress
 from .rows import BLOCK, as_rows
 from .terms import (
@@ -118,9 +118,9 @@ def log_predictive_density(
     >>> bool(((found.log_density - exact).abs() < 4 * found.standard_error).all())
     True
     """
-    _check_sizes(num_samples, 2, inner_samples)
-    rows = as_rows(data.rows("test") if isinstance(data, Data) else data, "data")
-    args = place(tuple(part[: len(part)] for part in rows), *placement(model, guide))
+    check_least({"num_samples": (num_samples, 2), "inner_samples": (inner_samples, 1)})
+    rows = held_out(data)
+    args = place_all(model, guide, rows)
     with evaluating(model, guide), torch.random.fork_rng():
         torch.manual_seed(seed)
         structure = _inspect(model, guide, args)
@@ -208,11 +208,11 @@ def psis_loo(
     >>> bool(abs(psis_loo(model, guide, x).elpd - exact.item()) < 0.1)
     True
     """
-    _check_sizes(num_samples, TAIL_DRAWS, inner_samples)
+    check_least({"num_samples": (num_samples, TAIL_DRAWS), "inner_samples": (inner_samples, 1)})
     rows = as_rows(data.rows("train") if isinstance(data, Data) else data, "data")
     if len(rows[0]) < 2:
         raise ValueError("there is one datum only: leaving one out needs two or more")
-    args = place(tuple(part[: len(part)] for part in rows), *placement(model, guide))
+    args = place_all(model, guide, rows)
     with evaluating(model, guide), torch.random.fork_rng():
         torch.manual_seed(seed)
         structure = _inspect(model, guide, args)
@@ -288,13 +288,6 @@ def _inspect(model: Program, guide: Program, args: tuple[Tensor, ...]) -> Struct
             "needs a posterior with a density"
         )
     return structure
-
-
-def _check_sizes(num_samples: int, least: int, inner_samples: int) -> None:
-    if num_samples < least:
-        raise ValueError(f"num_samples must be at least {least}, got {num_samples}")
-    if inner_samples < 1:
-        raise ValueError(f"inner_samples must be at least 1, got {inner_samples}")
 
 
 def _check_held_out(guide: Program, args: tuple[Tensor, ...]) -> None:

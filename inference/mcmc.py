@@ -10,12 +10,12 @@ from pyro.infer import MCMC, NUTS
 from scipy.stats import norm
 from torch import Tensor
 
-from .data import Data
+from .checks import check_least
+from .data import held_out
 from .evidence import inspect_local
 from .latent import latent_space
-from .pairs import Program, evaluating, place, placement
+from .pairs import Program, evaluating, place_all
 from .progress import progress
-from .rows import as_rows
 
 MOST = 2_000
 """Coordinates of all data together that one chain can be asked to move."""
@@ -125,15 +125,15 @@ def nuts_posterior(
     >>> bool(gold.misses().any())
     False
     """
-    for name, value, least in (
-        ("num_samples", num_samples, 10),
-        ("warmup_steps", warmup_steps, 10),
-        ("num_chains", num_chains, 2),
-    ):
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
-    rows = as_rows(data.rows("test") if isinstance(data, Data) else data, "data")
-    args = place(tuple(part[: len(part)] for part in rows), *placement(model, guide))
+    check_least(
+        {
+            "num_samples": (num_samples, 10),
+            "warmup_steps": (warmup_steps, 10),
+            "num_chains": (num_chains, 2),
+        }
+    )
+    rows = held_out(data)
+    args = place_all(model, guide, rows)
     with evaluating(model, guide), torch.random.fork_rng(), pyro.validation_enabled(False):
         torch.manual_seed(seed)
         space = latent_space(model, guide, args, inspect_local(model, guide, args))

@@ -187,6 +187,11 @@ def place(
     )
 
 
+def place_all(model: Program, guide: Program, rows: tuple[Any, ...]) -> tuple[Tensor, ...]:
+    """All rows of data and contexts, as the arguments of a pair."""
+    return place(tuple(part[: len(part)] for part in rows), *placement(model, guide))
+
+
 class ScaleData(Messenger):
     """Scale each site of the data plate by N/M, so that M of N data stand for all.
 

@@ -8,7 +8,7 @@ from pyro import poutine
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from .pairs import Program, evaluating, place, placement, plain_errors
+from .pairs import Program, evaluating, place, place_all, placement, plain_errors
 from .rows import BLOCK, as_rows
 from .simulation import Unobserved, as_x, main_site
 from .terms import in_data_plate, latent_sites
@@ -109,7 +109,7 @@ def sample_prior(
 
 def _args(model: Program, guide: Program, data: Any) -> tuple[Tensor, ...]:
     rows = as_rows(data, "data")
-    return place(tuple(part[: len(part)] for part in rows), *placement(model, guide))
+    return place_all(model, guide, rows)
 
 
 def _like(model: Program, guide: Program, like: Any, num: int) -> tuple[Tensor, ...]:

@@ -8,13 +8,13 @@ import pyro
 import torch
 from torch import Tensor
 
-from .data import Data
+from .checks import check_least
+from .data import held_out
 from .evidence import DRAWS, SCORED, draw_terms, inspect_local, weigh
 from .latent import latent_space
 from .local import LocalPosterior, check_flat, full_rank, own_family
-from .pairs import Program, evaluating, place, placement
+from .pairs import Program, evaluating, place_all
 from .progress import Advance, progress
-from .rows import as_rows
 from .terms import Structure, draw, latent_sites, replay, score, sum_sites
 
 GOOD = 0.7
@@ -111,13 +111,15 @@ def inference_gap(
     True
     >>> evidence = log_evidence(model, gap.full_rank, x)  # the local posteriors, as a guide
     """
-    for name, value, least in (
-        ("num_steps", num_steps, 1), ("num_draws", num_draws, 1), ("num_samples", num_samples, 2)
-    ):  # fmt: skip
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
-    rows = as_rows(data.rows("test") if isinstance(data, Data) else data, "data")
-    args = place(tuple(part[: len(part)] for part in rows), *placement(model, guide))
+    check_least(
+        {
+            "num_steps": (num_steps, 1),
+            "num_draws": (num_draws, 1),
+            "num_samples": (num_samples, 2),
+        }
+    )
+    rows = held_out(data)
+    args = place_all(model, guide, rows)
     with evaluating(model, guide), torch.random.fork_rng(), pyro.validation_enabled(False):
         torch.manual_seed(seed)
         structure = inspect_local(model, guide, args)

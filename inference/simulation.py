@@ -9,9 +9,9 @@ from pyro.poutine.trace_struct import Trace
 from pyro.poutine.uncondition_messenger import UnconditionMessenger
 from torch import Tensor
 
-from .data import Data
+from .data import held_out
 from .pairs import Program, evaluating, place, placement, plain_errors
-from .rows import as_rows, epoch_seed
+from .rows import epoch_seed
 from .terms import in_data_plate, inspect_pair, latent_sites, observed_sites, sample_sites
 
 SIMULATED = 1000
@@ -58,7 +58,7 @@ def simulate(
     """
     if num < 1:
         raise ValueError(f"the number of simulations must be at least 1, got {num}")
-    rows = as_rows(like.rows("test") if isinstance(like, Data) else like, "data")
+    rows = held_out(like)
     device, dtype = placement(model, guide)
     xs: list[tuple[Tensor, ...]] = []
     values: list[dict[str, tuple[Tensor, int]]] = []
