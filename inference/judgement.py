@@ -268,19 +268,26 @@ def judge_gold(gold: Gold) -> Finding:
     return Finding("gold", level, f"{said}.")
 
 
-def judge_checks(topic: str, checks: Mapping[str, PredictiveCheck]) -> Finding:
-    """Whether the model makes data like these.
+def unlike(checks: Mapping[str, PredictiveCheck]) -> dict[str, PredictiveCheck]:
+    """The quantities that the model does not make.
 
-    A quantity is odd where its two-sided p-value, with the data counted among the S replications as
-    one more, 2 (min count + 1) / (S + 1), is below 5 % shared among all quantities (Bonferroni).
+    Those whose two-sided p-value, with the data counted among the S replications as one more,
+    2 (least count + 1) / (S + 1), is below 5 % shared among all quantities (Bonferroni).
     """
+    level = RARE / max(1, len(checks))
+    return {
+        name: check
+        for name, check in checks.items()
+        for count in [len(check.replicated)]
+        if (check.two_sided * count + 2) / (count + 1) < level
+    }
+
+
+def judge_checks(topic: str, checks: Mapping[str, PredictiveCheck]) -> Finding:
+    """Whether the model makes data like these."""
     made = "data sets drawn anew from the " + topic.split()[0]
-    level = RARE / len(checks)
-    odd, replications = {}, 0
-    for name, check in checks.items():
-        replications = len(check.replicated)
-        if (check.two_sided * replications + 2) / (replications + 1) < level:
-            odd[name] = check
+    odd, level = unlike(checks), RARE / len(checks)
+    replications = min(len(check.replicated) for check in checks.values())
     if 2 / (replications + 1) >= level:
         text = f"{replications} replications are too few to judge {len(checks)} quantities by."
         return Finding(topic, Level.NOTE, f"{text} Take {int(2 / level) + 1}.")

@@ -11,7 +11,7 @@ from .calibration import Calibration
 from .criticism import PredictiveCheck
 from .figure_parts import BLUE, GREY, ORANGE, RED, SKY, counted, dots, grid, legend_below, short
 from .figures import new_figure
-from .judgement import RARE
+from .judgement import unlike
 from .mcmc import Gold
 
 if TYPE_CHECKING:
@@ -238,7 +238,7 @@ def plot_checks(
         ValueError: if there is no quantity.
 
     >>> import torch
-    >>> check = PredictiveCheck(3.0, torch.randn(100).double())
+    >>> check = PredictiveCheck(30.0, torch.randn(100).double())
     >>> figure = plot_checks({"largest": check})
     >>> figure.axes[0].get_title()
     'largest\\nposterior: p = 0.00, unlike'
@@ -253,16 +253,17 @@ def plot_checks(
         panels = axes.ravel()
         for ax in panels[len(names) :]:
             ax.remove()
+        odd = {law: unlike(checks) for law, checks in both.items()}
         for ax, name in zip(panels, names, strict=False):
-            _draw_check(
-                ax, name, {law: found[name] for law, found in both.items() if name in found}
-            )
+            found = {law: checks[name] for law, checks in both.items() if name in checks}
+            _draw_check(ax, name, found, {law for law in found if name in odd[law]})
         legend_below(figure, *panels[: len(names)])
     return figure
 
 
-def _draw_check(ax: "Axes", name: str, found: Mapping[str, PredictiveCheck]) -> None:
-    """One quantity; ``found`` by the law that its replications are drawn from."""
+def _draw_check(ax: "Axes", name: str, found: Mapping[str, PredictiveCheck], odd: set[str]) -> None:
+    """One quantity; ``found`` by the law that its replications are drawn from, ``odd`` of which
+    it is unlike."""
     observed = next(iter(found.values())).observed
     values = np.concatenate([[observed], *[check.replicated.numpy() for check in found.values()]])
     low, high = values.min(), values.max()
@@ -283,7 +284,7 @@ def _draw_check(ax: "Axes", name: str, found: Mapping[str, PredictiveCheck]) -> 
         ax.stairs(height / max(height.max(), 1), edges, label=f"{law} predictive", **style)
         same = (check.replicated == observed).all()
         said = "always so" if same else f"p = {check.p_value:.2f}"
-        lines.append(f"{law}: {said}" + (", unlike" if check.two_sided < RARE else ""))
+        lines.append(f"{law}: {said}" + (", unlike" if law in odd else ""))
     ax.axvline(observed, color="black", linewidth=1.4, label="data")
     ax.set_title("\n".join(lines), fontsize=8)
     ax.set(yticks=[], ylim=(0, 1.05), xlim=(low - pad, high + pad))
