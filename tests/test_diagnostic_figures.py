@@ -270,8 +270,8 @@ def test_checks_are_drawn_beside_the_data():
 
 
 def test_what_cannot_vary_is_said_to():
-    same = PredictiveCheck(1.0, torch.ones(20, **DOUBLE))
-    other = PredictiveCheck(1.0, torch.zeros(20, **DOUBLE))
+    same = PredictiveCheck(1.0, torch.ones(200, **DOUBLE))
+    other = PredictiveCheck(1.0, torch.zeros(200, **DOUBLE))
     figure = drawn(plot_checks({"a": same, "b": other}))
     assert "always so" in figure.axes[0].get_title()
     assert "p = 0.00, unlike" in figure.axes[1].get_title()
