@@ -134,7 +134,7 @@ def reaching(model: Program, guide: Program, args: tuple[Any, ...]) -> Iterator[
     except (ValueError, RuntimeError):
         for name, (q, p) in _both(model, guide, args).items():
             value = _beyond(p["fn"], q["value"])
-            if value is not None:
+            if value is not None and value == value:  # NaN has a cause of its own
                 raise ValueError(
                     f"the guide draws {name!r} where the prior, {_law_name(p['fn'])}, has no mass, "
                     f"at {value:.4g} for one: give the guide a law of the prior's support"

@@ -293,9 +293,8 @@ def diagnose(
     diagnosis = diagnose_pair(
         run.model, run.guide, data, budget=budget, seed=seed, show_progress=True
     )
-    paths = diagnosis.save(folder / "diagnosis")
     Console(highlight=False).print(diagnosis.verdict, markup=False)
-    typer.echo(str(paths[0]))
+    typer.echo(str(diagnosis.save(folder / "diagnosis")[0]))
 
 
 @app.command()

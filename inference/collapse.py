@@ -10,6 +10,7 @@ from torch import Tensor
 from .bounds import Reading, closed_forms
 from .data import held_out
 from .evaluation import ACTIVE_VARIANCE
+from .evidence import SCORED
 from .latent import LatentSpace, latent_space
 from .pairs import Program, evaluating, place_all
 from .predictive import posterior_means
@@ -113,7 +114,17 @@ def information(
         structure = inspect_pair(model, guide, args)
         if structure.points:
             raise ValueError(f"the guide puts {structure.points[0]!r} on one point: it has no KL")
-        names, kl = _kl_by_dimension(_read(model, guide, args, num_draws, structure))
+        step = max(1, SCORED // num_draws)
+        blocks = [
+            tuple(part[start : start + step] for part in args)
+            for start in range(0, len(args[0]), step)
+        ]
+        # With a global latent variable all data are seen at once, as the guide may look at them.
+        blocks = [args] if structure.global_latents else blocks
+        found = [
+            _kl_by_dimension(_read(model, guide, some, num_draws, structure)) for some in blocks
+        ]
+        names, kl = found[0][0], torch.cat([part for _, part in found])
         carried = marginal = torch.full((2,), math.nan, dtype=torch.float64)
         if not structure.global_latents and not structure.enumerated:
             carried, marginal = _split(latent_space(model, guide, args, structure, discrete=True))
@@ -153,6 +164,8 @@ def _kl_by_dimension(reading: Reading) -> tuple[tuple[str, ...], Tensor]:
         size = kl.shape[-1]
         names += [name] if size == 1 else [f"{name}[{index}]" for index in range(size)]
         parts.append(kl.double().mean(0).cpu())
+    if not parts:
+        raise ValueError("nothing is latent in the plate 'data': there is no z to be idle")
     return tuple(names), torch.cat(parts, dim=-1)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
+from pyro.distributions import Unit
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
@@ -17,7 +18,8 @@ from .generalization import inspect_drawn, shared_latents
 from .pairs import Program, evaluating, place, placement, plain_errors
 from .progress import progress
 from .rows import BLOCK
-from .simulation import Unobserved, as_x, check_own_law, main_site, simulate_block
+from .simulation import Unobserved, as_x, check_own_law, check_unmasked, main_site, simulate_block
+from .terms import observed_sites
 
 Quantity = Callable[[Tensor], Any]
 """A function of a data set x (N, *event_shape) that gives one number."""
@@ -143,6 +145,8 @@ def predictive_check(
             check_support(model, guide, args, "data", number * BLOCK)
         structure = inspect_drawn(model, guide, blocks[0])
         _check_says_x(model, guide, blocks[0])
+        if from_prior:
+            _check_untilted(model, blocks[0])
         # A guide may find shared variables from all data: it has to see them together.
         together = structure.global_latents and not from_prior
         whole = tuple(map(torch.cat, zip(*blocks, strict=True))) if together else None
@@ -203,6 +207,18 @@ def _replicate(
     return torch.cat(parts)
 
 
+def _check_untilted(model: Program, args: tuple[Tensor, ...]) -> None:
+    """Refuse to draw from a prior that a factor has tilted: its draws are of what was before."""
+    with pyro.validation_enabled(False), plain_errors():
+        trace = poutine.trace(model).get_trace(*args)
+    for name, site in observed_sites(trace).items():
+        if isinstance(site["fn"], Unit):
+            raise ValueError(
+                f"the factor {name!r} weighs the prior, which can then not be drawn from: check "
+                "the posterior predictive"
+            )
+
+
 def _check_says_x(model: Program, guide: Program, args: tuple[Tensor, ...]) -> None:
     """Refuse a model that does not say how x itself comes about."""
     with pyro.validation_enabled(False), plain_errors():
@@ -214,4 +230,5 @@ def _check_says_x(model: Program, guide: Program, args: tuple[Tensor, ...]) -> N
             f"the model observes something other than x at {site['name']!r}, so no x can be drawn "
             "from it: transform x before it is given to the model"
         )
+    check_unmasked(site["name"], site)
     check_own_law(model, *simulate_block(model, args))

@@ -1,5 +1,6 @@
 """Can this posterior be trusted? All diagnostics of a pair in one call."""
 
+import contextlib
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -82,6 +83,7 @@ class Budget:
 
     def __post_init__(self) -> None:
         least = {"num_data": 1, "num_samples": 2, "tree_data": 1, "tree_samples": 1}
+        least |= {"temperatures": 2, "chains": 2, "gap_steps": 1, "draws": 1, "gold_samples": 10}
         check_least({name: (value, least.get(name, 0)) for name, value in vars(self).items()})
 
 
@@ -195,7 +197,8 @@ def diagnose(
     ask = _Questions(model, guide, rows, budget, quantities, seed, show_progress)
     found: dict[str, Any] = {"evidence": None, "loo": None}
     if structure.global_latents:
-        found["loo"] = ask.attempt("leaving one out", ask.loo)
+        # q(w) is of all the data that were fitted, and so is leaving one of them out.
+        found["loo"] = ask.attempt("leaving one out", lambda: ask.loo(data))
     else:
         found["evidence"] = ask.evidence()
         found["annealed"] = ask.attempt("annealing", ask.annealing, budget.annealed_data)
@@ -263,8 +266,9 @@ class _Questions:
             return None
         try:
             return question()
-        except (ValueError, RuntimeError) as error:  # a network of the user's may fail in any way
-            reason = " ".join(str(error).split()).rstrip(".")
+        except Exception as error:  # what is the user's may fail in any way; the rest goes on
+            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+            reason = kind + " ".join(str(error).split()).rstrip(".")
             self.findings.append(Finding(topic, Level.NOTE, f"Not looked at: {reason}."))
             return None
 
@@ -284,9 +288,12 @@ class _Questions:
         }
         some = _first(self.rows, self.budget.annealed_data)
         annealed = annealed_evidence(*self.pair, some, **settings)
-        self.sandwich = bidirectional_evidence(
-            *self.pair, self.rows, num_data=self.budget.annealed_data, **settings
-        )
+        number = self.budget.annealed_data
+        # Where no data can be simulated, what was annealed stands by itself.
+        with contextlib.suppress(ValueError):
+            self.sandwich = bidirectional_evidence(
+                *self.pair, self.rows, num_data=number, **settings
+            )
         count, evidence = len(annealed.log_px), self._evidence
         assert evidence is not None  # asked before
         self.findings.append(
@@ -346,11 +353,11 @@ class _Questions:
         self.findings.append(judge_checks(topic, found))
         return found
 
-    def loo(self) -> Any:
+    def loo(self, fitted: Any) -> Any:
         samples = self.budget.num_samples
         with warnings.catch_warnings():  # of k̂, which is judged below
             warnings.simplefilter("ignore", UserWarning)
-            found = psis_loo(*self.pair, self.rows, num_samples=samples, **self.common)
+            found = psis_loo(*self.pair, fitted, num_samples=samples, **self.common)
         self.findings.append(judge_loo(found))
         return found
 
@@ -360,7 +367,11 @@ def _tree(ask: _Questions, results: Mapping[str, Any]) -> "DataTree":
     import xarray
 
     some = _first(ask.rows, ask.budget.tree_data)
-    tree = to_datatree(*ask.pair, some, num_samples=ask.budget.tree_samples, **ask.common)
+    samples = ask.budget.tree_samples
+    drawn = ask.attempt(
+        "tree", lambda: to_datatree(*ask.pair, some, num_samples=samples, **ask.common)
+    )
+    tree = xarray.DataTree() if drawn is None else drawn
     evidence, gap, found = results["evidence"], results["gap"], results["calibration"]
     if evidence is not None:
         names = ("log_px", "standard_error", "ess", "khat", "log_px_smoothed")

@@ -1,5 +1,6 @@
 """What the numbers of each diagnostic say, in plain words and on a scale of four."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -25,6 +26,9 @@ the rule."""
 
 NATS = 0.1
 """Differences in nats per datum that are let pass."""
+
+SOME = 20
+"""Data whose posteriors' average can stand for the aggregated posterior, at the least."""
 
 RARE = 0.05
 """Probability of any alarm among the predictive checks of a model that did make the data."""
@@ -61,6 +65,7 @@ def verdict(findings: Sequence[Finding]) -> str:
     ...                Finding("gold", Level.NOTE, "Not looked at.")]))
     Do not take this posterior at its word.
     - evidence: k̂ is high.
+    Nothing can be said of: gold (see the findings).
     """
     of_posterior = [f.level for f in findings if f.topic not in CRITICISM and f.level != Level.NOTE]
     of_model = [f.level for f in findings if f.topic in CRITICISM]
@@ -70,14 +75,15 @@ def verdict(findings: Sequence[Finding]) -> str:
         Level.BAD: "Do not take this posterior at its word",
     }.get(max(of_posterior, default=Level.NOTE), "Nothing could be said of this posterior")
     if max(of_model, default=Level.GOOD) >= Level.WARNING:
-        head += (
-            ", and the model does not make data like these"
-            if head[0] != "N"
-            else (", but the model does not make data like these")
-        )
+        head += ", but" if head.startswith("N") else ", and"
+        head += " the model does not make data like these"
     head += "."
+    unseen = [f.topic for f in findings if f.level == Level.NOTE]
     told = sorted((f for f in findings if f.level >= Level.WARNING), key=lambda f: -f.level)
-    return "\n".join([head, *(f"- {finding.topic}: {finding.sentence}" for finding in told)])
+    lines = [head, *(f"- {finding.topic}: {finding.sentence}" for finding in told)]
+    if unseen:
+        lines.append(f"Nothing can be said of: {', '.join(unseen)} (see the findings).")
+    return "\n".join(lines)
 
 
 def judge_evidence(evidence: Evidence) -> Finding:
@@ -105,24 +111,28 @@ def judge_evidence(evidence: Evidence) -> Finding:
     )
 
 
-def judge_annealing(log_px: Tensor, error: Tensor, annealed: Annealed, both: Sandwich) -> Finding:
+def judge_annealing(
+    log_px: Tensor, error: Tensor, annealed: Annealed, both: Sandwich | None
+) -> Finding:
     """Whether the guide misses what annealing finds.
 
     Args:
         log_px: importance-sampled log p(x) of the data that were annealed, (N,).
         error: its standard errors, (N,).
-        both: annealed bounds on data of the model's own.
+        both: annealed bounds on data of the model's own, where these can be simulated.
     """
     more = (annealed.log_px - log_px).mean().item()
     noise = (annealed.standard_error.square() + error.square()).sum().sqrt().item() / len(log_px)
     said = (
         f"annealed importance sampling, in which the guide has no part, gives {annealed.mean:.2f} "
-        f"nats on {len(log_px)} data, {more:+.2f} ± {noise:.2f} of what importance sampling gives; "
-        f"on data of the model's own its two bounds are {both.gap:.2f} nats apart"
+        f"nats on the first {len(log_px)} data, and importance sampling {_nats(abs(more))} ± "
+        f"{noise:.2f} {'less' if more > 0 else 'more'}"
     )
+    if both is not None:
+        said += f"; on data of the model's own its two bounds are {_nats(both.gap)} nats apart"
     said = said[0].upper() + said[1:]
     enough = max(NATS, 3 * noise)
-    if both.gap > 1 or more < -enough:
+    if (both is not None and both.gap > 1) or more < -enough:
         why = "annealing is not done with these temperatures, and says nothing of the guide."
         return Finding("annealing", Level.NOTE, f"{said}: {why}")
     if more > enough:
@@ -134,6 +144,9 @@ def judge_annealing(log_px: Tensor, error: Tensor, annealed: Annealed, both: San
 def judge_gap(gap: InferenceGap) -> Finding:
     """Where the bound is loose."""
     total, count = gap.total.mean().item(), len(gap.elbo)
+    if not math.isfinite(total):
+        text = "The ELBO is −∞ for some data: the guide puts draws where the model has no density."
+        return Finding("gap", Level.WARNING, text)
     said = f"The ELBO is {_nats(total)} nats below log p(x) ({count} data)"
     if gap.local is None:
         gain = (gap.elbo_full_rank - gap.elbo).mean().item()
@@ -170,10 +183,12 @@ def judge_information(found: Information) -> Finding:
         names = ", ".join(found.idle[:5]) + (", …" if len(found.idle) > 5 else "")
         said += f"; idle: {names}"
     level = Level.WARNING if found.idle else Level.GOOD
+    if found.num_data < SOME:  # too few for their average to stand for q(z)
+        return Finding("information", level, f"{said}.")
     mutual, marginal = found.mutual_information, found.marginal_kl
     if mutual != mutual:  # not defined, with a global latent variable
         return Finding("information", level, f"{said}.")
-    if found.limit - mutual < 1:
+    if found.limit - mutual < 2:  # from there on the estimate falls short of the truth
         said += (
             f". z tells the {found.num_data:,} data apart: I(x; z) is at least {_nats(mutual)} "
             "nats, as much as so many data can show"
@@ -252,8 +267,10 @@ def judge_gold(gold: Gold) -> Finding:
     """Whether the guide's moments are those of the posterior."""
     count, misses, settled = len(gold.mean), gold.misses(), gold.converged
     if not settled.any():
-        worst = gold.rhat.max().item()
-        text = f"NUTS has not converged on any coordinate of {count} data (R̂ up to {worst:.2f})."
+        text = (
+            f"NUTS has not converged on any coordinate of {count} data (R̂ up to "
+            f"{gold.rhat.max():.2f}, effective draws from {gold.ess.min():.0f} on): take more."
+        )
         return Finding("gold", Level.NOTE, text)
     said = (
         f"By NUTS on {count} data, the guide's standard deviations are "
@@ -299,7 +316,8 @@ def judge_checks(topic: str, checks: Mapping[str, PredictiveCheck]) -> Finding:
         f"{check.replicated.std():.2g}"
         for name, check in odd.items()
     )
-    return Finding(topic, Level.WARNING, f"The data are unlike {made}: {told}.")
+    text = f"The data are unlike {made}: {told}."
+    return Finding(topic, Level.WARNING, f"{text} (Test data can differ from training data, too.)")
 
 
 def judge_loo(loo: "ELPDData") -> Finding:

@@ -43,7 +43,16 @@ def _block_means(guide: Program, args: tuple[Tensor, ...]) -> dict[str, Tensor]:
     for _ in range(runs - 1):
         for name, site in _local_sites(guide, args).items():
             total[name] = total[name] + _mean(site)[0]
-    return {name: (value / runs).cpu() for name, value in total.items()}
+    # The data first, before plates within them.
+    return {
+        name: (value / runs).movedim(_data_dim(sites[name]), 0).cpu()
+        for name, value in total.items()
+    }
+
+
+def _data_dim(site: Any) -> int:
+    """Along which dimension of a site's value the data lie."""
+    return site["value"].dim() - site["fn"].event_dim - 1
 
 
 def _local_sites(guide: Program, args: tuple[Tensor, ...]) -> dict[str, Any]:
@@ -75,7 +84,11 @@ def decode(model: Program, guide: Program, values: dict[str, Tensor], like: Any)
     num_rows = len(next(iter(values.values())))
     args = _like(model, guide, like, num_rows)
     trace = Trace()
+    with evaluating(model, guide), torch.random.fork_rng(), pyro.validation_enabled(False):
+        sites = _local_sites(guide, args)
     for name, value in values.items():
+        if name in sites:
+            value = value.movedim(0, _data_dim(sites[name]))
         (value,) = place((value,), *placement(model, guide))
         trace.add_node(name, type="sample", is_observed=False, value=value, infer={})
     with evaluating(model, guide), torch.random.fork_rng(), pyro.validation_enabled(False):

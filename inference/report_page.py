@@ -68,7 +68,8 @@ CAPTIONS = {
         "it, they are too wide. On the right, after importance weights."
     ),
     "gold": (
-        "Left: the guide's marginals on those of NUTS, where they differ most. Right: all "
+        "Left: the guide's marginals on those of NUTS, where they differ most, in unconstrained "
+        "coordinates (the logarithm of what is positive). Right: all "
         "coordinates; good is the dashed box, or near it. Lower down the guide is too narrow, "
         "higher up too wide, to either side it is shifted. Where NUTS has not converged, nothing "
         "can be said."
@@ -141,12 +142,13 @@ th { font-weight: 400; white-space: normal; min-width: 8rem; }
 th.part { padding-left: 1.5rem; }
 td.number { text-align: right; padding-right: 1rem; }
 td.unit { color: var(--soft); white-space: normal; min-width: 5rem; }
-figure { margin: 0; }
+figure { margin: 0; overflow-x: auto; }
 figure img { display: block; width: 100%; max-width: 100%; height: auto; background: #fff;
   border: 1px solid var(--line); border-radius: .5rem; padding: .6rem; }
 figcaption { font-size: .93rem; margin-top: .5rem; }
 a { color: inherit; }
-@media (max-width: 32rem) { table { font-size: .88rem; } .badge { justify-self: start; }
+@media (max-width: 32rem) { figure img { width: 34rem; max-width: none; }
+  table { font-size: .88rem; } .badge { justify-self: start; }
   ul.findings li { grid-template-columns: 1fr; gap: .3rem; } }
 @media print { :root { --ink: #000; --paper: #fff; --soft: #333; --line: #bbb; }
   main { max-width: none; padding: 0; } section.picture, ul.findings li { break-inside: avoid; }

@@ -123,6 +123,7 @@ def _check_generative(model: Program, guide: Program, args: tuple[Tensor, ...]) 
         )
     observed = {name: s for name, s in observed_sites(trace).items() if in_data_plate(s)}
     for name in sorted(name for name, site in observed.items() if _holds(site, args[0])):
+        check_unmasked(name, observed[name])
         del observed[name]
         for other in observed:
             raise ValueError(
@@ -140,6 +141,24 @@ def _holds(site: Any, x: Tensor) -> bool:
     """Whether a site observes x itself."""
     value = site["value"]
     return value.numel() == x.numel() and torch.equal(value.reshape(x.shape).to(x), x)
+
+
+def check_unmasked(name: str, site: Any) -> None:
+    """Refuse an x that is masked in part: nothing says what stands there for the guide to see.
+
+    Raises:
+        ValueError: naming the site.
+    """
+    law = site["fn"]
+    masks = [site["mask"]]
+    while hasattr(law, "base_dist"):
+        masks.append(getattr(law, "_mask", None))
+        law = law.base_dist
+    if any(mask is not None and not torch.as_tensor(mask).all() for mask in masks):
+        raise ValueError(
+            f"{name!r} is masked for some data: the model does not say what x holds there, so no "
+            "x can be drawn from it"
+        )
 
 
 def was_observed(site: Any) -> bool:

@@ -168,6 +168,15 @@ def inspect_pair(model: Program, guide: Program, args: tuple[Any, ...]) -> Struc
             "the model has no observed site inside a plate named 'data': put its data under "
             "pyro.plate('data', len(x), dim=-1)"
         )
+    for name in in_guide.keys() & in_model.keys():
+        if in_data_plate(in_guide[name]) != in_data_plate(in_model[name]):
+            inside, outside = "model", "guide"
+            if in_data_plate(in_guide[name]):
+                inside, outside = outside, inside
+            raise ValueError(
+                f"{name!r} is inside the plate 'data' in the {inside}, and not in the {outside}: "
+                "put it under pyro.plate('data', len(x), dim=-1) in both"
+            )
     for frame in data_frames:
         if frame.dim != -1 or frame.size != len(args[0]):
             raise ValueError(

@@ -150,6 +150,87 @@ def test_a_pair_with_a_global_latent_goes_through():
     assert "w" in diagnosis.tree["posterior"]
 
 
+def test_all_data_that_were_fitted_count_where_one_is_left_out():
+    """The exact posterior of 300 data, of which 30 are looked at: it is not that of the 30."""
+    x = 1 + torch.randn(300, generator=torch.Generator().manual_seed(0))
+
+    def model(x):
+        w = pyro.sample("w", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(w, 1.0), obs=x)
+
+    def guide(_):
+        pyro.sample("w", dist.Normal(x.sum() / 301, 301**-0.5))
+
+    diagnosis = diagnose(model, guide, x, budget=TINY)
+    assert diagnosis.loo.n_data_points == 300
+    assert "leaving one out" not in fired(diagnosis)
+    reasons = {one.topic: one.sentence for one in diagnosis.findings}
+    assert "nothing is latent in the plate 'data'" in reasons["information"]
+    assert "Nothing can be said of: information" in diagnosis.verdict
+
+
+def test_masked_data_are_not_replicated_and_what_fails_does_not_stop_the_rest():
+    def model(x, seen):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0).mask(seen), obs=x)
+
+    def guide(x, seen):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x / 2 * seen, (1 / (1.0 + seen)).sqrt()))
+
+    seen = torch.arange(40) % 3 > 0
+    x = 2**0.5 * torch.randn(40, generator=torch.Generator().manual_seed(1)) * seen
+    diagnosis = diagnose(model, guide, (x, seen), budget=TINY)
+    assert not fired(diagnosis)
+    reasons = {one.topic: one.sentence for one in diagnosis.findings if one.level == Level.NOTE}
+    assert "'x' is masked for some data" in reasons["prior predictive"]
+    assert "'x' is masked for some data" in reasons["calibration"]
+    assert diagnosis.annealed is not None
+    assert diagnosis.sandwich is None
+
+    def broken(x):
+        raise AttributeError("no such column")
+
+    oracle = LinearGaussian(1)
+    found = diagnose(*oracle.pair(), oracle.sample(30), quantities={"odd": broken}, budget=TINY)
+    reasons = {one.topic: one.sentence for one in found.findings}
+    assert "AttributeError: no such column" in reasons["prior predictive"]
+    assert found.gold is not None
+
+
+def test_units_within_a_plate_of_a_datum_are_counted_over_the_data():
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1), pyro.plate("part", 3, dim=-2):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(3, len(x)), 1.0))
+            pyro.sample("x", dist.Normal(z, 0.5), obs=x.T)
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-1), pyro.plate("part", 3, dim=-2):
+            pyro.sample("z", dist.Normal(0.8 * x.T, 0.2**0.5))
+
+    x = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
+    found = diagnose(model, guide, x, budget=TINY).information
+    assert (found.active_units, found.latent_dim) == (3, 3)
+    assert torch.allclose(found.mean_variance["z"], (0.8 * x[:30]).var(0).double(), atol=1e-4)
+
+
+def test_an_infinite_bound_is_said_to_be_one():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Uniform(z - 1, z + 1, validate_args=False), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x, 1.0))
+
+    found = diagnose(model, guide, torch.linspace(-1, 1, 30), budget=TINY)
+    gap = next(one for one in found.findings if one.topic == "gap")
+    assert gap.sentence.startswith("The ELBO is −∞ for some data")
+
+
 def test_pairs_of_all_kinds_go_through():
     """Flattened images, a network of one batch dimension, and a context."""
     tutorial = TutorialVAE(16, 2, 8)
@@ -231,6 +312,10 @@ def bad_pairs():
         with pyro.plate("data", len(x)):
             pyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
+    def misnamed(x):
+        with pyro.plate("rows", len(x)):
+            pyro.sample("z", dist.Normal(x / 2, 1.0))
+
     def unobserved(x):
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(x.new_zeros(len(x)), 1.0))
@@ -253,6 +338,7 @@ def bad_pairs():
             model, lambda x: guide(x, "y"),
         ),
         "'z', HalfNormal, has no mass where the prior has": (model, half),
+        "'z' is inside the plate 'data' in the model, and not in the guide": (model, misnamed),
         "'z' has 5 log densities at dimension -1, where there is no plate": (unplated, guide),
         "no observed site inside a plate named 'data'": (unobserved, guide),
         "all zero: the log density of 'wall' in the model": (infinite, guide),
@@ -318,4 +404,7 @@ def test_the_verdict_is_of_the_worst_finding_and_lists_it_first():
         "Nothing was found against this posterior, but the model does not make data like these."
     )
     notes = [Finding("d", Level.NOTE, "Not looked at: …")]
-    assert verdict(notes) == "Nothing could be said of this posterior."
+    assert verdict(notes).split("\n") == [
+        "Nothing could be said of this posterior.",
+        "Nothing can be said of: d (see the findings).",
+    ]
