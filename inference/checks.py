@@ -111,7 +111,7 @@ def check_reach(model: Program, guide: Program, args: tuple[Any, ...]) -> None:
         value = _beyond(q["fn"], p["value"])
         if value is not None:
             raise ValueError(
-                f"the guide's law of {name!r}, {_law_name(q['fn'])}, has no mass where the prior "
+                f"the guide's law of {name!r}, {_own_name(q['fn'])}, has no mass where the prior "
                 f"has, at {value:.4g} for one: no sample would show what lies there; give the "
                 "guide a law of the prior's support"
             )
@@ -136,7 +136,7 @@ def reaching(model: Program, guide: Program, args: tuple[Any, ...]) -> Iterator[
             value = _beyond(p["fn"], q["value"])
             if value is not None and value == value:  # NaN has a cause of its own
                 raise ValueError(
-                    f"the guide draws {name!r} where the prior, {_law_name(p['fn'])}, has no mass, "
+                    f"the guide draws {name!r} where the prior, {_own_name(p['fn'])}, has no mass, "
                     f"at {value:.4g} for one: give the guide a law of the prior's support"
                 ) from None
         raise
@@ -166,7 +166,7 @@ def blame(model: Program, guide: Program, args: tuple[Any, ...], runs: int = 20)
                 bad = log_prob[~log_prob.isfinite()]
                 if len(bad):
                     return (
-                        f"the log density of {name!r} in the {role}, {_law_name(site['fn'])}, is "
+                        f"the log density of {name!r} in the {role}, {_own_name(site['fn'])}, is "
                         f"{bad[0].item()} at what the guide draws"
                     )
     return "the model or the guide gives them no finite density"
@@ -179,6 +179,11 @@ def _is_validated(law: Any) -> bool:
 
 
 def _law_name(law: Any) -> str:
+    return type(base_law(law)).__name__
+
+
+def _own_name(law: Any) -> str:
+    """The name of a law as it was written: HalfNormal, not the Normal that it is made of."""
     while isinstance(law, Independent | ExpandedDistribution | MaskedDistribution):
         law = law.base_dist
     return type(law).__name__

@@ -50,7 +50,7 @@ class Budget:
     """How many data, draws and steps each diagnostic takes.
 
     What is meant by so many data are the first ones; 0 of annealed, gap, gold data, simulations or
-    replications leaves that diagnostic out. The defaults take two to three minutes on two
+    replications leaves that diagnostic out. The defaults take some two minutes on two
     cores for a VAE on MNIST.
     """
 
