@@ -21,9 +21,8 @@ from latente.inference.calibration import (
     describe,
     ecdf_band,
 )
-from latente.inference.simulation import simulate
 
-from .oracles import GlobalMean, LinearGaussian, OneBatchDimension, TutorialVAE
+from .oracles import LinearGaussian, OneBatchDimension, TutorialVAE
 
 LIKE = torch.zeros(1, 8, dtype=torch.float64)
 COORDINATES = {"z[0]", "z[1]"}
@@ -365,103 +364,3 @@ def _auxiliary_guide(x):
 def test_guides_that_cannot_be_calibrated(model, guide, message):
     with pytest.raises(ValueError, match=message):
         calibrate(model, guide, torch.ones(3), num_simulations=200, num_draws=50)
-
-
-def test_simulated_data_are_draws_of_the_model():
-    """Mean and covariance of 2,500 x*, to 5 standard errors (3e-5 for all); contexts in turn."""
-    known = oracle()
-    (x,), values = simulate(*known.pair(), known.sample(5), 2500, seed=3)
-    residual = x - values["z"] @ known.weight.T - known.bias
-    assert x.dtype == torch.float64
-    for sample, variance in ((values["z"], 1.0), (residual, known.scale**2)):
-        assert sample.mean(0).abs().max() < 5 * math.sqrt(variance / 2500)
-        wanted = variance * torch.eye(sample.shape[1]).double()
-        assert (sample.T.cov() - wanted).abs().max() < 5 * variance * math.sqrt(2 / 2500)
-    (x, context), values = simulate(
-        chain, chain_guide, (torch.zeros(3), torch.tensor([-50.0, 0.0, 50.0])), 7
-    )
-    assert context.tolist() == [-50, 0, 50, -50, 0, 50, -50]
-    assert (x - context - values["b"]).abs().max() < 6
-    assert values.keys() == {"a", "b"}
-
-
-def test_simulated_images_have_the_shape_of_the_data():
-    vae = TutorialVAE()
-    before = torch.random.get_rng_state()
-    (x,), values = simulate(vae.model, vae.guide, torch.full((3, 8, 8), 0.5), 11)
-    assert x.shape == (11, 8, 8)
-    assert set(x.unique().tolist()) == {0.0, 1.0}
-    assert {name: value.shape for name, value in values.items()} == {"latent": (11, 2)}
-    assert torch.equal(before, torch.random.get_rng_state())
-
-
-def test_plates_within_a_datum_and_deterministic_sites():
-    def model(x):
-        with pyro.plate("data", len(x)):
-            with pyro.plate("parts", 2, dim=-2):
-                part = pyro.sample("part", dist.Normal(x.new_zeros(len(x)), 1.0))
-            total = pyro.deterministic("total", part.sum(-2))
-            pyro.sample("x", dist.Normal(total, 0.1), obs=x)
-
-    def guide(x):
-        with pyro.plate("data", len(x)), pyro.plate("parts", 2, dim=-2):
-            pyro.sample("part", dist.Normal(x / 2, math.sqrt(0.5)))
-
-    (x,), values = simulate(model, guide, torch.zeros(2), 1100)
-    assert values.keys() == {"part"}
-    assert values["part"].shape == (2, 1100)
-    assert (values["part"].sum(0) - x).abs().max() < 0.6
-    # Each part by itself has (nearly) this law; that they make up for each other is left out.
-    found = calibrate(model, guide, torch.zeros(2), num_simulations=300, seed=1)
-    assert found.names[:2] == ("part[0]", "part[1]")
-    assert found.miscalibrated.keys() == {LOG_Q, LOG_JOINT}
-
-
-def _observes_log(x):
-    with pyro.plate("data", len(x)):
-        z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
-        pyro.sample("log_x", dist.Normal(z, 1.0), obs=x.log())
-
-
-def _observes_two(x, y):
-    with pyro.plate("data", len(x)):
-        z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
-        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
-        pyro.sample("y", dist.Normal(z, 1.0), obs=y)
-
-
-def _observes_outside(x):
-    pyro.sample("total", dist.Normal(0.0, 1.0), obs=x.sum())
-    simple(x)
-
-
-def _forced(x):
-    with pyro.plate("data", len(x)):
-        z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
-        pyro.sample("x", dist.Normal(z + 0.5 * x, 1.0), obs=x)
-
-
-ONES = torch.ones(3)
-
-
-@pytest.mark.parametrize(
-    ("model", "guide", "like", "message"),
-    [
-        (_observes_log, simple_guide, ONES, "observes something other than x at 'log_x'"),
-        (_observes_two, simple_guide, (ONES, 2 * ONES), "observes 'y' beside x, at 'x'"),
-        (_observes_outside, simple_guide, ONES, "the site 'total' stands outside the plate"),
-        (GlobalMean().model, GlobalMean().guide, ONES, "the site 'w' stands outside the plate"),
-        (_forced, simple_guide, ONES, "the law at 'x' depends on the x that the model is given"),
-    ],
-    ids=["log x", "two", "outside", "global", "forced"],
-)
-def test_models_that_do_not_say_how_x_comes_about(model, guide, like, message):
-    for run in (simulate, lambda *pair: calibrate(*pair[:3])):
-        with pytest.raises(ValueError, match=message) as caught:
-            run(model, guide, like, 20)
-        assert "\n" not in str(caught.value)
-
-
-def test_at_least_one_simulation():
-    with pytest.raises(ValueError, match="number of simulations must be at least 1, got 0"):
-        simulate(simple, simple_guide, ONES, 0)
