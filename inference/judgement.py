@@ -15,7 +15,7 @@ from .collapse import Information
 from .criticism import PredictiveCheck
 from .evidence import Evidence
 from .mcmc import Gold
-from .refinement import InferenceGap
+from .refinement import GOOD, InferenceGap
 
 if TYPE_CHECKING:
     from arviz_stats.utils import ELPDData
@@ -163,9 +163,9 @@ def judge_gap(gap: InferenceGap) -> Finding:
                 if encoder > family
                 else ". A richer family would gain more than a better encoder"
             )
-    bad = (gap.khat > 0.7).double().mean().item()
+    bad = (gap.khat > GOOD).double().mean().item()
     if bad > 0.1:
-        said += f" (k̂ of the local posteriors is above 0.7 for {bad:.0%}: the gap may be larger)"
+        said += f" (k̂ of that log p(x) is above {GOOD} for {bad:.0%}: the gap may be larger)"
     return Finding("gap", Level.GOOD if total < NATS else Level.WARNING, f"{said}.")
 
 

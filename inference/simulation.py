@@ -186,12 +186,12 @@ def check_own_law(model: Program, args: tuple[Tensor, ...], sites: dict[str, Any
 
 def main_site(trace: Trace, args: tuple[Tensor, ...]) -> Any:
     """The site that observes x, or did before its observation was taken away."""
-    was_observed = {
+    drawn = {
         name: site
         for name, site in latent_sites(trace).items()
-        if site["infer"].get("was_observed") and not site["infer"].get("_deterministic")
+        if was_observed(site) and not site["infer"].get("_deterministic")
     }
-    for site in {**observed_sites(trace), **was_observed}.values():
+    for site in {**observed_sites(trace), **drawn}.values():
         if site["value"].numel() == args[0].numel():
             return site
     raise ValueError(
