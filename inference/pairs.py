@@ -169,6 +169,11 @@ def parameters(model: Program, guide: Program, args: tuple[Any, ...]) -> dict[st
     return {name: named[name] for name in unique.values()}
 
 
+def buffers(model: Program, guide: Program) -> list[Tensor]:
+    """All buffers of a pair's modules, such as batch statistics."""
+    return [buffer for root in modules(model, guide).values() for buffer in root.buffers()]
+
+
 def placement(model: Program, guide: Program) -> tuple[torch.device | None, torch.dtype | None]:
     """Device and floating dtype of a pair's modules; (None, None) where it has none."""
     for module in modules(model, guide).values():

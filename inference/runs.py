@@ -35,6 +35,8 @@ class Run:
     """The run's folder."""
     config: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """The settings, as in ``config.json``."""
+    note: str = ""
+    """Why steps ran plainly, where they were to be recorded and could not be."""
 
 
 def check_folder(out: Path, *, resume: bool) -> None:

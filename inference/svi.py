@@ -12,6 +12,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from . import runs
 from .data import Data
 from .pairs import Program, StoredProgram, modules, private_store
+from .precision import Precision
+from .recorded import Compile
 from .rows import Rows, as_rows
 from .runs import Run
 from .training import Settings, Training
@@ -36,6 +38,8 @@ def fit(
     patience: int | None = None,
     seed: int = 0,
     device: str | torch.device = "auto",
+    compile: Compile = "recorded",
+    precision: Precision = "float32",
     out: str | Path | None = None,
     resume: bool = False,
     config: Mapping[str, Any] | None = None,
@@ -74,6 +78,14 @@ def fit(
             the best epoch's weights.
         seed: decides order, binarization and draws. Initial weights are the pair's own.
         device: ``"auto"`` takes CUDA where there is one.
+        compile: how steps are run. ``"recorded"``: the operations of PyTorch that a step comes to
+            are recorded once it pays, and run without Pyro's handlers from then on, with the same
+            numbers; a pair that cannot be recorded goes on plainly, and ``Run.note`` says why.
+            ``"inductor"``: the recording compiled by PyTorch's Inductor, which needs a C++
+            compiler and some ten seconds or more; the numbers differ in the last digits.
+            ``"plain"``: Pyro's way.
+        precision: of the networks' products: ``"float32"``, ``"medium"`` or ``"bfloat16"``; see
+            :func:`latente.inference.precision.multiplying`.
         out: folder for ``config.json``, ``metrics.csv`` and a checkpoint each epoch.
         resume: go on with the run in ``out``.
         config: further facts for ``config.json``.
@@ -95,7 +107,7 @@ def fit(
     """
     rows, held_out, resample = _unpack(data, validation)
     batch_size = min(BATCH_SIZE, len(rows[0])) if batch_size is None else batch_size
-    settings = Settings(epochs, batch_size, learning_rate, clip_norm, patience, seed)
+    settings = Settings(epochs, batch_size, learning_rate, clip_norm, patience, seed, precision)
     if patience is not None and held_out is None:
         raise ValueError("patience needs data to validate on: give validation=")
     if batch_size > len(rows[0]):
@@ -115,14 +127,17 @@ def fit(
         training = Training(
             model, guide, objective, rows, held_out, resample=resample, settings=settings
         )
-        training.prepare(where, optimizer, schedule)
+        training.prepare(where, optimizer, schedule, compile)
         if folder is not None:
             training.keep_in(folder, config or {}, resume=resume)
         training.run(show=show_progress)
     if training.needs_store:
         model, guide = StoredProgram(model, store), StoredProgram(guide, store)
     best = training.best_epoch if patience is not None else None
-    return Run(model, guide, training.history, training.epoch, best, folder, training.config)
+    return Run(
+        model, guide, training.history, training.epoch, best, folder, training.config,
+        training.step.note,
+    )  # fmt: skip
 
 
 def _unpack(data: Any, validation: Any) -> tuple[tuple[Rows, ...], tuple[Rows, ...] | None, bool]:

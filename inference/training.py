@@ -32,9 +32,12 @@ from .pairs import (
     placement,
     plain_errors,
 )
+from .precision import Precision
 from .progress import progress
+from .recorded import Compile
 from .rows import BLOCK, Rows, epoch_batches
 from .schedules import Constant, Weight
+from .steps import Step
 from .terms import draw, inspect_pair, score
 
 MEASURED_ROWS = 2000
@@ -51,6 +54,7 @@ class Settings:
     clip_norm: float | None
     patience: int | None
     seed: int
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "learning_rate", "clip_norm", "patience"):
@@ -91,8 +95,9 @@ class Training:
         device: torch.device,
         optimizer: Callable[..., Optimizer] | None,
         schedule: Callable[[Optimizer], LRScheduler] | None,
+        compile: Compile,
     ) -> None:
-        """Put the data in place, check pair and data, and make the optimizer."""
+        """Put the data in place, check pair and data, and make the step."""
         torch.manual_seed(self.settings.seed)
         self.device = device
         self.dtype = placement(self.model, self.guide)[1]
@@ -133,6 +138,11 @@ class Training:
         make = optimizer or partial(torch.optim.Adam, fused=True)
         self.optimizer = make(list(self.named.values()), lr=self.settings.learning_rate)
         self.scheduler = schedule(self.optimizer) if schedule is not None else None
+        self.step = Step(
+            self.model, self.guide, self.objective, self.named, self.optimizer,
+            num_data=self.num_data, clip_norm=self.settings.clip_norm, compile=compile,
+            precision=self.settings.precision,
+        )  # fmt: skip
         self.measured = self._choose_measured()
         torch.manual_seed(self.settings.seed)
 
@@ -204,47 +214,34 @@ class Training:
             while self.epoch < epochs and not self._exhausted():
                 began = time.perf_counter()
                 with pyro.validation_enabled(False):
-                    loss = self._pass(advance)
-                    self._finish_epoch(loss, time.perf_counter() - began)
+                    losses = self._pass(advance)
+                    self._finish_epoch(losses, time.perf_counter() - began)
                 advance(0, f"epoch {self.epoch}/{epochs}, {_note(self.history[-1])}")
         if self.best:
             checkpoints.restore(self._weights(), self.best, "the best epoch")
+        self.optimizer.zero_grad()
         for module in modules(self.model, self.guide).values():
             module.eval()
 
-    def _pass(self, advance: Callable[[], None]) -> float:
-        """One epoch of steps; returns its mean loss in nats per datum."""
+    def _pass(self, advance: Callable[[], None]) -> Tensor:
+        """One epoch of steps; returns the share of each in the loss, in nats per datum."""
         for module in modules(self.model, self.guide).values():
             module.train()
         losses: list[Tensor] = []
         steps = math.ceil(self.num_data / self.settings.batch_size)
-        for step, batch in enumerate(self._batches()):
+        for number, batch in enumerate(self._batches()):
             if isinstance(self.objective, Objective):
-                self.objective.move_to(self.epoch + step / steps)
-            with ScaleData(self.num_data):
-                loss = loss_and_grads(self.objective, self.model, self.guide, batch)
-            if self.settings.clip_norm is not None:
-                # The loss is of all data: its gradient is num_data times that per datum.
-                limit = self.settings.clip_norm * self.num_data
-                torch.nn.utils.clip_grad_norm_(list(self.named.values()), limit)
-            self.optimizer.step()
-            self.optimizer.zero_grad()
-            losses.append(torch.as_tensor(loss) * (len(batch[0]) / self.num_data))
+                self.objective.move_to(self.epoch + number / steps)
+            losses.append(self.step(batch) * (len(batch[0]) / self.num_data))
             advance()
-        return torch.stack(losses).cpu().double().sum().item() / self.num_data
+        # Looked at once an epoch: each look would wait for the device.
+        return torch.stack(losses).cpu().double() / self.num_data
 
-    def _finish_epoch(self, loss: float, seconds: float) -> None:
+    def _finish_epoch(self, losses: Tensor, seconds: float) -> None:
         rate = self.optimizer.param_groups[0]["lr"]
-        sound = all(bool(value.isfinite().all()) for value in self.named.values())
-        if not math.isfinite(loss) or not sound:
-            what = f"loss became {loss}" if sound else "weights became NaN or infinite"
-            kept = "" if self.folder is None else f"; {self.folder} keeps epoch {self.epoch}"
-            raise FloatingPointError(
-                f"the {what} in epoch {self.epoch + 1}: lower the learning rate "
-                f"(now {rate:g}) or set clip_norm{kept}"
-            )
+        self._check_finite(losses, rate)
         self.epoch += 1
-        row: dict[str, float] = {"epoch": self.epoch, "loss": loss}
+        row: dict[str, float] = {"epoch": self.epoch, "loss": losses.sum().item()}
         row |= {weight.name: weight.tensor.item() for weight in self._scheduled()}
         row |= self._measure("", self.measured)
         if self.held_out is not None:
@@ -260,6 +257,20 @@ class Training:
         if self.folder is not None:
             runs.append_history(self.folder / runs.METRICS, row)
             self._save(self.folder)
+
+    def _check_finite(self, losses: Tensor, rate: float) -> None:
+        bad = (~losses.isfinite()).nonzero().flatten()
+        if len(bad):
+            what = f"loss became {losses[bad[0]]:g} at step {bad[0] + 1} of {len(losses)}"
+        elif not all(bool(value.isfinite().all()) for value in self.named.values()):
+            what = "weights became NaN or infinite"
+        else:
+            return
+        kept = "" if self.folder is None else f"; {self.folder} keeps epoch {self.epoch}"
+        raise FloatingPointError(
+            f"the {what} in epoch {self.epoch + 1}: lower the learning rate "
+            f"(now {rate:g}) or set clip_norm{kept}"
+        )
 
     def _improved(self) -> bool:
         name = runs.main_figure(self.history[-1])
@@ -373,25 +384,6 @@ class Training:
         self.best = checkpoints.with_prefix(tensors, "best.")
         self.epoch, self.best_epoch = facts["epoch"], facts["best_epoch"]
         self.history = runs.read_history(folder / runs.METRICS, self.epoch)
-
-
-def loss_and_grads(
-    objective: ELBO, model: Program, guide: Program, args: tuple[Tensor, ...]
-) -> Tensor | float:
-    """The objective's loss of one batch; its gradient is added to the parameters' ``grad``."""
-    if hasattr(objective, "differentiable_loss"):
-        loss: Tensor = objective.differentiable_loss(model, guide, *args)  # pyright: ignore
-        loss.backward()
-        return loss.detach()
-    # The others take a gradient only where they meet a parameter statement in a trace.
-    owned = modules(model, guide)
-
-    def stating(*args: Any) -> Any:
-        for name, module in owned.items():
-            pyro.module(f"latente_{name}", module)
-        return model(*args)
-
-    return objective.loss_and_grads(stating, guide, *args)  # pyright: ignore
 
 
 def _note(row: Mapping[str, float]) -> str:

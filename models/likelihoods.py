@@ -7,6 +7,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from . import bits
+
 
 class Likelihood(nn.Module, ABC):
     """What all likelihoods share: the shape of a datum, and how features are laid out.
@@ -40,10 +42,14 @@ class Likelihood(nn.Module, ABC):
                 f"but the decoder gave a tensor of shape {tuple(features.shape)}: "
                 f"give it out={self.num_features}"
             )
-        blocks = features.reshape(
-            *features.shape[:-1], self.features_per_element, *self.event_shape
-        ).unbind(-1 - len(self.event_shape))
-        return self.distribution(*blocks).to_event(len(self.event_shape))
+        batch_shape, num_events = features.shape[:-1], len(self.event_shape)
+        if self.features_per_element == 1:
+            # Taken as it is: the gradient of an unbinding would be a copy.
+            blocks = (features.reshape(batch_shape + self.event_shape),)
+        else:
+            shape = (*batch_shape, self.features_per_element, *self.event_shape)
+            blocks = features.reshape(shape).unbind(-1 - num_events)
+        return self.distribution(*blocks).to_event(num_events)
 
     def check_data(self, x: Tensor) -> None:
         """Refuse data that are not (N, *event_shape).
@@ -106,7 +112,7 @@ class Bernoulli(Likelihood):
     def distribution(self, *blocks: Tensor) -> dist.TorchDistribution:
         """Logits (…, *event_shape) to independent Bernoulli laws."""
         (logits,) = blocks
-        return dist.Bernoulli(logits=logits)
+        return bits.Bernoulli(logits=logits)
 
 
 class Normal(Likelihood):

@@ -26,9 +26,9 @@ class Stop(Exception):
 
 def interrupted(monkeypatch, pair, data, out, *, at, error=KeyboardInterrupt, **options):
     """Fit, but fail in the middle of an epoch."""
-    from latente.inference import training
+    from latente.inference import steps
 
-    real, calls = training.loss_and_grads, []
+    real, calls = steps.loss_and_grads, []
 
     def failing(*args):
         calls.append(1)
@@ -36,10 +36,10 @@ def interrupted(monkeypatch, pair, data, out, *, at, error=KeyboardInterrupt, **
             raise error
         return real(*args)
 
-    monkeypatch.setattr(training, "loss_and_grads", failing)
+    monkeypatch.setattr(steps, "loss_and_grads", failing)
     with pytest.raises(error):
         quiet(*pair, data, out=out, **options)
-    monkeypatch.setattr(training, "loss_and_grads", real)
+    monkeypatch.setattr(steps, "loss_and_grads", real)
 
 
 @pytest.mark.parametrize("optimizer", [None, partial(torch.optim.SGD, momentum=0.9)])

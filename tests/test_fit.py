@@ -21,7 +21,7 @@ from latente.guides import DiagonalNormal
 from latente.inference import fit, load_data, log_evidence
 from latente.inference.pairs import ScaleData, StoredProgram, private_store
 from latente.inference.rows import epoch_batches
-from latente.inference.training import loss_and_grads
+from latente.inference.steps import loss_and_grads
 from latente.models import VAE, Bernoulli, StandardNormal, mlp
 
 from .oracles import GlobalMean, LinearGaussian

@@ -1,0 +1,308 @@
+"""Recorded functions done again and again, in the same memory."""
+
+import operator
+from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+from torch.fx import Graph, GraphModule, Node, map_arg
+from torch.utils import _pytree as pytree
+
+aten = torch.ops.aten
+
+FACTORIES = {
+    aten.arange.default,
+    aten.arange.start,
+    aten.arange.start_step,
+    aten.eye.default,
+    aten.full.default,
+    aten.full_like.default,
+    aten.lift_fresh_copy.default,
+    aten.ones.default,
+    aten.ones_like.default,
+    aten.scalar_tensor.default,
+    aten.zeros.default,
+    aten.zeros_like.default,
+}
+"""Operations that give the same each time: what they are given counts by its shape alone."""
+
+EMPTY = {aten.empty.memory_format, aten.empty_like.default, aten.new_empty.default}
+"""Operations that give memory to be written on."""
+
+INTO_MEMORY = {
+    aten._log_softmax.default,
+    aten._softmax.default,
+    aten.addmm.default,
+    aten.baddbmm.default,
+    aten.bmm.default,
+    aten.cat.default,
+    aten.cumsum.default,
+    aten.gather.default,
+    aten.index.Tensor,
+    aten.index_select.default,
+    aten.logsumexp.default,
+    aten.mean.dim,
+    aten.mm.default,
+    aten.prod.dim_int,
+    aten.sum.dim_IntList,
+}
+"""Operations beside the elementwise ones that can write their result into memory given to them."""
+
+WITHOUT_EFFECT = {aten.alias.default, aten.detach.default, aten.lift_fresh.default}
+NEUTRAL = {aten.mul.Tensor: 1, aten.div.Tensor: 1, aten.add.Tensor: 0, aten.pow.Tensor_Scalar: 1}
+
+
+class Replay:
+    """A recording made ready to be run: its memory taken once, its views resolved beforehand.
+
+    What the recording computes twice is computed once, and what is the same each time not at all.
+    The numbers are those of the function recorded, bit for bit. The tensors returned are
+    overwritten by the next call.
+
+    Args:
+        recording: what :func:`latente.inference.recording.record` wrote down; it is changed.
+        args: tensors of the shapes it was recorded at, for a first run. It leaves no trace but in
+            what the recording writes on, such as batch statistics.
+
+    >>> from latente.inference.recording import record
+    >>> x = torch.ones(2)
+    >>> replay = Replay(record(lambda x: (2 * x, x.exp() / x.exp()), (x,)), (x,))
+    >>> [value.tolist() for value in replay(torch.tensor([1.0, 2.0]))]
+    [[2.0, 4.0], [1.0, 1.0]]
+    >>> replay
+    Replay(3 operations)
+    """
+
+    def __init__(self, recording: GraphModule, args: tuple[Tensor, ...]):
+        _simplify(recording.graph)
+        self.inputs = [arg.detach().clone() for arg in args]
+        with torch.no_grad(), torch.random.fork_rng():
+            plan = _Plan(recording, self.inputs)
+        self.calls, self.outputs = plan.calls, plan.outputs
+
+    def __call__(self, *args: Tensor) -> Any:
+        """What the function gives at these tensors."""
+        with torch.no_grad():
+            for mine, given in zip(self.inputs, args, strict=True):
+                mine.copy_(given)
+            for call in self.calls:
+                call()
+        return self.outputs
+
+    def __repr__(self) -> str:
+        return f"Replay({len(self.calls)} operations)"
+
+
+def _is_view(node: Node) -> bool:
+    """Whether what a call gives lies in the memory of what it is given."""
+    op = node.target
+    if op is operator.getitem:
+        return True
+    if not isinstance(op, OpOverload) or op._schema.is_mutable:
+        return False
+    return op == aten._unsafe_view.default or any(
+        result.alias_info is not None for result in op._schema.returns
+    )
+
+
+def _is_mutable(node: Node) -> bool:
+    return isinstance(node.target, OpOverload) and node.target._schema.is_mutable
+
+
+def _is_random(node: Node) -> bool:
+    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+
+
+def _written(node: Node) -> list[Node]:
+    """The arguments that a call writes on."""
+    if not _is_mutable(node):
+        return []
+    op: Any = node.target
+    found = []
+    for place, argument in enumerate(op._schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            value = node.args[place] if place < len(node.args) else node.kwargs.get(argument.name)
+            found += [arg for arg in pytree.tree_leaves(value) if isinstance(arg, Node)]
+    return found
+
+
+class _Memory:
+    """Which nodes of a graph lie in the same memory, and which memory is written on again."""
+
+    def __init__(self, graph: Graph):
+        self.of: dict[Node, Node] = {}
+        self.written: set[Node] = set()
+        for node in graph.nodes:
+            source = node.args[0] if node.op == "call_function" and _is_view(node) else None
+            written = _written(node)
+            if written:
+                source = written[0]
+            self.of[node] = self.of[source] if isinstance(source, Node) else node
+            self.written |= {self.of[arg] for arg in written}
+
+    def is_fixed(self, node: Node) -> bool:
+        """Whether a call is of nothing, and gives nothing, that is written on."""
+        used = {self.of[node], *(self.of[arg] for arg in node.all_input_nodes)}
+        return not used & self.written
+
+
+def _simplify(graph: Graph) -> None:
+    """Leave out what has no effect, what is not used, and what was computed before."""
+    memory = _Memory(graph)
+    seen: dict[str, Node] = {}
+    for node in list(graph.nodes):
+        if node.op == "get_attr":
+            key = node.target
+        elif node.op == "call_function" and memory.is_fixed(node) and not _is_random(node):
+            if _does_nothing(node):
+                node.replace_all_uses_with(node.args[0])
+                continue
+            key = f"{node.target} {node.args} {node.kwargs}"
+        else:
+            continue
+        if key in seen:
+            node.replace_all_uses_with(seen[key])
+        else:
+            seen[key] = node
+    graph.eliminate_dead_code(lambda node: node.op == "placeholder" or _counts(node))
+
+
+def _counts(node: Node) -> bool:
+    """Whether a call counts even if its result is not used: it writes, or draws."""
+    return node.op == "output" or _is_mutable(node) or _is_random(node)
+
+
+def _does_nothing(node: Node) -> bool:
+    op: Any = node.target
+    if op in WITHOUT_EFFECT:
+        return True
+    if op not in NEUTRAL or node.kwargs or node.args[1] != NEUTRAL[op]:
+        return False
+    source, result = (part.meta.get("val") for part in (node.args[0], node))  # pyright: ignore
+    if not isinstance(source, Tensor) or not isinstance(result, Tensor):
+        return False
+    return source.dtype == result.dtype and source.shape == result.shape
+
+
+class _Plan:
+    """The run of a recording in which every call is bound to the memory it will always have."""
+
+    def __init__(self, recording: GraphModule, inputs: list[Tensor]):
+        graph = recording.graph
+        self.memory = _Memory(graph)
+        self.calls: list[Callable[[], Any]] = []
+        self.outputs: Any = None
+        self.values: dict[Node, Any] = {}
+        self.constant: set[Node] = set()
+        self.free: dict[Any, list[Tensor]] = defaultdict(list)
+        self.owned: dict[Node, Tensor] = {}
+        """By memory, the tensor that it was taken for, where others may have it afterwards."""
+        ends = self._ends(graph)
+        given = iter(inputs)
+        for node in graph.nodes:
+            if node.op == "placeholder":
+                self.values[node] = next(given)
+            elif node.op == "get_attr":
+                self.values[node] = operator.attrgetter(node.target)(recording).detach()
+            elif node.op == "output":
+                self.outputs = self._values(node.args[0])
+            else:
+                self._call(node)
+            for memory in ends[node]:
+                if memory in self.owned:
+                    tensor = self.owned.pop(memory)
+                    self.free[_kind(tensor)].append(tensor)
+
+    def _ends(self, graph: Graph) -> dict[Node, list[Node]]:
+        """By node, the memory that nothing uses after it."""
+        last: dict[Node, Node] = {}
+        for node in graph.nodes:
+            for used in (node, *node.all_input_nodes):
+                last[self.memory.of[used]] = node
+        ends: dict[Node, list[Node]] = defaultdict(list)
+        for memory, node in last.items():
+            if node.op != "output":
+                ends[node].append(memory)
+        return ends
+
+    def _values(self, args: Any) -> Any:
+        return map_arg(args, lambda arg: self.values[arg])
+
+    def _call(self, node: Node) -> None:
+        op: Any = node.target
+        args, kwargs = self._values((node.args, node.kwargs))
+        result = op(*args, **kwargs)
+        sources = node.all_input_nodes
+        if _is_view(node):
+            # Memory stays where it is, and so do views of it.
+            if sources[0] in self.constant:
+                self.constant.add(node)
+        elif _is_mutable(node):
+            self.calls.append(partial(op, *args, **kwargs))
+        elif op in EMPTY:
+            self.owned[node] = result
+        elif self._stays(node, sources):
+            self.constant.add(node)
+        else:
+            result = self._bind(node, args, kwargs, result)
+        self.values[node] = result
+
+    def _stays(self, node: Node, sources: list[Node]) -> bool:
+        """Whether a call gives the same each time."""
+        if _is_random(node) or not self.memory.is_fixed(node):
+            return False
+        return node.target in FACTORIES or (
+            bool(sources) and all(source in self.constant for source in sources)
+        )
+
+    def _bind(self, node: Node, args: Any, kwargs: Any, result: Any) -> Any:
+        """Let a call put its result into memory that is free, or else keep that of this one."""
+        op: Any = node.target
+        if not isinstance(result, Tensor):
+            self.calls.append(partial(_copy, op, args, kwargs, result))
+            return result
+        room = self.free[_kind(result)]
+        if room:
+            result = room.pop().copy_(result)
+        self.owned[node] = result
+        into = _into_memory(op)
+        if into is None:
+            self.calls.append(partial(_copy, op, args, kwargs, result))
+        else:
+            self.calls.append(partial(into, *args, **kwargs, **{_out(into): result}))
+        return result
+
+
+def _kind(tensor: Tensor) -> Any:
+    return tensor.shape, tensor.stride(), tensor.dtype, tensor.device
+
+
+def _copy(op: Any, args: Any, kwargs: Any, into: Any) -> None:
+    """Make a call that cannot write into memory given to it, and copy what it gives there."""
+    result = op(*args, **kwargs)
+    for mine, given in zip(pytree.tree_leaves(into), pytree.tree_leaves(result), strict=True):
+        if isinstance(mine, Tensor):
+            mine.copy_(given)
+
+
+def _into_memory(op: OpOverload) -> OpOverload | None:
+    """The form of an operation that takes the memory for its result, where that spares a copy."""
+    if op not in INTO_MEMORY and torch.Tag.pointwise not in op.tags:
+        return None
+    packet = op._overloadpacket
+    wanted = [(argument.name, str(argument.type)) for argument in op._schema.arguments]
+    for name in packet.overloads():
+        other = getattr(packet, name)
+        arguments = other._schema.arguments
+        plain = [(arg.name, str(arg.type)) for arg in arguments if not arg.is_out]
+        if len(arguments) == len(wanted) + 1 and plain == wanted:
+            return other
+    return None
+
+
+def _out(op: OpOverload) -> str:
+    return next(argument.name for argument in op._schema.arguments if argument.is_out)

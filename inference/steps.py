@@ -1,0 +1,145 @@
+"""One step of a fit: loss, gradients, clipping and the optimizer's move, recorded if it can be."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pyro
+import torch
+from pyro.infer import ELBO
+from torch import Tensor
+from torch.optim import Adam, Optimizer
+
+from .pairs import Program, ScaleData, buffers, modules
+from .precision import Precision
+from .recorded import RECORD_AFTER, Compile, Recorded
+
+
+class Step:
+    """One step of stochastic variational inference on a minibatch.
+
+    Loss and gradients come from a recording once that pays (:class:`Recorded`); a fused Adam is
+    then called without its bookkeeping. Nothing in a recorded step waits for the device.
+
+    Args:
+        model: Pyro program ``model(x, *context)``.
+        guide: Pyro program of the same arguments.
+        objective: any ``pyro.infer.ELBO``; one without a differentiable loss is not recorded.
+        named: the parameters, by name.
+        optimizer: of these.
+        num_data: N, which a minibatch stands for.
+        clip_norm: largest norm of the gradient of the loss per datum.
+        compile: see :class:`Recorded`, as for what follows.
+        precision: of the networks' products.
+        record_after: how many seconds of plain steps come first.
+
+    Raises:
+        ValueError: if ``compile`` or ``precision`` is not known; at a step, if Inductor fails.
+    """
+
+    def __init__(
+        self,
+        model: Program,
+        guide: Program,
+        objective: ELBO,
+        named: Mapping[str, Tensor],
+        optimizer: Optimizer,
+        *,
+        num_data: int,
+        clip_norm: float | None = None,
+        compile: Compile = "recorded",
+        precision: Precision = "float32",
+        record_after: float = RECORD_AFTER,
+    ):
+        self.model, self.guide, self.objective = model, guide, objective
+        self.parameters, self.optimizer = list(named.values()), optimizer
+        self.num_data, self.clip_norm = num_data, clip_norm
+        differentiable = hasattr(objective, "differentiable_loss")
+        self.loss_and_gradients = Recorded(
+            self._loss_and_gradients if differentiable else self._loss_and_own_gradients,
+            buffers=buffers(model, guide),
+            compile=compile if differentiable else "plain",
+            precision=precision,
+            record_after=record_after,
+        )
+        if not differentiable and compile != "plain":
+            name = type(objective).__name__
+            self.loss_and_gradients.note = f"{name} has no differentiable loss"
+        self._updates: dict[int, Callable[[], Any]] = {}
+
+    @property
+    def note(self) -> str:
+        """Why steps run plainly that were to be recorded; empty if they are not."""
+        return self.loss_and_gradients.note
+
+    def __call__(self, batch: tuple[Tensor, ...]) -> Tensor:
+        """Move the parameters once; the loss of all data before that, in nats, on their device."""
+        loss, gradients = self.loss_and_gradients(*batch)
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.grad = gradient
+        if self.clip_norm is not None:
+            # The loss is of all data: its gradient is num_data times that per datum.
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_norm * self.num_data)
+        if not self.loss_and_gradients.stays:
+            self.optimizer.step()
+            return loss
+        if id(gradients) not in self._updates:
+            self._updates[id(gradients)] = _fused_update(self.optimizer) or self.optimizer.step
+        self._updates[id(gradients)]()
+        return loss.clone()
+
+    def _loss_and_gradients(self, *batch: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+        with ScaleData(self.num_data):
+            loss: Any = self.objective.differentiable_loss(self.model, self.guide, *batch)  # pyright: ignore
+        gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        # In a recording Pyro's sums are in float64, as those of Python's numbers are.
+        return loss.detach().to(self.parameters[0].dtype), gradients
+
+    def _loss_and_own_gradients(self, *batch: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+        """The same by an objective that differentiates by itself.
+
+        It takes a gradient only where it meets a parameter statement in a trace.
+        """
+        owned = modules(self.model, self.guide)
+
+        def stating(*args: Any) -> Any:
+            for name, module in owned.items():
+                pyro.module(f"latente_{name}", module)
+            return self.model(*args)
+
+        self.optimizer.zero_grad()
+        with ScaleData(self.num_data):
+            loss = self.objective.loss_and_grads(stating, self.guide, *batch)  # pyright: ignore
+        return torch.as_tensor(loss), tuple(parameter.grad for parameter in self.parameters)
+
+
+def _fused_update(optimizer: Optimizer) -> Callable[[], Any] | None:
+    """The move of a fused Adam whose gradients stay in the same memory, without its bookkeeping.
+
+    That takes as long as the arithmetic where networks are small. It is the optimizer's own state
+    that moves, and its rate is read each time; ``None`` for any other optimizer.
+    """
+    if type(optimizer) is not Adam:
+        return None
+    moves = []
+    for group in optimizer.param_groups:
+        moved = [value for value in group["params"] if value.grad is not None]
+        states = [optimizer.state[value] for value in moved]
+        if not group["fused"] or group["amsgrad"] or group.get("decoupled_weight_decay"):
+            return None
+        if not all(states):
+            return None
+        lists = [[state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step")]
+        moves.append((group, moved, [value.grad for value in moved], *lists))
+
+    def update() -> None:
+        with torch.no_grad():
+            for group, moved, gradients, means, squares, steps in moves:
+                torch._foreach_add_(steps, 1)  # pyright: ignore
+                beta1, beta2 = group["betas"]
+                torch._fused_adam_(  # pyright: ignore
+                    moved, gradients, means, squares, [], steps, lr=group["lr"], beta1=beta1,
+                    beta2=beta2, weight_decay=group["weight_decay"], eps=group["eps"],
+                    amsgrad=False, maximize=group["maximize"],
+                )  # fmt: skip
+
+    return update

@@ -1,0 +1,85 @@
+"""The law of independent bits, with a log density that takes a logarithm for each hundred."""
+
+import math
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+GROUP = 100
+"""Most probabilities multiplied: each is at least ½, and ½¹⁰⁰ is no underflow in float32."""
+
+
+class Bernoulli(dist.Bernoulli):
+    """Pyro's Bernoulli law, whose ``to_event`` has a faster log density.
+
+    >>> law = Bernoulli(logits=torch.tensor([0.3, -20.0, 2.0])).to_event(1)
+    >>> x = torch.tensor([1.0, 0.0, 0.0])
+    >>> round(law.log_prob(x).item(), 5), round(law.base_dist.log_prob(x).sum().item(), 5)
+    (-2.68128, -2.68128)
+    """
+
+    def to_event(self, reinterpreted_batch_ndims: int | None = None) -> Any:
+        """The law of all bits of the last dimensions, all if not given, together."""
+        if reinterpreted_batch_ndims is None:
+            reinterpreted_batch_ndims = len(self.batch_shape)
+        if not reinterpreted_batch_ndims:
+            return self
+        return _Bits(self, reinterpreted_batch_ndims)
+
+
+class _Bits(dist.Independent):
+    """Independent bits as one event."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Σᵢ xᵢ fᵢ − log(1 + exp fᵢ) for logits f."""
+        law: Any = self.base_dist
+        if law._validate_args:
+            law._validate_sample(value)
+        logits, value = torch.broadcast_tensors(law.logits, value)
+        batch = logits.dim() - self.reinterpreted_batch_ndims
+        return _LogProb.apply(logits.flatten(batch), value.flatten(batch))  # pyright: ignore
+
+
+class _LogProb(torch.autograd.Function):
+    """The log density of bits (…, D) by logits (…, D): (…).
+
+    ::
+
+        log p(x) = Σᵢ (xᵢ fᵢ − max(fᵢ, 0)) + Σ_g log ∏_{i ∈ g} σ(|fᵢ|)
+
+    The products are of :data:`GROUP` bits at most. A logarithm costs some ten times a product, and
+    PyTorch's own loss takes one for each bit.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(logits: Tensor, value: Tensor) -> Tensor:  # pyright: ignore
+        if logits.dtype in (torch.float16, torch.bfloat16):
+            logits = logits.float()
+        missed = logits.clamp_min(0).addcmul_(value.to(logits.dtype), logits, value=-1)
+        right = logits.abs().sigmoid_()
+        size = max(1, math.ceil(right.shape[-1] / math.ceil(right.shape[-1] / GROUP)))
+        whole = right.shape[-1] // size * size
+        groups = right[..., :whole].unflatten(-1, (-1, size)).prod(-1).log_()
+        total = groups.sum(-1).sub_(missed.sum(-1))
+        if whole < right.shape[-1]:
+            total.add_(right[..., whole:].prod(-1).log_())
+        return total
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:  # pyright: ignore
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:  # pyright: ignore
+        logits, value = ctx.saved_tensors
+        grad = grad.unsqueeze(-1)
+        of_logits = of_value = None
+        if ctx.needs_input_grad[0]:
+            of_logits = (value - logits.sigmoid()) * grad
+        if ctx.needs_input_grad[1]:
+            of_value = logits * grad
+        return of_logits, of_value
