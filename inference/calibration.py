@@ -12,11 +12,12 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from .evidence import SCORED, inspect_local, pareto_smooth
+from .evidence import inspect_local, pareto_smooth
 from .latent import LatentSpace, latent_space
 from .pairs import Program, evaluating
 from .progress import progress
 from .rows import epoch_seed
+from .scoring import SCORED
 from .simulation import simulate
 from .terms import draw, latent_sites, score_in_chunks
 

@@ -10,10 +10,10 @@ from torch import Tensor
 from .bounds import Reading, closed_forms
 from .data import held_out
 from .evaluation import ACTIVE_VARIANCE
-from .evidence import SCORED
 from .latent import LatentSpace, latent_space
 from .pairs import Program, evaluating, place_all
 from .predictive import posterior_means
+from .scoring import SCORED
 from .terms import draw, inspect_pair, replay
 
 PAIRS = 4_000_000

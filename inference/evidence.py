@@ -12,18 +12,12 @@ from torch import Tensor
 from .checks import blame, check_reach, check_support, reaching
 from .data import held_out
 from .pairs import Program, evaluating, place, placement
+from .precision import Precision
 from .progress import progress
-from .terms import Structure, Terms, draw, inspect_pair, score_in_chunks
-
-DRAWS = 20_000
-"""Draws held together: S of them for each of about DRAWS / S data."""
-
-REPEATED = 1_000
-"""Rows at once for a pair that has to be run on repeated data."""
-
-SCORED = 2_000
-"""Draws whose decoder output is held together, unless told otherwise."""
-
+from .recorded import Compile
+from .rows import BLOCK
+from .scoring import DRAWS, Scorer
+from .terms import Structure, Terms, inspect_pair
 
 FIGURES = (
     "log_px", "standard_error", "ess", "khat", "log_px_smoothed", "reconstruction", "kl"
@@ -114,6 +108,8 @@ def log_evidence(
     num_samples: int = 1000,
     chunk_size: int | None = None,
     seed: int = 0,
+    compile: Compile = "recorded",
+    precision: Precision = "float32",
     show_progress: bool = False,
 ) -> Evidence:
     """Importance-sampled log p(x) of each datum, with the guide as proposal.
@@ -124,7 +120,7 @@ def log_evidence(
 
     The estimate is unbiased for p(x), so biased downwards for log p(x) by about half its
     squared standard error; the ELBO is the same with S = 1 (Burda et al. 2016, arXiv
-    1509.00519). The guide draws all S samples of a few data at once; the model scores them
+    1509.00519). The guide draws many samples of a few data at once; the model scores them
     ``chunk_size`` at a time, and weights are summed in float64, so memory stays flat in S and
     the result is the same, to rounding, for every chunk size.
 
@@ -134,8 +130,12 @@ def log_evidence(
         data: x, a tensor or array (N, *event_shape), or a tuple (x, *context); the test part,
             of what :func:`load_data` returns.
         num_samples: S, at least 2; 2,200 or more for the full k̂ threshold of 0.7.
-        chunk_size: how many samples of each datum the model scores at once.
+        chunk_size: how many samples of each datum the model scores at once; as many as stay in a
+            CPU's cache, or fit a quarter of the free memory, if not given.
         seed: of the draws.
+        compile: how model and guide are run, as in :func:`fit`: ``"recorded"`` once that pays,
+            ``"inductor"`` or ``"plain"``.
+        precision: of the networks' products: ``"float32"``, ``"medium"`` or ``"bfloat16"``.
         show_progress: show the data done.
 
     Raises:
@@ -164,20 +164,23 @@ def log_evidence(
     num_rows = len(rows[0])
     device, dtype = placement(model, guide)
     step = min(num_rows, max(1, DRAWS // num_samples))
-    chunk = chunk_size or max(1, SCORED // step)
     # Room for the result is taken first: small tensors kept among the large passing ones
     # would leave the memory in pieces, and its peak would creep up with S.
     figures = {name: torch.empty(num_rows, dtype=torch.float64) for name in FIGURES}
     with evaluating(model, guide), torch.random.fork_rng():
         torch.manual_seed(seed)
-        structure: Structure | None = None
+        for start in range(0, num_rows, BLOCK):
+            block = place(tuple(part[start : start + BLOCK] for part in rows), device, dtype)
+            check_support(model, guide, block, "data", start)
+        first = place(tuple(part[:step] for part in rows), device, dtype)
+        structure = inspect_local(model, guide, first)
+        scorer = Scorer(model, guide, structure, compile=compile, precision=precision)
+        torch.manual_seed(seed)
         with progress("evidence", num_rows, show=show_progress) as advance:
             for start in range(0, num_rows, step):
                 args = place(tuple(part[start : start + step] for part in rows), device, dtype)
-                check_support(model, guide, args, "data", start)
-                structure = structure or inspect_local(model, guide, args)
                 with pyro.validation_enabled(False):
-                    terms = draw_terms(model, guide, args, num_samples, structure, chunk)
+                    terms = list(scorer.terms(args, num_samples, chunk_size))
                 for name, values in _summarize(terms, (model, guide, args)).items():
                     figures[name][start : start + step] = values
                 advance(len(args[0]), f"{start + len(args[0])} of {num_rows} data")
@@ -216,34 +219,6 @@ def inspect_local(model: Program, guide: Program, args: tuple[Tensor, ...]) -> S
         )
     check_reach(model, guide, args)
     return structure
-
-
-def draw_terms(
-    model: Program,
-    guide: Program,
-    args: tuple[Tensor, ...],
-    num_samples: int,
-    structure: Structure,
-    chunk_size: int,
-) -> list[Terms]:
-    """The log terms of S draws z ~ q(z|x) of a block of data, ``chunk_size`` scored at a time."""
-    return [
-        part
-        for size in _draw_sizes(num_samples, len(args[0]), structure)
-        for part in score_in_chunks(model, draw(guide, args, size, structure), chunk_size)
-    ]
-
-
-def _draw_sizes(num_samples: int, num_data: int, structure: Structure) -> list[int]:
-    """How many samples the guide draws at once: all, where its encoder then runs only once.
-
-    A guide that is run on repeated data takes memory for each repetition, and draws fewer.
-    """
-    if structure.vectorized:
-        return [num_samples]
-    size = max(1, REPEATED // num_data)
-    full, rest = divmod(num_samples, size)
-    return [size] * full + [rest] * (rest > 0)
 
 
 def _summarize(chunks: list[Terms], pair: tuple[Any, ...]) -> dict[str, Tensor]:

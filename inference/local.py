@@ -15,9 +15,9 @@ from pyro import poutine
 from torch import Tensor
 from torch.distributions import transform_to, transforms
 
-from .evidence import REPEATED
 from .latent import Coordinate, LatentSpace
 from .pairs import DATA_PLATE, Program
+from .scoring import REPEATED
 from .terms import in_data_plate, latent_sites
 
 SAME = (

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from .checks import check_least
 from .data import held_out
-from .evidence import DRAWS, SCORED, draw_terms, inspect_local, weigh
+from .evidence import inspect_local, weigh
 from .latent import latent_space
 from .local import LocalPosterior, check_flat, full_rank, own_family
 from .pairs import Program, evaluating, place_all
 from .progress import Advance, progress
+from .scoring import DRAWS, Scorer
 from .terms import Structure, draw, latent_sites, replay, score, sum_sites
 
 GOOD = 0.7
@@ -210,12 +211,11 @@ def _measure(
     model: Program, guide: Program, args: tuple[Tensor, ...], structure: Structure, num_samples: int
 ) -> dict[str, Tensor]:
     """Evidence and ELBO of each datum by S draws, with their errors, each (N,)."""
-    blocks = []
+    blocks, scorer = [], Scorer(model, guide, structure, compile="plain")
     step = max(1, DRAWS // num_samples)
     for begin in range(0, len(args[0]), step):
         block = tuple(value[begin : begin + step] for value in args)
-        chunk = max(1, SCORED // len(block[0]))
-        terms = draw_terms(model, guide, block, num_samples, structure, chunk)
+        terms = scorer.terms(block, num_samples)
         log_weight = torch.cat([part.log_weight.double() for part in terms]).cpu()
         error = log_weight.std(0) / math.sqrt(num_samples)
         blocks.append({**weigh(log_weight), "elbo": log_weight.mean(0), "error": error})

@@ -1,9 +1,11 @@
 """Recorded functions done again and again, in the same memory."""
 
+import contextlib
 import operator
 from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
+from types import BuiltinFunctionType
 from typing import Any
 
 import torch
@@ -45,12 +47,16 @@ INTO_MEMORY = {
     aten.index.Tensor,
     aten.index_select.default,
     aten.logsumexp.default,
+    aten.mean.default,
     aten.mean.dim,
     aten.mm.default,
     aten.prod.dim_int,
+    aten.sum.default,
     aten.sum.dim_IntList,
 }
 """Operations beside the elementwise ones that can write their result into memory given to them."""
+
+COPIES = {aten.clone.default, aten._to_copy.default}
 
 WITHOUT_EFFECT = {aten.alias.default, aten.detach.default, aten.lift_fresh.default}
 NEUTRAL = {aten.mul.Tensor: 1, aten.div.Tensor: 1, aten.add.Tensor: 0, aten.pow.Tensor_Scalar: 1}
@@ -235,21 +241,29 @@ class _Plan:
     def _call(self, node: Node) -> None:
         op: Any = node.target
         args, kwargs = self._values((node.args, node.kwargs))
-        result = op(*args, **kwargs)
         sources = node.all_input_nodes
+        shape = None
+        if self._is_elementwise(node):
+            shape, args = _without_repetition(args)
+        result = op(*args, **kwargs)
         if _is_view(node):
             # Memory stays where it is, and so do views of it.
             if sources[0] in self.constant:
                 self.constant.add(node)
         elif _is_mutable(node):
-            self.calls.append(partial(op, *args, **kwargs))
+            self.calls.append(_bound_in_place(op, args, kwargs))
         elif op in EMPTY:
             self.owned[node] = result
         elif self._stays(node, sources):
             self.constant.add(node)
         else:
             result = self._bind(node, args, kwargs, result)
-        self.values[node] = result
+        self.values[node] = result if shape is None else result.expand(shape)
+
+    def _is_elementwise(self, node: Node) -> bool:
+        """Whether a call does the same to each element, by itself, and to nothing else."""
+        tags = getattr(node.target, "tags", ())
+        return torch.Tag.pointwise in tags and not _is_random(node) and self.memory.is_fixed(node)
 
     def _stays(self, node: Node, sources: list[Node]) -> bool:
         """Whether a call gives the same each time."""
@@ -270,15 +284,83 @@ class _Plan:
             result = room.pop().copy_(result)
         self.owned[node] = result
         into = _into_memory(op)
-        if into is None:
+        if op in COPIES and result.layout == args[0].layout:
+            self.calls.append(partial(result.copy_, args[0]))
+        elif into is None:
             self.calls.append(partial(_copy, op, args, kwargs, result))
+        elif _out(into) == "out":
+            self.calls.append(_bound(into, args, {**kwargs, "out": result}))
         else:
             self.calls.append(partial(into, *args, **kwargs, **{_out(into): result}))
         return result
 
 
+def _without_repetition(args: Any) -> tuple[torch.Size | None, Any]:
+    """Arguments of an elementwise call without the dimensions along which all are one number.
+
+    A law that is expanded over many draws is the same for each: what is computed of it need not
+    be computed for each. Returns the shape of the whole result too, if there are such dimensions.
+    """
+    tensors = [arg for arg in pytree.tree_leaves(args) if isinstance(arg, Tensor)]
+    whole = torch.broadcast_shapes(*(tensor.shape for tensor in tensors))
+    repeated = [
+        dim
+        for dim in range(-len(whole), 0)
+        if whole[dim] > 1 and all(_is_one_number(tensor, dim) for tensor in tensors)
+    ]
+    if not repeated:
+        return None, args
+
+    def narrowed(arg: Any) -> Any:
+        for dim in repeated:
+            if isinstance(arg, Tensor) and arg.dim() >= -dim:
+                arg = arg.narrow(dim, 0, 1)
+        return arg
+
+    return whole, pytree.tree_map(narrowed, args)
+
+
+def _is_one_number(tensor: Tensor, dim: int) -> bool:
+    return tensor.dim() < -dim or tensor.shape[dim] == 1 or tensor.stride(dim) == 0
+
+
 def _kind(tensor: Tensor) -> Any:
     return tensor.shape, tensor.stride(), tensor.dtype, tensor.device
+
+
+def _bound(op: OpOverload, args: Any, kwargs: Any) -> Callable[[], Any]:
+    """A call, by PyTorch's own name for the operation where it has one: half the time is spared.
+
+    What it writes on holds the right values already, and will hold them afterwards.
+    """
+    function = getattr(torch, op._overloadpacket.__name__, None)
+    if isinstance(function, BuiltinFunctionType):
+        kept = kwargs["out"].clone()
+        with contextlib.suppress(TypeError):
+            function(*args, **kwargs)
+            if torch.allclose(kwargs["out"], kept, rtol=0, atol=0, equal_nan=True):
+                return partial(function, *args, **kwargs)
+        kwargs["out"].copy_(kept)
+    return partial(op, *args, **kwargs)
+
+
+def _bound_in_place(op: OpOverload, args: Any, kwargs: Any) -> Callable[[], Any]:
+    """The same of an elementwise call that writes on its first argument, after it is made."""
+    function = getattr(torch, op._overloadpacket.__name__, None)
+    if isinstance(function, BuiltinFunctionType) and torch.Tag.pointwise in op.tags:
+        copies = [pytree.tree_map(_cloned, (args, kwargs)) for _ in range(2)]
+        with contextlib.suppress(TypeError):
+            ours, theirs = (
+                call(*args, **kwargs)
+                for call, (args, kwargs) in zip((function, op), copies, strict=True)
+            )
+            if torch.allclose(ours, theirs, rtol=0, atol=0, equal_nan=True):
+                return partial(function, *args, **kwargs)
+    return partial(op, *args, **kwargs)
+
+
+def _cloned(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else value
 
 
 def _copy(op: Any, args: Any, kwargs: Any, into: Any) -> None:

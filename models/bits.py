@@ -47,7 +47,7 @@ class _LogProb(torch.autograd.Function):
 
     ::
 
-        log p(x) = Σᵢ (xᵢ fᵢ − max(fᵢ, 0)) + Σ_g log ∏_{i ∈ g} σ(|fᵢ|)
+        log p(x) = Σᵢ ½ ((2xᵢ − 1) fᵢ − |fᵢ|) + Σ_g log ∏_{i ∈ g} σ(|fᵢ|)
 
     The products are of :data:`GROUP` bits at most. A logarithm costs some ten times a product, and
     PyTorch's own loss takes one for each bit.
@@ -59,12 +59,14 @@ class _LogProb(torch.autograd.Function):
     def forward(logits: Tensor, value: Tensor) -> Tensor:  # pyright: ignore
         if logits.dtype in (torch.float16, torch.bfloat16):
             logits = logits.float()
-        missed = logits.clamp_min(0).addcmul_(value.to(logits.dtype), logits, value=-1)
-        right = logits.abs().sigmoid_()
+        right = logits.abs()
+        # Exactly 0 for a bit that is likely, and 2 |f| for one that is not.
+        missed = torch.addcmul(right, value.to(logits.dtype) - 0.5, logits, value=-2)
+        right.sigmoid_()
         size = max(1, math.ceil(right.shape[-1] / math.ceil(right.shape[-1] / GROUP)))
         whole = right.shape[-1] // size * size
         groups = right[..., :whole].unflatten(-1, (-1, size)).prod(-1).log_()
-        total = groups.sum(-1).sub_(missed.sum(-1))
+        total = groups.sum(-1).sub_(missed.sum(-1), alpha=0.5)
         if whole < right.shape[-1]:
             total.add_(right[..., whole:].prod(-1).log_())
         return total

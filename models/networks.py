@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,11 +58,44 @@ class FlattenEvent(nn.Module):
         return f"{self.event}"
 
 
+class Tanh(nn.Module):
+    """The hyperbolic tangent, as tanh x = 2 σ(2x) − 1 on a CPU.
+
+    There PyTorch's own takes five times as long in float32. The two differ by some 1e-7 in
+    float32, absolute; the slope is 1 − tanh² of the result in both.
+
+    >>> Tanh()(torch.tensor([-1.0, 0.0, 50.0]))
+    tensor([-0.7616,  0.0000,  1.0000])
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Elementwise."""
+        return _Tanh.apply(x) if x.device.type == "cpu" else x.tanh()  # pyright: ignore
+
+
+class _Tanh(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:  # pyright: ignore
+        minus_one = torch.full((), -1.0, dtype=x.dtype, device=x.device)
+        return torch.add(minus_one, torch.mul(x, 2).sigmoid_(), alpha=2)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:  # pyright: ignore
+        ctx.save_for_backward(output)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # pyright: ignore
+        (y,) = ctx.saved_tensors
+        return torch.ops.aten.tanh_backward(grad, y)
+
+
 def mlp(
     in_features: int | tuple[int, ...],
     *hidden: int,
     out: int,
-    activation: Callable[[], nn.Module] = nn.Tanh,
+    activation: Callable[[], nn.Module] = Tanh,
 ) -> nn.Sequential:
     """A multilayer perceptron in_features → hidden… → out, linear at the end.
 

@@ -12,13 +12,8 @@ from scipy import stats
 
 from latente.guides import DiagonalNormal
 from latente.inference import log_evidence
-from latente.inference.evidence import (
-    DRAWS,
-    FIGURES,
-    Evidence,
-    pareto_khat,
-    weigh,
-)
+from latente.inference.evidence import FIGURES, Evidence, pareto_khat, weigh
+from latente.inference.scoring import DRAWS
 from latente.inference.terms import draw, inspect_pair, score
 from latente.models import VAE, StandardNormal
 
