@@ -18,6 +18,7 @@ from rich.table import Table
 from .options import (
     BatchSize,
     ClipNorm,
+    CompileName,
     DataName,
     Device,
     DrawSeed,
@@ -29,6 +30,8 @@ from .options import (
     Out,
     Patience,
     PosteriorName,
+    PrecisionName,
+    Profile,
     RecipeName,
     Resume,
     RunFolder,
@@ -116,6 +119,9 @@ def train(
     patience: Patience = None,
     seed: Seed = 0,
     device: Device = "auto",
+    compile: CompileName = "recorded",
+    precision: PrecisionName = "float32",
+    profile: Profile = False,
     out: Out = None,
     resume: Resume = False,
 ) -> None:
@@ -139,22 +145,45 @@ def train(
             clip_norm=clip_norm,
             patience=patience,
             seed=seed,
+            precision=precision,  # pyright: ignore[reportArgumentType] # checked when fitted
         )
     )
     folder = out or Path("runs") / _folder_name(plan)
     if resume:
         plan = _resumed(context, plan, read_plan(folder))
     try:
-        run = train_plan(plan, folder, device=device, resume=resume)
+        run = train_plan(
+            plan,
+            folder,
+            device=device,
+            compile=compile,  # pyright: ignore[reportArgumentType]
+            profile=profile,
+            resume=resume,
+        )
     except KeyboardInterrupt:
         _fail(_how_to_go_on(folder), code=130)
     row = run.history[(run.best_epoch or run.epoch) - 1]
     kept = f", kept epoch {run.best_epoch}" if run.best_epoch else ""
+    if run.profile:
+        Console().print(_profile_table(dict(run.profile)))
+    if run.note:
+        _say(f"steps ran plainly, not from a recording: {run.note}", "yellow")
     _say(
         f"{run.epoch} epochs{kept}: {describe(row)} per datum\n"
         f"run folder: {folder}\n"
         f"next: latente evaluate {folder}; latente diagnose {folder}; latente plot {folder}"
     )
+
+
+def _profile_table(times: dict[str, float]) -> Table:
+    table = Table(title="One step", title_justify="left")
+    table.add_column("part")
+    table.add_column("milliseconds", justify="right")
+    table.add_column("share", justify="right")
+    for part, milliseconds in times.items():
+        share = f"{milliseconds / times['step']:.0%}"
+        table.add_row(part, f"{milliseconds:.3f}", share, end_section=part == "overhead")
+    return table
 
 
 def _folder_name(plan: Any) -> str:

@@ -65,6 +65,19 @@ Patience = Annotated[
 Seed = Annotated[int, typer.Option(help="Decides split, weights, order and draws.")]
 DrawSeed = Annotated[int, typer.Option(help="Seed of the draws.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+CompileName = Annotated[
+    str,
+    typer.Option(
+        "--compile",
+        help="How steps run: recorded (once that pays), inductor (needs a C++ compiler) or plain.",
+    ),
+]
+PrecisionName = Annotated[
+    str, typer.Option("--precision", help="Of the networks' products: float32, medium, bfloat16.")
+]
+Profile = Annotated[
+    bool, typer.Option("--profile", help="Say where the time of a step goes, at the end.")
+]
 Out = Annotated[
     Path | None,
     typer.Option(

@@ -15,7 +15,9 @@ from ..models import VAE, VampPrior
 from . import checkpoints, runs
 from .data import Data, load_data, quadrants
 from .pairs import Program, modules
+from .precision import Precision
 from .recipes import find_posterior, find_recipe
+from .recorded import Compile
 from .rows import BLOCK, Rows
 from .runs import Run
 from .schedules import hold_then_fall
@@ -45,6 +47,7 @@ class Plan:
     clip_norm: float | None = None
     patience: int | None = None
     seed: int = 0
+    precision: Precision = "float32"
 
 
 def complete(plan: Plan) -> Plan:
@@ -98,6 +101,8 @@ def train(
     out: Path,
     *,
     device: str = "auto",
+    compile: Compile = "recorded",
+    profile: bool = False,
     resume: bool = False,
     show_progress: bool = True,
 ) -> Run:
@@ -136,6 +141,9 @@ def train(
         patience=plan.patience,
         seed=plan.seed,
         device=device,
+        compile=compile,
+        precision=plan.precision,
+        profile=profile,
         out=out,
         resume=resume,
         config={"plan": asdict(plan), **facts},

@@ -86,7 +86,7 @@ class Recorded:
 
     def __call__(self, *args: Tensor) -> Any:
         """What the function gives."""
-        shape = self._shapes.setdefault(tuple((arg.shape, arg.dtype) for arg in args), _Shape())
+        shape = self._shapes.setdefault(_shapes(args), _Shape())
         self.stays = shape.confirmed and self.compile == "recorded"
         if shape.confirmed:
             assert shape.recorded is not None
@@ -107,6 +107,11 @@ class Recorded:
             self._record(shape, args)
         shape.before = args
         return result
+
+    def find(self, *args: Tensor) -> Callable[..., Any] | None:
+        """The recording that is run at arguments of these shapes; ``None`` where there is none."""
+        shape = self._shapes.get(_shapes(args))
+        return shape.recorded if shape is not None and shape.confirmed else None
 
     def _run(self, recorded: Callable[..., Any], args: tuple[Tensor, ...]) -> Any:
         # Rounding to bfloat16 is part of what was recorded; "medium" is a state of PyTorch.
@@ -149,6 +154,10 @@ class Recorded:
         with torch.no_grad():
             for buffer, value in zip(self.buffers, kept, strict=True):
                 buffer.copy_(value)
+
+
+def _shapes(args: tuple[Tensor, ...]) -> Any:
+    return tuple((arg.shape, arg.dtype) for arg in args)
 
 
 def _agree(ours: Any, theirs: Any) -> bool:

@@ -14,6 +14,8 @@ from torch._ops import OpOverload
 from torch.fx import Graph, GraphModule, Node, map_arg
 from torch.utils import _pytree as pytree
 
+from .graphs import Memory, ancestors_of_first, is_mutable, is_random, is_view, simplify
+
 aten = torch.ops.aten
 
 FACTORIES = {
@@ -58,9 +60,6 @@ INTO_MEMORY = {
 
 COPIES = {aten.clone.default, aten._to_copy.default}
 
-WITHOUT_EFFECT = {aten.alias.default, aten.detach.default, aten.lift_fresh.default}
-NEUTRAL = {aten.mul.Tensor: 1, aten.div.Tensor: 1, aten.add.Tensor: 0, aten.pow.Tensor_Scalar: 1}
-
 
 class Replay:
     """A recording made ready to be run: its memory taken once, its views resolved beforehand.
@@ -84,11 +83,11 @@ class Replay:
     """
 
     def __init__(self, recording: GraphModule, args: tuple[Tensor, ...]):
-        _simplify(recording.graph)
+        simplify(recording.graph)
         self.inputs = [arg.detach().clone() for arg in args]
         with torch.no_grad(), torch.random.fork_rng():
             plan = _Plan(recording, self.inputs)
-        self.calls, self.outputs = plan.calls, plan.outputs
+        self.calls, self.outputs, self.turn = plan.calls, plan.outputs, plan.turn
 
     def __call__(self, *args: Tensor) -> Any:
         """What the function gives at these tensors."""
@@ -99,99 +98,20 @@ class Replay:
                 call()
         return self.outputs
 
+    def forward(self) -> None:
+        """The calls up to the first result, such as a loss, by themselves."""
+        with torch.no_grad():
+            for call in self.calls[: self.turn]:
+                call()
+
+    def backward(self) -> None:
+        """Those after it, such as for its gradient."""
+        with torch.no_grad():
+            for call in self.calls[self.turn :]:
+                call()
+
     def __repr__(self) -> str:
         return f"Replay({len(self.calls)} operations)"
-
-
-def _is_view(node: Node) -> bool:
-    """Whether what a call gives lies in the memory of what it is given."""
-    op = node.target
-    if op is operator.getitem:
-        return True
-    if not isinstance(op, OpOverload) or op._schema.is_mutable:
-        return False
-    return op == aten._unsafe_view.default or any(
-        result.alias_info is not None for result in op._schema.returns
-    )
-
-
-def _is_mutable(node: Node) -> bool:
-    return isinstance(node.target, OpOverload) and node.target._schema.is_mutable
-
-
-def _is_random(node: Node) -> bool:
-    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
-
-
-def _written(node: Node) -> list[Node]:
-    """The arguments that a call writes on."""
-    if not _is_mutable(node):
-        return []
-    op: Any = node.target
-    found = []
-    for place, argument in enumerate(op._schema.arguments):
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            value = node.args[place] if place < len(node.args) else node.kwargs.get(argument.name)
-            found += [arg for arg in pytree.tree_leaves(value) if isinstance(arg, Node)]
-    return found
-
-
-class _Memory:
-    """Which nodes of a graph lie in the same memory, and which memory is written on again."""
-
-    def __init__(self, graph: Graph):
-        self.of: dict[Node, Node] = {}
-        self.written: set[Node] = set()
-        for node in graph.nodes:
-            source = node.args[0] if node.op == "call_function" and _is_view(node) else None
-            written = _written(node)
-            if written:
-                source = written[0]
-            self.of[node] = self.of[source] if isinstance(source, Node) else node
-            self.written |= {self.of[arg] for arg in written}
-
-    def is_fixed(self, node: Node) -> bool:
-        """Whether a call is of nothing, and gives nothing, that is written on."""
-        used = {self.of[node], *(self.of[arg] for arg in node.all_input_nodes)}
-        return not used & self.written
-
-
-def _simplify(graph: Graph) -> None:
-    """Leave out what has no effect, what is not used, and what was computed before."""
-    memory = _Memory(graph)
-    seen: dict[str, Node] = {}
-    for node in list(graph.nodes):
-        if node.op == "get_attr":
-            key = node.target
-        elif node.op == "call_function" and memory.is_fixed(node) and not _is_random(node):
-            if _does_nothing(node):
-                node.replace_all_uses_with(node.args[0])
-                continue
-            key = f"{node.target} {node.args} {node.kwargs}"
-        else:
-            continue
-        if key in seen:
-            node.replace_all_uses_with(seen[key])
-        else:
-            seen[key] = node
-    graph.eliminate_dead_code(lambda node: node.op == "placeholder" or _counts(node))
-
-
-def _counts(node: Node) -> bool:
-    """Whether a call counts even if its result is not used: it writes, or draws."""
-    return node.op == "output" or _is_mutable(node) or _is_random(node)
-
-
-def _does_nothing(node: Node) -> bool:
-    op: Any = node.target
-    if op in WITHOUT_EFFECT:
-        return True
-    if op not in NEUTRAL or node.kwargs or node.args[1] != NEUTRAL[op]:
-        return False
-    source, result = (part.meta.get("val") for part in (node.args[0], node))  # pyright: ignore
-    if not isinstance(source, Tensor) or not isinstance(result, Tensor):
-        return False
-    return source.dtype == result.dtype and source.shape == result.shape
 
 
 class _Plan:
@@ -199,7 +119,7 @@ class _Plan:
 
     def __init__(self, recording: GraphModule, inputs: list[Tensor]):
         graph = recording.graph
-        self.memory = _Memory(graph)
+        self.memory = Memory(graph)
         self.calls: list[Callable[[], Any]] = []
         self.outputs: Any = None
         self.values: dict[Node, Any] = {}
@@ -207,7 +127,10 @@ class _Plan:
         self.free: dict[Any, list[Tensor]] = defaultdict(list)
         self.owned: dict[Node, Tensor] = {}
         """By memory, the tensor that it was taken for, where others may have it afterwards."""
+        self.turn = 0
+        """How many calls come before the first result is there."""
         ends = self._ends(graph)
+        first = ancestors_of_first(graph)
         given = iter(inputs)
         for node in graph.nodes:
             if node.op == "placeholder":
@@ -218,6 +141,8 @@ class _Plan:
                 self.outputs = self._values(node.args[0])
             else:
                 self._call(node)
+                if node in first:
+                    self.turn = len(self.calls)
             for memory in ends[node]:
                 if memory in self.owned:
                     tensor = self.owned.pop(memory)
@@ -246,11 +171,11 @@ class _Plan:
         if self._is_elementwise(node):
             shape, args = _without_repetition(args)
         result = op(*args, **kwargs)
-        if _is_view(node):
+        if is_view(node):
             # Memory stays where it is, and so do views of it.
             if sources[0] in self.constant:
                 self.constant.add(node)
-        elif _is_mutable(node):
+        elif is_mutable(node):
             self.calls.append(_bound_in_place(op, args, kwargs))
         elif op in EMPTY:
             self.owned[node] = result
@@ -263,11 +188,11 @@ class _Plan:
     def _is_elementwise(self, node: Node) -> bool:
         """Whether a call does the same to each element, by itself, and to nothing else."""
         tags = getattr(node.target, "tags", ())
-        return torch.Tag.pointwise in tags and not _is_random(node) and self.memory.is_fixed(node)
+        return torch.Tag.pointwise in tags and not is_random(node) and self.memory.is_fixed(node)
 
     def _stays(self, node: Node, sources: list[Node]) -> bool:
         """Whether a call gives the same each time."""
-        if _is_random(node) or not self.memory.is_fixed(node):
+        if is_random(node) or not self.memory.is_fixed(node):
             return False
         return node.target in FACTORIES or (
             bool(sources) and all(source in self.constant for source in sources)

@@ -37,6 +37,8 @@ class Run:
     """The settings, as in ``config.json``."""
     note: str = ""
     """Why steps ran plainly, where they were to be recorded and could not be."""
+    profile: Mapping[str, float] = field(default_factory=dict, repr=False)
+    """Milliseconds of the parts of a step, where they were asked for."""
 
 
 def check_folder(out: Path, *, resume: bool) -> None:

@@ -76,23 +76,33 @@ class Step:
         loss, gradients = self.loss_and_gradients(*batch)
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
+        self.move()
+        return loss.clone() if self.loss_and_gradients.stays else loss
+
+    def move(self) -> None:
+        """Clip the gradients that are there, and move the parameters by them."""
         if self.clip_norm is not None:
             # The loss is of all data: its gradient is num_data times that per datum.
             torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_norm * self.num_data)
         if not self.loss_and_gradients.stays:
             self.optimizer.step()
-            return loss
-        if id(gradients) not in self._updates:
-            self._updates[id(gradients)] = _fused_update(self.optimizer) or self.optimizer.step
-        self._updates[id(gradients)]()
-        return loss.clone()
+            return
+        # Gradients that stay where they are can be told by where they are.
+        place = next(id(part.grad) for part in self.parameters if part.grad is not None)
+        if place not in self._updates:
+            self._updates[place] = _fused_update(self.optimizer) or self.optimizer.step
+        self._updates[place]()
+
+    def loss(self, *batch: Tensor) -> Tensor:
+        """The loss of all data, to be differentiated."""
+        return self.objective.differentiable_loss(self.model, self.guide, *batch)  # pyright: ignore
 
     def _loss_and_gradients(self, *batch: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
         with ScaleData(self.num_data):
-            loss: Any = self.objective.differentiable_loss(self.model, self.guide, *batch)  # pyright: ignore
-        gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+            loss = self.loss(*batch)
         # In a recording Pyro's sums are in float64, as those of Python's numbers are.
-        return loss.detach().to(self.parameters[0].dtype), gradients
+        value = loss.detach().to(self.parameters[0].dtype)
+        return value, torch.autograd.grad(loss, self.parameters, allow_unused=True)
 
     def _loss_and_own_gradients(self, *batch: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
         """The same by an objective that differentiates by itself.

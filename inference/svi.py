@@ -40,6 +40,7 @@ def fit(
     device: str | torch.device = "auto",
     compile: Compile = "recorded",
     precision: Precision = "float32",
+    profile: bool = False,
     out: str | Path | None = None,
     resume: bool = False,
     config: Mapping[str, Any] | None = None,
@@ -86,6 +87,7 @@ def fit(
             ``"plain"``: Pyro's way.
         precision: of the networks' products: ``"float32"``, ``"medium"`` or ``"bfloat16"``; see
             :func:`latente.inference.precision.multiplying`.
+        profile: also take the time of the parts of some steps, at the end: ``Run.profile``.
         out: folder for ``config.json``, ``metrics.csv`` and a checkpoint each epoch.
         resume: go on with the run in ``out``.
         config: further facts for ``config.json``.
@@ -131,12 +133,13 @@ def fit(
         if folder is not None:
             training.keep_in(folder, config or {}, resume=resume)
         training.run(show=show_progress)
+        times = training.profile() if profile else {}
     if training.needs_store:
         model, guide = StoredProgram(model, store), StoredProgram(guide, store)
     best = training.best_epoch if patience is not None else None
     return Run(
         model, guide, training.history, training.epoch, best, folder, training.config,
-        training.step.note,
+        training.step.note, times,
     )  # fmt: skip
 
 

@@ -33,6 +33,7 @@ from .pairs import (
     plain_errors,
 )
 from .precision import Precision
+from .profiling import profile_step
 from .progress import progress
 from .recorded import Compile
 from .rows import BLOCK, Rows, epoch_batches
@@ -219,14 +220,24 @@ class Training:
                 advance(0, f"epoch {self.epoch}/{epochs}, {_note(self.history[-1])}")
         if self.best:
             checkpoints.restore(self._weights(), self.best, "the best epoch")
+        self._set_training(False)
+
+    def _set_training(self, mode: bool) -> None:
         self.optimizer.zero_grad()
         for module in modules(self.model, self.guide).values():
-            module.eval()
+            module.train(mode)
+
+    def profile(self) -> dict[str, float]:
+        """Median milliseconds of the parts of a step, by some of another epoch's."""
+        self._set_training(True)
+        with pyro.validation_enabled(False):
+            times = profile_step(self.step, self._batches())
+        self._set_training(False)
+        return times
 
     def _pass(self, advance: Callable[[], None]) -> Tensor:
         """One epoch of steps; returns the share of each in the loss, in nats per datum."""
-        for module in modules(self.model, self.guide).values():
-            module.train()
+        self._set_training(True)
         losses: list[Tensor] = []
         steps = math.ceil(self.num_data / self.settings.batch_size)
         for number, batch in enumerate(self._batches()):
