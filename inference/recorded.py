@@ -91,10 +91,7 @@ class Recorded:
         if shape.confirmed:
             assert shape.recorded is not None
             return self._run(shape.recorded, args)
-        expected = None
-        if shape.recorded is not None:
-            with self._undone():
-                expected = pytree.tree_map(torch.clone, self._run(shape.recorded, args))
+        expected = None if shape.recorded is None else self._try(shape.recorded, args)
         began = time.perf_counter()
         with multiplying(self.precision):
             result = self.function(*args)
@@ -112,6 +109,15 @@ class Recorded:
         """The recording that is run at arguments of these shapes; ``None`` where there is none."""
         shape = self._shapes.get(_shapes(args))
         return shape.recorded if shape is not None and shape.confirmed else None
+
+    def _try(self, recorded: Callable[..., Any], args: tuple[Tensor, ...]) -> Any:
+        """What a recording gives, with all that it does undone; ``None`` where it fails."""
+        try:
+            with self._undone():
+                return pytree.tree_map(torch.clone, self._run(recorded, args))
+        except RuntimeError as error:
+            self._give_up(f"a recording of it fails ({str(error).splitlines()[0]})")
+            return None
 
     def _run(self, recorded: Callable[..., Any], args: tuple[Tensor, ...]) -> Any:
         # Rounding to bfloat16 is part of what was recorded; "medium" is a state of PyTorch.
@@ -138,7 +144,7 @@ class Recorded:
                     raise CannotRecord(differs)
                 inductor = self.compile == "inductor"
                 shape.recorded = _compiled(recording) if inductor else Replay(recording, args)
-        except CannotRecord as error:
+        except (CannotRecord, RuntimeError) as error:
             self._give_up(str(error))
 
     def _give_up(self, why: str) -> None:

@@ -261,12 +261,24 @@ def _bound(op: OpOverload, args: Any, kwargs: Any) -> Callable[[], Any]:
     function = getattr(torch, op._overloadpacket.__name__, None)
     if isinstance(function, BuiltinFunctionType):
         kept = kwargs["out"].clone()
-        with contextlib.suppress(TypeError):
-            function(*args, **kwargs)
-            if torch.allclose(kwargs["out"], kept, rtol=0, atol=0, equal_nan=True):
-                return partial(function, *args, **kwargs)
+        for given in (_of_tensors(op, args, kept), args):
+            with contextlib.suppress(TypeError):
+                function(*given, **kwargs)
+                if torch.allclose(kwargs["out"], kept, rtol=0, atol=0, equal_nan=True):
+                    return partial(function, *given, **kwargs)
         kwargs["out"].copy_(kept)
     return partial(op, *args, **kwargs)
+
+
+def _of_tensors(op: OpOverload, args: Any, result: Tensor) -> Any:
+    """The arguments, numbers among them as tensors, of which PyTorch would make one each time."""
+    types = [str(argument.type) for argument in op._schema.arguments]
+    return tuple(
+        torch.tensor(arg, dtype=result.dtype)
+        if kind == "Tensor" and not isinstance(arg, Tensor) and result.is_floating_point()
+        else arg
+        for arg, kind in zip(args, types, strict=False)
+    )
 
 
 def _bound_in_place(op: OpOverload, args: Any, kwargs: Any) -> Callable[[], Any]:

@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import ExponentialLR
 from latente.inference import fit, load_run, runs
 from latente.inference.checkpoints import load, save
 from latente.inference.plans import Plan, load_plan_data, read_plan, train
+from latente.inference.steps import Step
 
 from .oracles import GlobalMean
 from .test_fit import same, weights
@@ -26,9 +27,7 @@ class Stop(Exception):
 
 def interrupted(monkeypatch, pair, data, out, *, at, error=KeyboardInterrupt, **options):
     """Fit, but fail in the middle of an epoch."""
-    from latente.inference import steps
-
-    real, calls = steps.loss_and_grads, []
+    real, calls = Step.__call__, []
 
     def failing(*args):
         calls.append(1)
@@ -36,10 +35,10 @@ def interrupted(monkeypatch, pair, data, out, *, at, error=KeyboardInterrupt, **
             raise error
         return real(*args)
 
-    monkeypatch.setattr(steps, "loss_and_grads", failing)
+    monkeypatch.setattr(Step, "__call__", failing)
     with pytest.raises(error):
         quiet(*pair, data, out=out, **options)
-    monkeypatch.setattr(steps, "loss_and_grads", real)
+    monkeypatch.setattr(Step, "__call__", real)
 
 
 @pytest.mark.parametrize("optimizer", [None, partial(torch.optim.SGD, momentum=0.9)])

@@ -21,7 +21,6 @@ from latente.guides import DiagonalNormal
 from latente.inference import fit, load_data, log_evidence
 from latente.inference.pairs import ScaleData, StoredProgram, private_store
 from latente.inference.rows import epoch_batches
-from latente.inference.steps import loss_and_grads
 from latente.models import VAE, Bernoulli, StandardNormal, mlp
 
 from .oracles import GlobalMean, LinearGaussian
@@ -114,7 +113,7 @@ def test_minibatch_gradients_average_to_the_full_gradient(make_pair, binary_imag
             for value in values:
                 value.grad = None
             with ScaleData(len(x)), _AtMean():
-                loss_and_grads(Trace_ELBO(), pair.model, pair.guide, (batch,))
+                Trace_ELBO().differentiable_loss(pair.model, pair.guide, batch).backward()
             return [weight * value.grad for value in values]
 
         full = gradient(x, 1.0)
@@ -141,7 +140,7 @@ def test_minibatch_gradients_of_a_vae_average_to_the_full_gradient(make_pair, bi
         for module in pair:
             module.zero_grad()
         with private_store(), ScaleData(len(x)), _AtMean():
-            loss_and_grads(TraceMeanField_ELBO(), *pair, (batch,))
+            TraceMeanField_ELBO().differentiable_loss(*pair, batch).backward()
         return torch.cat([p.grad.flatten() for module in pair for p in module.parameters()])
 
     full = gradient(x)
