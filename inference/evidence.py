@@ -51,6 +51,8 @@ class Evidence:
     """E_q[log q(z|x) − log p(z)], by the same draws."""
     num_samples: int
     """S."""
+    note: str = ""
+    """Why the pair ran plainly, where it was to be recorded and could not be."""
 
     @property
     def mean(self) -> float:
@@ -184,7 +186,7 @@ def log_evidence(
                 for name, values in _summarize(terms, (model, guide, args)).items():
                     figures[name][start : start + step] = values
                 advance(len(args[0]), f"{start + len(args[0])} of {num_rows} data")
-    return Evidence(**figures, num_samples=num_samples)
+    return Evidence(**figures, num_samples=num_samples, note=scorer.note)
 
 
 def inspect_local(model: Program, guide: Program, args: tuple[Tensor, ...]) -> Structure:

@@ -11,6 +11,19 @@ from torch.utils import _pytree as pytree
 
 aten = torch.ops.aten
 
+UNDECLARED_VIEWS = {
+    aten._unsafe_view.default,
+    aten.unsafe_split.Tensor,
+    aten.unsafe_split_with_sizes.default,
+}
+UNDECLARED_WRITES = {
+    aten.native_batch_norm.default,
+    aten.cudnn_batch_norm.default,
+    aten.miopen_batch_norm.default,
+    aten.rrelu_with_noise.default,
+}
+"""Operations that write on batch statistics, or on noise, and do not say so."""
+
 WITHOUT_EFFECT = {aten.alias.default, aten.detach.default, aten.lift_fresh.default}
 NEUTRAL = {aten.mul.Tensor: 1, aten.div.Tensor: 1, aten.add.Tensor: 0, aten.pow.Tensor_Scalar: 1}
 
@@ -22,7 +35,7 @@ def is_view(node: Node) -> bool:
         return True
     if not isinstance(op, OpOverload) or op._schema.is_mutable:
         return False
-    return op == aten._unsafe_view.default or any(
+    return op in UNDECLARED_VIEWS or any(
         result.alias_info is not None for result in op._schema.returns
     )
 
@@ -32,9 +45,10 @@ def is_mutable(node: Node) -> bool:
     return isinstance(node.target, OpOverload) and node.target._schema.is_mutable
 
 
-def is_random(node: Node) -> bool:
-    """Whether a call draws."""
-    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+def counts(node: Node) -> bool:
+    """Whether a call that does not say that it writes counts each time: it draws, or does write."""
+    tags = getattr(node.target, "tags", ())
+    return torch.Tag.nondeterministic_seeded in tags or node.target in UNDECLARED_WRITES
 
 
 def _written(node: Node) -> list[Node]:
@@ -77,7 +91,7 @@ def simplify(graph: Graph) -> None:
     for node in list(graph.nodes):
         if node.op == "get_attr":
             key = node.target
-        elif node.op == "call_function" and memory.is_fixed(node) and not is_random(node):
+        elif node.op == "call_function" and memory.is_fixed(node) and not counts(node):
             if _does_nothing(node):
                 node.replace_all_uses_with(node.args[0])
                 continue
@@ -88,12 +102,9 @@ def simplify(graph: Graph) -> None:
             node.replace_all_uses_with(seen[key])
         else:
             seen[key] = node
-    graph.eliminate_dead_code(lambda node: node.op == "placeholder" or _counts(node))
-
-
-def _counts(node: Node) -> bool:
-    """Whether a call counts even if its result is not used: it writes, or draws."""
-    return node.op == "output" or is_mutable(node) or is_random(node)
+    graph.eliminate_dead_code(
+        lambda node: node.op in ("placeholder", "output") or is_mutable(node) or counts(node)
+    )
 
 
 def _does_nothing(node: Node) -> bool:

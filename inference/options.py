@@ -76,7 +76,8 @@ PrecisionName = Annotated[
     str, typer.Option("--precision", help="Of the networks' products: float32, medium, bfloat16.")
 ]
 Profile = Annotated[
-    bool, typer.Option("--profile", help="Say where the time of a step goes, at the end.")
+    bool,
+    typer.Option("--profile", help="Say where the time of a step goes, at the end."),
 ]
 Out = Annotated[
     Path | None,

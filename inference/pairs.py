@@ -174,6 +174,24 @@ def buffers(model: Program, guide: Program) -> list[Tensor]:
     return [buffer for root in modules(model, guide).values() for buffer in root.buffers()]
 
 
+@contextlib.contextmanager
+def attributes_kept(model: Program, guide: Program) -> Iterator[None]:
+    """Put back the attributes of a pair's modules: counters, and tensors that are no buffers."""
+    parts = [part for root in modules(model, guide).values() for part in root.modules()]
+    kept = [(own, dict(own)) for part in parts for own in (part.__dict__, part._buffers)]
+    tensors = [v for own, _ in kept for v in own.values() if isinstance(v, Tensor)]
+    values = [tensor.detach().clone() for tensor in tensors]
+    try:
+        yield
+    finally:
+        for own, before in kept:
+            own.clear()
+            own.update(before)
+        with torch.no_grad():
+            for tensor, value in zip(tensors, values, strict=True):
+                tensor.copy_(value)
+
+
 def placement(model: Program, guide: Program) -> tuple[torch.device | None, torch.dtype | None]:
     """Device and floating dtype of a pair's modules; (None, None) where it has none."""
     for module in modules(model, guide).values():

@@ -57,7 +57,7 @@ def profile_step(
 def _moved(step: Step) -> list[Tensor]:
     """All that a step writes on."""
     state = [step.optimizer.state[parameter] for parameter in step.parameters]
-    leaves = pytree.tree_leaves([step.parameters, step.loss_and_gradients.buffers, state])
+    leaves = pytree.tree_leaves([step.loss_and_gradients.tensors, state])
     return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
 

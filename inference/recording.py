@@ -20,6 +20,10 @@ class CannotRecord(Exception):
     """Why a function cannot be done again from a recording of it, in one line."""
 
 
+TAKEN_OUT = {torch.Tensor.numpy, torch.Tensor.tolist, torch.Tensor.__array__}
+"""What takes numbers out of tensors unseen."""
+
+
 class _KeepTensors(TorchFunctionMode):
     """``tensor.item()`` stays a tensor, exact as the number: Pyro's objectives only add it on."""
 
@@ -28,19 +32,37 @@ class _KeepTensors(TorchFunctionMode):
     ) -> Any:
         if func is torch.Tensor.item:
             return args[0].detach().double() if args[0].is_floating_point() else args[0]
+        if func in TAKEN_OUT:
+            raise CannotRecord("it takes numbers out of tensors")
         return func(*args, **(kwargs or {}))
 
 
 @contextlib.contextmanager
 def _recordable() -> Iterator[None]:
-    """Pyro without the looks at values that no recording survives; PyTorch's random state kept."""
+    """Pyro without the looks at values that no recording survives; all random states kept."""
     with (
         pyro.validation_enabled(False),
         mock.patch.object(pyro_util, "torch_isnan", return_value=False),
         torch.random.fork_rng(),
+        _without_other_draws(),
         _KeepTensors(),
     ):
         yield
+
+
+@contextlib.contextmanager
+def _without_other_draws() -> Iterator[None]:
+    """Refuse random numbers that are not PyTorch's, and put those back."""
+    python, numpy = random.getstate(), np.random.get_state(legacy=True)  # noqa: NPY002
+    try:
+        yield
+        now: Any = np.random.get_state(legacy=True)  # noqa: NPY002
+        same = all(np.array_equal(a, b) for a, b in zip(now, numpy, strict=True))
+        if not same or random.getstate() != python:
+            raise CannotRecord("it draws random numbers that are not PyTorch's")
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
 
 
 def record(function: Callable[..., Any], args: tuple[Tensor, ...]) -> GraphModule:
@@ -61,24 +83,20 @@ def record(function: Callable[..., Any], args: tuple[Tensor, ...]) -> GraphModul
     >>> [node.target.__name__ for node in operations(graph)]
     ['exp.default', 'add.Tensor']
     """
-    others = _other_random_state()
     try:
         with _recordable():
             graph = make_fx(lambda *given: function(*given))(*args)
+    except CannotRecord:
+        raise
     except Exception as error:  # a program may do anything
         raise CannotRecord(_in_one_line(error)) from error
-    if _other_random_state() != others:
-        raise CannotRecord("it draws random numbers that are not PyTorch's")
+    for node in graph.graph.nodes:
+        if node.op == "get_attr" and not isinstance(getattr(graph, node.target), Tensor):
+            raise CannotRecord(f"it uses a {type(getattr(graph, node.target)).__name__} of its own")
     for node in operations(graph):
         if _depends_on_values(node):
             raise CannotRecord(f"the shape of what {_name(node)} gives depends on values")
     return graph
-
-
-def _other_random_state() -> Any:
-    """The state of the random numbers that are not PyTorch's, and that a program may draw."""
-    state: Any = np.random.get_state(legacy=False)  # noqa: NPY002
-    return random.getstate(), state["state"]["key"].tobytes(), state["state"]["pos"]
 
 
 def _depends_on_values(node: Node) -> bool:

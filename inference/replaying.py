@@ -14,7 +14,7 @@ from torch._ops import OpOverload
 from torch.fx import Graph, GraphModule, Node, map_arg
 from torch.utils import _pytree as pytree
 
-from .graphs import Memory, ancestors_of_first, is_mutable, is_random, is_view, simplify
+from .graphs import Memory, ancestors_of_first, counts, is_mutable, is_view, simplify
 
 aten = torch.ops.aten
 
@@ -138,7 +138,7 @@ class _Plan:
             elif node.op == "get_attr":
                 self.values[node] = operator.attrgetter(node.target)(recording).detach()
             elif node.op == "output":
-                self.outputs = self._values(node.args[0])
+                self.outputs = self._own(node)
             else:
                 self._call(node)
                 if node in first:
@@ -160,6 +160,22 @@ class _Plan:
                 ends[node].append(memory)
         return ends
 
+    def _own(self, output: Node) -> Any:
+        """The results, each in memory of its own: whoever gets them may write on them."""
+        taken: set[Node] = set()
+
+        def own(node: Node) -> Any:
+            value, memory = self.values[node], self.memory.of[node]
+            made_here = memory.op == "call_function" and node not in self.constant
+            if (made_here and memory not in taken) or not isinstance(value, Tensor):
+                taken.add(memory)
+                return value
+            copy = value.clone()
+            self.calls.append(partial(copy.copy_, value))
+            return copy
+
+        return map_arg(output.args[0], own)
+
     def _values(self, args: Any) -> Any:
         return map_arg(args, lambda arg: self.values[arg])
 
@@ -168,7 +184,8 @@ class _Plan:
         args, kwargs = self._values((node.args, node.kwargs))
         sources = node.all_input_nodes
         shape = None
-        if self._is_elementwise(node):
+        # A view or a sum would notice that what it is given was made smaller.
+        if all(map(self._is_elementwise, (node, *node.users))):
             shape, args = _without_repetition(args)
         result = op(*args, **kwargs)
         if is_view(node):
@@ -182,28 +199,34 @@ class _Plan:
         elif self._stays(node, sources):
             self.constant.add(node)
         else:
-            result = self._bind(node, args, kwargs, result)
+            result = self._bind(node, args, kwargs, result, shape)
         self.values[node] = result if shape is None else result.expand(shape)
 
     def _is_elementwise(self, node: Node) -> bool:
         """Whether a call does the same to each element, by itself, and to nothing else."""
         tags = getattr(node.target, "tags", ())
-        return torch.Tag.pointwise in tags and not is_random(node) and self.memory.is_fixed(node)
+        return torch.Tag.pointwise in tags and not counts(node) and self.memory.is_fixed(node)
 
     def _stays(self, node: Node, sources: list[Node]) -> bool:
         """Whether a call gives the same each time."""
-        if is_random(node) or not self.memory.is_fixed(node):
+        if counts(node) or not self.memory.is_fixed(node):
             return False
         return node.target in FACTORIES or (
             bool(sources) and all(source in self.constant for source in sources)
         )
 
-    def _bind(self, node: Node, args: Any, kwargs: Any, result: Any) -> Any:
+    def _bind(self, node: Node, args: Any, kwargs: Any, result: Any, shape: Any) -> Any:
         """Let a call put its result into memory that is free, or else keep that of this one."""
         op: Any = node.target
         if not isinstance(result, Tensor):
             self.calls.append(partial(_copy, op, args, kwargs, result))
             return result
+        # Laid out as it was recorded: what comes after may depend on it.
+        layout = node.meta["val"].stride() if shape is None else result.stride()
+        if result.stride() != layout:
+            result = torch.empty_strided(
+                result.shape, layout, dtype=result.dtype, device=result.device
+            ).copy_(result)
         room = self.free[_kind(result)]
         if room:
             result = room.pop().copy_(result)
@@ -211,7 +234,7 @@ class _Plan:
         into = _into_memory(op)
         if op in COPIES and result.layout == args[0].layout:
             self.calls.append(partial(result.copy_, args[0]))
-        elif into is None:
+        elif into is None or torch._debug_has_internal_overlap(result):  # pyright: ignore
             self.calls.append(partial(_copy, op, args, kwargs, result))
         elif _out(into) == "out":
             self.calls.append(_bound(into, args, {**kwargs, "out": result}))

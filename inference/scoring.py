@@ -32,6 +32,7 @@ COPIES = 16
 def rows_at_once(x: Tensor) -> int:
     """How many draws of data like x (N, *event_shape) are scored together.
 
+    >>> import torch
     >>> rows_at_once(torch.zeros(10, 784)), rows_at_once(torch.zeros(1).expand(10, 10**9))
     (2000, 1)
     """

@@ -1,6 +1,7 @@
 """One step of a fit: loss, gradients, clipping and the optimizer's move, recorded if it can be."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import pyro
@@ -9,7 +10,7 @@ from pyro.infer import ELBO
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
-from .pairs import Program, ScaleData, buffers, modules
+from .pairs import Program, ScaleData, attributes_kept, buffers, modules
 from .precision import Precision
 from .recorded import RECORD_AFTER, Compile, Recorded
 
@@ -56,7 +57,8 @@ class Step:
         differentiable = hasattr(objective, "differentiable_loss")
         self.loss_and_gradients = Recorded(
             self._loss_and_gradients if differentiable else self._loss_and_own_gradients,
-            buffers=buffers(model, guide),
+            tensors=[*self.parameters, *buffers(model, guide)],
+            keeping=partial(attributes_kept, model, guide),
             compile=compile if differentiable else "plain",
             precision=precision,
             record_after=record_after,
@@ -64,7 +66,6 @@ class Step:
         if not differentiable and compile != "plain":
             name = type(objective).__name__
             self.loss_and_gradients.note = f"{name} has no differentiable loss"
-        self._updates: dict[int, Callable[[], Any]] = {}
 
     @property
     def note(self) -> str:
@@ -84,14 +85,7 @@ class Step:
         if self.clip_norm is not None:
             # The loss is of all data: its gradient is num_data times that per datum.
             torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_norm * self.num_data)
-        if not self.loss_and_gradients.stays:
-            self.optimizer.step()
-            return
-        # Gradients that stay where they are can be told by where they are.
-        place = next(id(part.grad) for part in self.parameters if part.grad is not None)
-        if place not in self._updates:
-            self._updates[place] = _fused_update(self.optimizer) or self.optimizer.step
-        self._updates[place]()
+        _fused_update(self.optimizer)
 
     def loss(self, *batch: Tensor) -> Tensor:
         """The loss of all data, to be differentiated."""
@@ -102,7 +96,8 @@ class Step:
             loss = self.loss(*batch)
         # In a recording Pyro's sums are in float64, as those of Python's numbers are.
         value = loss.detach().to(self.parameters[0].dtype)
-        return value, torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        return value, tuple(map(_laid_out, gradients, self.parameters))
 
     def _loss_and_own_gradients(self, *batch: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
         """The same by an objective that differentiates by itself.
@@ -122,34 +117,53 @@ class Step:
         return torch.as_tensor(loss), tuple(parameter.grad for parameter in self.parameters)
 
 
-def _fused_update(optimizer: Optimizer) -> Callable[[], Any] | None:
-    """The move of a fused Adam whose gradients stay in the same memory, without its bookkeeping.
+def _laid_out(gradient: Tensor | None, parameter: Tensor) -> Tensor | None:
+    """A gradient in the memory layout of its parameter, which fused optimizers take for granted."""
+    if gradient is None or gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
 
-    That takes as long as the arithmetic where networks are small. It is the optimizer's own state
-    that moves, and its rate is read each time; ``None`` for any other optimizer.
+
+def _is_plain_adam(optimizer: Optimizer) -> bool:
+    """Whether an optimizer's step is the fused Adam's, and nothing else."""
+    step = vars(optimizer).get("step")  # a scheduler wraps it, to see that it is called
+    return (
+        type(optimizer) is Adam
+        and (step is None or hasattr(step, "_wrapped_by_lr_sched"))
+        and not optimizer._optimizer_step_pre_hooks
+        and not optimizer._optimizer_step_post_hooks
+        and all(
+            group["fused"] and not group["amsgrad"] and not group.get("decoupled_weight_decay")
+            for group in optimizer.param_groups
+        )
+    )
+
+
+def _fused_update(optimizer: Optimizer) -> None:
+    """The move of a fused Adam, without the bookkeeping of its ``step``.
+
+    That takes as long as the arithmetic where networks are small. Any other optimizer's ``step``.
     """
-    if type(optimizer) is not Adam:
-        return None
     moves = []
-    for group in optimizer.param_groups:
+    for group in optimizer.param_groups if _is_plain_adam(optimizer) else ():
         moved = [value for value in group["params"] if value.grad is not None]
-        states = [optimizer.state[value] for value in moved]
-        if not group["fused"] or group["amsgrad"] or group.get("decoupled_weight_decay"):
-            return None
+        states = [optimizer.state.get(value) for value in moved]
         if not all(states):
-            return None
-        lists = [[state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step")]
-        moves.append((group, moved, [value.grad for value in moved], *lists))
-
-    def update() -> None:
-        with torch.no_grad():
-            for group, moved, gradients, means, squares, steps in moves:
-                torch._foreach_add_(steps, 1)  # pyright: ignore
-                beta1, beta2 = group["betas"]
-                torch._fused_adam_(  # pyright: ignore
-                    moved, gradients, means, squares, [], steps, lr=group["lr"], beta1=beta1,
-                    beta2=beta2, weight_decay=group["weight_decay"], eps=group["eps"],
-                    amsgrad=False, maximize=group["maximize"],
-                )  # fmt: skip
-
-    return update
+            moves.clear()
+            break
+        moves.append((group, moved, states))
+    if not moves:
+        optimizer.step()
+        return
+    with torch.no_grad():
+        for group, moved, states in moves:
+            means, squares, steps = (
+                [state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step")
+            )
+            torch._foreach_add_(steps, 1)  # pyright: ignore
+            beta1, beta2 = group["betas"]
+            torch._fused_adam_(  # pyright: ignore
+                moved, [value.grad for value in moved], means, squares, [], steps, lr=group["lr"],
+                beta1=beta1, beta2=beta2, weight_decay=group["weight_decay"], eps=group["eps"],
+                amsgrad=False, maximize=group["maximize"],
+            )  # fmt: skip

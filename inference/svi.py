@@ -125,7 +125,7 @@ def fit(
     where = resolve_device(device)
     for module in modules(model, guide).values():
         module.to(where)
-    with private_store() as store, torch.random.fork_rng():
+    with private_store() as store, torch.random.fork_rng(), torch.enable_grad():
         training = Training(
             model, guide, objective, rows, held_out, resample=resample, settings=settings
         )

@@ -228,7 +228,7 @@ class Training:
             module.train(mode)
 
     def profile(self) -> dict[str, float]:
-        """Median milliseconds of the parts of a step, by some of another epoch's."""
+        """Median milliseconds of the parts of a step."""
         self._set_training(True)
         with pyro.validation_enabled(False):
             times = profile_step(self.step, self._batches())
@@ -236,7 +236,7 @@ class Training:
         return times
 
     def _pass(self, advance: Callable[[], None]) -> Tensor:
-        """One epoch of steps; returns the share of each in the loss, in nats per datum."""
+        """One epoch of steps; the share of each in the loss, looked at once: that waits for it."""
         self._set_training(True)
         losses: list[Tensor] = []
         steps = math.ceil(self.num_data / self.settings.batch_size)
@@ -245,7 +245,6 @@ class Training:
                 self.objective.move_to(self.epoch + number / steps)
             losses.append(self.step(batch) * (len(batch[0]) / self.num_data))
             advance()
-        # Looked at once an epoch: each look would wait for the device.
         return torch.stack(losses).cpu().double() / self.num_data
 
     def _finish_epoch(self, losses: Tensor, seconds: float) -> None:
@@ -319,8 +318,7 @@ class Training:
         return {"elbo": reconstruction - kl, "reconstruction": reconstruction, "kl": kl}
 
     def _own_bound(self, rows: tuple[Rows, ...]) -> float:
-        bound = 0.0
-        scale = ScaleData(self.num_data)
+        bound, scale = 0.0, ScaleData(self.num_data)
         with evaluating(self.model, self.guide), torch.random.fork_rng(), scale:
             torch.manual_seed(self.settings.seed)
             for _, block in self._blocks(rows):
@@ -399,5 +397,4 @@ class Training:
 
 def _note(row: Mapping[str, float]) -> str:
     """A row of the history, in nats per datum, short enough to stand beside a bar."""
-    rate = f"{row['rows_per_second']:,.0f} data/s"
-    return f"{runs.describe(row)}, {rate}"
+    return f"{runs.describe(row)}, {row['rows_per_second']:,.0f} data/s"

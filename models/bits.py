@@ -63,7 +63,8 @@ class _LogProb(torch.autograd.Function):
         # Exactly 0 for a bit that is likely, and 2 |f| for one that is not.
         missed = torch.addcmul(right, value.to(logits.dtype) - 0.5, logits, value=-2)
         right.sigmoid_()
-        size = max(1, math.ceil(right.shape[-1] / math.ceil(right.shape[-1] / GROUP)))
+        number = max(1, math.ceil(right.shape[-1] / GROUP))
+        size = max(1, math.ceil(right.shape[-1] / number))
         whole = right.shape[-1] // size * size
         groups = right[..., :whole].unflatten(-1, (-1, size)).prod(-1).log_()
         total = groups.sum(-1).sub_(missed.sum(-1), alpha=0.5)
@@ -74,6 +75,7 @@ class _LogProb(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:  # pyright: ignore
         ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:  # pyright: ignore
@@ -85,3 +87,13 @@ class _LogProb(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             of_value = logits * grad
         return of_logits, of_value
+
+    @staticmethod
+    def jvp(ctx: Any, of_logits: Tensor | None, of_value: Tensor | None) -> Tensor:  # pyright: ignore
+        logits, value = ctx.saved_tensors
+        total = torch.zeros_like(logits)
+        if of_logits is not None:
+            total = total + (value - logits.sigmoid()) * of_logits
+        if of_value is not None:
+            total = total + logits * of_value
+        return total.sum(-1)

@@ -70,7 +70,8 @@ class Tanh(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Elementwise."""
-        return _Tanh.apply(x) if x.device.type == "cpu" else x.tanh()  # pyright: ignore
+        fast = x.device.type == "cpu" and x.is_floating_point()
+        return _Tanh.apply(x) if fast else x.tanh()  # pyright: ignore
 
 
 class _Tanh(torch.autograd.Function):
@@ -84,11 +85,17 @@ class _Tanh(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:  # pyright: ignore
         ctx.save_for_backward(output)
+        ctx.save_for_forward(output)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:  # pyright: ignore
         (y,) = ctx.saved_tensors
         return torch.ops.aten.tanh_backward(grad, y)
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor) -> Tensor:  # pyright: ignore
+        (y,) = ctx.saved_tensors
+        return tangent * (1 - y.square())
 
 
 def mlp(
