@@ -24,6 +24,15 @@ UNDECLARED_WRITES = {
 }
 """Operations that write on batch statistics, or on noise, and do not say so."""
 
+VIEWS_IN_PLACE = {
+    aten.squeeze_.default: aten.squeeze.default,
+    aten.squeeze_.dim: aten.squeeze.dim,
+    aten.t_.default: aten.t.default,
+    aten.transpose_.default: aten.transpose.int,
+    aten.unsqueeze_.default: aten.unsqueeze.default,
+}
+"""Operations that give a tensor another shape for good, and what gives a view of that shape."""
+
 WITHOUT_EFFECT = {aten.alias.default, aten.detach.default, aten.lift_fresh.default}
 NEUTRAL = {aten.mul.Tensor: 1, aten.div.Tensor: 1, aten.add.Tensor: 0, aten.pow.Tensor_Scalar: 1}
 
@@ -86,6 +95,8 @@ class Memory:
 
 def simplify(graph: Graph) -> None:
     """Leave out what has no effect, what is not used, and what was computed before."""
+    for node in graph.nodes:
+        node.target = VIEWS_IN_PLACE.get(node.target, node.target)
     memory = Memory(graph)
     seen: dict[str, Node] = {}
     for node in list(graph.nodes):

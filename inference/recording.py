@@ -15,6 +15,8 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 
+from .graphs import VIEWS_IN_PLACE
+
 
 class CannotRecord(Exception):
     """Why a function cannot be done again from a recording of it, in one line."""
@@ -94,6 +96,9 @@ def record(function: Callable[..., Any], args: tuple[Tensor, ...]) -> GraphModul
         if node.op == "get_attr" and not isinstance(getattr(graph, node.target), Tensor):
             raise CannotRecord(f"it uses a {type(getattr(graph, node.target)).__name__} of its own")
     for node in operations(graph):
+        in_place = torch.Tag.inplace_view in getattr(node.target, "tags", ())
+        if in_place and node.target not in VIEWS_IN_PLACE:
+            raise CannotRecord(f"{_name(node)} changes the shape of a tensor in place")
         if _depends_on_values(node):
             raise CannotRecord(f"the shape of what {_name(node)} gives depends on values")
     return graph

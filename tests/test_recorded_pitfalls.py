@@ -80,6 +80,10 @@ def split_without_saying(pair, z, mean, x):
     return halves[0].tanh() + halves[1]
 
 
+def transposed_in_place(pair, z, mean, x):
+    return (mean * 2).t_().t_() + (mean + 1).unsqueeze_(0).squeeze_(0)
+
+
 def counted(pair, z, mean, x):
     pair.calls += 1
     return mean + 0.01 * pair.calls
@@ -111,6 +115,7 @@ CASES = {
     "batch norm twice": ({"bend": normalized_twice}, ""),
     "batch norm, three particles": ({"bend": normalized_twice, "particles": 3}, ""),
     "unsafe split": ({"bend": split_without_saying}, ""),
+    "views in place": ({"bend": transposed_in_place}, ""),
     "counter": ({"bend": counted}, "is called with other numbers"),
     "moving average": ({"bend": averaged}, "it makes a tensor of other values each time"),
     "look after a write": ({"bend": looked_at}, "depends on values of tensors"),
