@@ -67,7 +67,7 @@ class Scorer:
         self.model, self.guide, self.structure = model, guide, structure
         self._record = partial(Recorded, compile=compile, precision=precision)
         self._draw: dict[int, Recorded] = {}
-        self._score: dict[bool, Recorded] = {}
+        self._score: dict[tuple[bool, int], Recorded] = {}
         self._sites: dict[str, Any] = {}
 
     @property
@@ -87,14 +87,15 @@ class Scorer:
                 self._draw[size] = self._record(partial(self._drawn, size))
             *values, log_posterior = self._draw[size](*args)
             plated = self.structure.vectorized and size > 1
-            if plated not in self._score:
-                self._score[plated] = self._record(partial(self._scored, plated))
             rows = 1 if plated else num_data
             nothing = log_posterior.new_zeros(size)
             for start in range(0, size, chunk_size):
                 stop = min(start + chunk_size, size)
                 chunk = [value[start * rows : stop * rows] for value in values]
-                log_likelihood, log_prior = self._score[plated](*chunk, *args)
+                key = plated, stop - start
+                if key not in self._score:
+                    self._score[key] = self._record(partial(self._scored, *key))
+                log_likelihood, log_prior = self._score[key](*chunk, *args)
                 yield Terms(
                     log_likelihood.clone(),
                     log_prior.clone(),
@@ -115,12 +116,11 @@ class Scorer:
         self._sites = self._sites or {name: {**s, "value": None} for name, s in sites.items()}
         return *(site["value"] for site in sites.values()), draws.log_posterior
 
-    def _scored(self, plated: bool, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+    def _scored(self, plated: bool, count: int, *tensors: Tensor) -> tuple[Tensor, Tensor]:
         values, args = tensors[: len(self._sites)], tensors[len(self._sites) :]
         trace = Trace()
         for (name, site), value in zip(self._sites.items(), values, strict=True):
             trace.add_node(name, **{**site, "value": value})
-        count = len(values[0]) if plated else len(values[0]) // len(args[0])
         unknown = args[0].new_zeros(()).expand(count, len(args[0]))
         nesting = self.structure.nesting
         terms = score(self.model, Draws(trace, args, unknown, unknown[:, 0], nesting, plated))

@@ -362,3 +362,20 @@ def test_weights_that_are_not_finite_name_the_site():
 
     with pytest.raises(ValueError, match="all zero: the log density of 'penalty' in the model"):
         log_evidence(model, guide, torch.ones(3))
+
+
+def test_a_pair_without_latent_variables_has_its_density_as_evidence():
+    """As a baseline that is fully observed: all weights are one."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(0.5, 2.0), obs=x)
+
+    def guide(x):
+        pass
+
+    x = torch.randn(7, generator=torch.Generator().manual_seed(0))
+    evidence = log_evidence(model, guide, x, num_samples=30)
+    exact = dist.Normal(0.5, 2.0).log_prob(x).double()
+    assert torch.allclose(evidence.log_px, exact, rtol=0, atol=1e-6)
+    assert (evidence.standard_error < 1e-6).all()
