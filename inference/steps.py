@@ -19,7 +19,8 @@ class Step:
     """One step of stochastic variational inference on a minibatch.
 
     Loss and gradients come from a recording once that pays (:class:`Recorded`); a fused Adam is
-    then called without its bookkeeping. Nothing in a recorded step waits for the device.
+    then called without its bookkeeping. No call of a recorded step asks for
+    a value, so that none has to wait for a device.
 
     Args:
         model: Pyro program ``model(x, *context)``.

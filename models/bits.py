@@ -49,7 +49,7 @@ class _LogProb(torch.autograd.Function):
 
         log p(x) = Σᵢ ½ ((2xᵢ − 1) fᵢ − |fᵢ|) + Σ_g log ∏_{i ∈ g} σ(|fᵢ|)
 
-    The products are of :data:`GROUP` bits at most. A logarithm costs some ten times a product, and
+    The products are of :data:`GROUP` bits at most. A logarithm costs many times a product, and
     PyTorch's own loss takes one for each bit.
     """
 

@@ -61,7 +61,7 @@ class FlattenEvent(nn.Module):
 class Tanh(nn.Module):
     """The hyperbolic tangent, as tanh x = 2 σ(2x) − 1 on a CPU.
 
-    There PyTorch's own takes five times as long in float32. The two differ by some 1e-7 in
+    There PyTorch's own takes some three times as long in float32. The two differ by some 1e-7 in
     float32, absolute; the slope is 1 − tanh² of the result in both.
 
     >>> Tanh()(torch.tensor([-1.0, 0.0, 50.0]))

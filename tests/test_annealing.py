@@ -29,8 +29,8 @@ def idle_pair(oracle):
     ("oracle", "num_data", "settings", "off"),
     [
         (LinearGaussian(2), 8, (200, 64, 3), 0.0),
-        (LinearGaussian(10, 20, 1.2), 3, (500, 250, 5), 3.0),
-        (LinearGaussian(50, 40, 4.0), 3, (400, 200, 5), 3.0),
+        (LinearGaussian(10, 20, 1.2), 3, (500, 250, 5), 5.0),
+        (LinearGaussian(50, 40, 4.0), 3, (400, 200, 5), 5.0),
     ],
     ids=["K=2", "K=10", "K=50"],
 )
@@ -38,7 +38,8 @@ def test_annealing_is_exact_where_sampling_from_the_prior_is_lost(oracle, num_da
     """A linear Gaussian model, from the prior: mean log p̂ − log p within 4 of its standard errors
     (false alarm 6e-5, were it normal) and 0.1 nats.
 
-    Of K = 2 the prior is proposal enough; beyond, 5,000 draws of it are off by more than 3 nats.
+    Of K = 2 the prior is proposal enough; beyond, 5,000 draws of it are off by more than 5 nats, on
+    the average of five seeds.
     """
     model, guide = idle_pair(oracle)
     x = oracle.sample(num_data)
@@ -48,7 +49,8 @@ def test_annealing_is_exact_where_sampling_from_the_prior_is_lost(oracle, num_da
         model, guide, x, num_temperatures=temperatures, num_chains=chains, num_leapfrog=leapfrog
     )
     error = annealed.mean - exact
-    sampled = log_evidence(model, guide, x, num_samples=5000).mean - exact
+    means = [log_evidence(model, guide, x, num_samples=5000, seed=seed).mean for seed in range(5)]
+    sampled = sum(means) / len(means) - exact
     print(
         f"AIS {error:+.3f} ± {annealed.mean_standard_error:.3f}, prior {sampled:+.2f}, "
         f"ESS {annealed.ess.mean().item():.0f} of {chains}"
