@@ -9,6 +9,7 @@ import torch
 from pyro.infer import ELBO
 from torch import Tensor
 from torch.optim import Adam, Optimizer
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from .pairs import Program, ScaleData, attributes_kept, buffers, modules
 from .precision import Precision
@@ -133,6 +134,8 @@ def _is_plain_adam(optimizer: Optimizer) -> bool:
         and (step is None or hasattr(step, "_wrapped_by_lr_sched"))
         and not optimizer._optimizer_step_pre_hooks
         and not optimizer._optimizer_step_post_hooks
+        and not _global_optimizer_pre_hooks
+        and not _global_optimizer_post_hooks
         and all(
             group["fused"] and not group["amsgrad"] and not group.get("decoupled_weight_decay")
             for group in optimizer.param_groups

@@ -8,6 +8,7 @@ import pytest
 import torch
 from pyro.infer import Trace_ELBO
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from latente.inference.pairs import parameters, private_store
 from latente.inference.recorded import Recorded
@@ -160,6 +161,16 @@ def test_hooks_of_an_optimizer_are_called_at_each_step():
         return optimizer
 
     assert take_steps("recorded", optimizer=hooked)[1].loss_and_gradients.stays
+    assert len(calls) == 12
+
+
+def test_hooks_of_all_optimizers_are_called_at_each_step():
+    calls = []
+    hook = register_optimizer_step_post_hook(lambda *_: calls.append(1))
+    try:
+        assert take_steps("recorded")[1].loss_and_gradients.stays
+    finally:
+        hook.remove()
     assert len(calls) == 12
 
 
