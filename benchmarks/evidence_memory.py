@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from latente.inference import load_data, log_evidence
-from latente.inference.recipes import RECIPES
+from latente.inference.recipes.registry import RECIPES
 
 
 def measure(path: Path, latent_dim: int, num_samples: int) -> None:

@@ -33,7 +33,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits as cross_entrop
 
 from latente.guides import DiagonalNormal, FullRankNormal
 from latente.inference import ImportanceWeighted_ELBO
-from latente.inference.pairs import parameters, private_store
+from latente.inference.pairs.parameters import parameters
+from latente.inference.pairs.programs import private_store
 from latente.models import VAE, Bernoulli, StandardNormal, mlp
 
 PIXELS, LATENT, NUM_DATA, DRAWS, RATE = 784, 20, 60_000, 5, 1e-3
@@ -97,7 +98,7 @@ def latente(compiling: str, precision: str) -> Callable[..., Contestant]:
     """Latente's steps, compiled so and multiplying so."""
 
     def build(case: Case, batches: Sequence[Tensor]) -> Contestant:
-        from latente.inference.steps import Step
+        from latente.inference.training.step import Step
 
         @contextlib.contextmanager
         def around():
@@ -197,8 +198,8 @@ class Tutorial(nn.Module):
         with pyro.plate("data", len(x)):
             zero = x.new_zeros(len(x), LATENT)
             z = pyro.sample("z", dist.Normal(zero, torch.ones_like(zero)).to_event(1))
-            law = dist.Bernoulli(logits=self.decoder(z), validate_args=False)
-            pyro.sample("x", law.to_event(1), obs=x.flatten(1))
+            distribution = dist.Bernoulli(logits=self.decoder(z), validate_args=False)
+            pyro.sample("x", distribution.to_event(1), obs=x.flatten(1))
 
     def guide(self, x: Tensor) -> None:
         """q(z|x)."""
@@ -207,7 +208,7 @@ class Tutorial(nn.Module):
             features = self.encoder(x.flatten(1))
             if self.case.guide == "diagonal":
                 mean, log_scale = features.chunk(2, -1)
-                law = dist.Normal(mean, log_scale.exp()).to_event(1)
+                distribution = dist.Normal(mean, log_scale.exp()).to_event(1)
             else:
                 mean, log_scale, rest = features.split(
                     [LATENT, LATENT, self.case.features - 2 * LATENT], -1
@@ -215,8 +216,8 @@ class Tutorial(nn.Module):
                 rows, columns = torch.tril_indices(LATENT, LATENT, -1, device=x.device)
                 factor = torch.diag_embed(log_scale.exp())
                 factor[:, rows, columns] = rest
-                law = dist.MultivariateNormal(mean, scale_tril=factor)
-            pyro.sample("z", law)
+                distribution = dist.MultivariateNormal(mean, scale_tril=factor)
+            pyro.sample("z", distribution)
 
 
 def pyros(case: Case) -> infer.ELBO:
@@ -245,7 +246,7 @@ def numpyro_programs(case: Case) -> tuple[Callable[[Any], None], Callable[[Any],
     """The pair in NumPyro, from the same weights."""
     import jax.numpy as jnp
     import numpyro
-    import numpyro.distributions as laws
+    import numpyro.distributions as distributions
 
     halves = {}
     for name, network in zip(("encoder", "decoder"), networks(case), strict=True):
@@ -262,25 +263,27 @@ def numpyro_programs(case: Case) -> tuple[Callable[[Any], None], Callable[[Any],
 
     def model(x: Any) -> None:
         zero = jnp.zeros(LATENT)
-        prior = laws.Normal(zero, 1.0).to_event(1)
+        prior = distributions.Normal(zero, 1.0).to_event(1)
         if case.guide == "full-rank" and case.objective == "TraceMeanField_ELBO":
-            prior = laws.MultivariateNormal(zero, scale_tril=jnp.eye(LATENT))
+            prior = distributions.MultivariateNormal(zero, scale_tril=jnp.eye(LATENT))
         # The plate's own draw of indices is not used, and the compiler leaves it out.
         with numpyro.plate("data", NUM_DATA, subsample_size=len(x)):
             logits = network("decoder", numpyro.sample("z", prior))
-            numpyro.sample("x", laws.Bernoulli(logits=logits).to_event(1), obs=x)
+            numpyro.sample("x", distributions.Bernoulli(logits=logits).to_event(1), obs=x)
 
     def guide(x: Any) -> None:
         features = network("encoder", x)
         mean, log_scale, rest = jnp.split(features, [LATENT, 2 * LATENT], -1)
         if case.guide == "diagonal":
-            law = laws.Normal(mean, jnp.exp(log_scale)).to_event(1)
+            distribution = distributions.Normal(mean, jnp.exp(log_scale)).to_event(1)
         else:
             rows, columns = np.tril_indices(LATENT, -1)
             factor = jnp.exp(log_scale)[..., None] * jnp.eye(LATENT)
-            law = laws.MultivariateNormal(mean, scale_tril=factor.at[:, rows, columns].set(rest))
+            distribution = distributions.MultivariateNormal(
+                mean, scale_tril=factor.at[:, rows, columns].set(rest)
+            )
         with numpyro.plate("data", NUM_DATA, subsample_size=len(x)):
-            numpyro.sample("z", law)
+            numpyro.sample("z", distribution)
 
     return model, guide
 

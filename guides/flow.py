@@ -7,8 +7,8 @@ import torch
 from torch import Size, Tensor, nn
 from torch.distributions import AffineTransform, Transform, constraints
 
-from ..models._zuko import FlowLaw, in_whole_space, zuko
-from ..models.networks import shrink
+from ..models._zuko import FlowDistribution, in_whole_space, zuko
+from ..models.networks.mlp import shrink
 from .amortized import Amortized
 
 Flow = zuko.lazy.Flow
@@ -83,13 +83,13 @@ class NormalizingFlow(Amortized):
         )
         try:
             with torch.no_grad(), torch.random.fork_rng():
-                law = self.family(features)
-                shapes = {law.event_shape, law.sample().shape[1:]}
+                distribution = self.family(features)
+                shapes = {distribution.event_shape, distribution.sample().shape[1:]}
         except (RuntimeError, TypeError, IndexError) as error:
             raise ValueError(f"the flow and context={self.context} do not fit: {advice}") from error
         if shapes != {torch.Size([self.latent_dim])}:
-            raise ValueError(f"the flow is of {law.event_shape[-1]} features: {advice}")
-        if not in_whole_space(law):
+            raise ValueError(f"the flow is of {distribution.event_shape[-1]} features: {advice}")
+        if not in_whole_space(distribution):
             raise ValueError(
                 f"{type(self.flow).__name__} draws in a bounded region, where a posterior need not "
                 "lie: take a flow over the whole space"
@@ -104,7 +104,7 @@ class NormalizingFlow(Amortized):
         place = _Place(mean, log_scale.exp(), event_dim=1)
         transform = zuko.transforms.ComposedTransform(place.inv, standardized.transform)
         base = standardized.base.expand(features.shape[:-1])
-        return FlowLaw(zuko.distributions.NormalizingFlow(transform, base))
+        return FlowDistribution(zuko.distributions.NormalizingFlow(transform, base))
 
     def extra_repr(self) -> str:
         """The constructor's arguments, encoder and flow aside."""

@@ -1,15 +1,27 @@
 """Generative models p(x, z) as Pyro programs, and the parts they are composed of."""
 
-from .autoregressive import Autoregressive, AutoregressiveLikelihood
+from .autoregressive import Autoregressive
 from .contexts import Conditional, OneHot
-from .convolutional import conv_decoder, conv_encoder
-from .images import Categorical, ContinuousBernoulli, DiscretizedLogistic
-from .likelihoods import Bernoulli, Likelihood, Normal
+from .gaussian_mixture import GaussianMixture
+from .likelihoods.autoregressive import AutoregressiveLikelihood
+from .likelihoods.bernoulli import Bernoulli
+from .likelihoods.categorical import Categorical
+from .likelihoods.continuous_bernoulli import ContinuousBernoulli
+from .likelihoods.discretized_logistic import DiscretizedLogistic
+from .likelihoods.likelihood import Likelihood
+from .likelihoods.negative_binomial import NegativeBinomial
+from .likelihoods.normal import Normal
+from .likelihoods.poisson import Poisson
+from .likelihoods.student_t import StudentT
 from .linear_gaussian import PPCA, FactorAnalysis
-from .mixture import GaussianMixture
-from .networks import FlattenEvent, mlp
-from .priors import ConditionalNormal, FlowPrior, NormalMixture, StandardNormal, VampPrior
-from .tables import NegativeBinomial, Poisson, StudentT
+from .networks.convolutional import conv_decoder, conv_encoder
+from .networks.flatten import FlattenEvent
+from .networks.mlp import mlp
+from .priors.conditional_normal import ConditionalNormal
+from .priors.flow_prior import FlowPrior
+from .priors.normal_mixture import NormalMixture
+from .priors.standard_normal import StandardNormal
+from .priors.vamp_prior import VampPrior
 from .vae import VAE
 
 __all__ = [

@@ -18,7 +18,7 @@ finally:
     Distribution._validate_args = _validate
 
 
-class FlowLaw(ZukoToPyro):
+class FlowDistribution(ZukoToPyro):
     """A zuko distribution as a Pyro one that draws and scores; it knows no moments."""
 
     support = constraints.real_vector
@@ -33,9 +33,9 @@ class FlowLaw(ZukoToPyro):
         with torch.no_grad():
             return self.dist.sample(sample_shape)
 
-    def expand(self, batch_shape: Size, _instance: object = None) -> "FlowLaw":
-        """The same law in a larger batch."""
-        return FlowLaw(self.dist.expand(torch.Size(batch_shape)))
+    def expand(self, batch_shape: Size, _instance: object = None) -> "FlowDistribution":
+        """The same distribution in a larger batch."""
+        return FlowDistribution(self.dist.expand(torch.Size(batch_shape)))
 
     @property
     def mean(self) -> Tensor:
@@ -45,13 +45,13 @@ class FlowLaw(ZukoToPyro):
     variance = mean
 
     def __repr__(self) -> str:
-        return f"FlowLaw({tuple(self.batch_shape)}, {tuple(self.event_shape)})"
+        return f"FlowDistribution({tuple(self.batch_shape)}, {tuple(self.event_shape)})"
 
 
-def in_whole_space(law: FlowLaw) -> bool:
-    """Whether a flow's law reaches everywhere, rather than a bounded region."""
-    base: Any = law.dist
-    return bool(base.base.support.check(torch.full(law.event_shape, 100.0)).all())
+def in_whole_space(distribution: FlowDistribution) -> bool:
+    """Whether a flow's distribution reaches everywhere, rather than a bounded region."""
+    base: Any = distribution.dist
+    return bool(base.base.support.check(torch.full(distribution.event_shape, 100.0)).all())
 
 
-__all__ = ["FlowLaw", "in_whole_space", "zuko"]
+__all__ = ["FlowDistribution", "in_whole_space", "zuko"]

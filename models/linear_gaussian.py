@@ -6,9 +6,9 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from .likelihoods import Normal
-from .networks import mlp
-from .priors import StandardNormal
+from .likelihoods.normal import Normal
+from .networks.mlp import mlp
+from .priors.standard_normal import StandardNormal
 from .vae import VAE
 
 

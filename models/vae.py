@@ -8,7 +8,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from .contexts import told
-from .likelihoods import Likelihood
+from .likelihoods.likelihood import Likelihood
 
 
 class VAE(PyroModule):
@@ -63,8 +63,8 @@ class VAE(PyroModule):
         prior = self.prior(*of_prior)
         if len(prior.event_shape) != 1:
             raise ValueError(
-                f"the prior gave a law of event shape {tuple(prior.event_shape)}, where z is a "
-                "vector: end it with .to_event(1)"
+                f"the prior gave a distribution of event shape {tuple(prior.event_shape)}, where z "
+                "is a vector: end it with .to_event(1)"
             )
         with pyro.plate("data", len(x), dim=-1):
             z = pyro.sample("z", prior)

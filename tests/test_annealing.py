@@ -1,4 +1,5 @@
-"""Annealed evidence against closed forms, and the laws that its weights and moves must keep."""
+"""Annealed evidence against closed forms, and the distributions that its weights and moves must
+keep."""
 
 import math
 
@@ -8,10 +9,12 @@ import pytest
 import torch
 from scipy import stats
 
-from latente.inference import annealing, log_evidence
-from latente.inference.annealing import annealed_evidence, bidirectional_evidence
-from latente.inference.latent import latent_space
-from latente.inference.terms import inspect_pair
+from latente.inference import log_evidence
+from latente.inference.evidence import annealed_importance_sampling as annealing
+from latente.inference.evidence.annealed_importance_sampling import annealed_evidence
+from latente.inference.evidence.sandwich import bidirectional_evidence
+from latente.inference.pairs.inspection import inspect_pair
+from latente.inference.pairs.latent_space import latent_space
 
 from .oracles import GlobalMean, LinearGaussian, OneBatchDimension
 
@@ -217,7 +220,7 @@ def test_blocks_keep_the_order_of_the_data_and_their_contexts(monkeypatch):
         seen.append(len(args[0]))
         return latent_space(model, guide, args, structure)
 
-    monkeypatch.setattr(annealing, "ROWS", 100)
+    monkeypatch.setattr(annealing, "CHAINS_AT_ONCE", 100)
     monkeypatch.setattr(annealing, "latent_space", watched)
     c = torch.arange(7).double()
     x = 10 * c + torch.linspace(-3, 3, 7).double()
@@ -245,9 +248,9 @@ def test_a_pair_that_cannot_be_vectorized():
 
 
 @pytest.mark.parametrize("beta", [0.3, 1.0])
-def test_a_transition_leaves_the_law_at_its_temperature_as_it_is(beta):
+def test_a_transition_leaves_the_distribution_at_its_temperature_as_it_is(beta):
     """From 4,000 exact draws of f_β, 20 moves: Kolmogorov's test of each coordinate, and of those
-    along the law's axes, above 1e-4 (false alarm 4e-4).
+    along the distribution's axes, above 1e-4 (false alarm 4e-4).
 
     Steps are so long that a third of them are refused: a rule that takes them all would show.
     """
@@ -257,13 +260,13 @@ def test_a_transition_leaves_the_law_at_its_temperature_as_it_is(beta):
     precision = torch.eye(2).double() + beta * oracle.weight.T @ oracle.weight
     covariance = precision.inverse()
     mean = beta * ((x - oracle.bias) @ oracle.weight @ covariance)[0]
-    law = dist.MultivariateNormal(mean, covariance)
+    distribution = dist.MultivariateNormal(mean, covariance)
     torch.manual_seed(3)
-    first = law.sample((4000, 1))
+    first = distribution.sample((4000, 1))
     with torch.no_grad():
         space = latent_space(model, guide, (x,), inspect_pair(model, guide, (x,)))
-        settings = annealing._Settings(2, 4000, 3, None)
-        path = annealing._Path(space, settings, lambda *_: None)
+        settings = annealing.AnnealingSettings(2, 4000, 3, None)
+        path = annealing.AnnealingPath(space, settings, lambda *_: None)
         state, accepted = path._evaluate(first), []
         size = torch.full((1,), 1.6 * covariance.diagonal().min().sqrt().item())
         for _ in range(20):
@@ -272,7 +275,7 @@ def test_a_transition_leaves_the_law_at_its_temperature_as_it_is(beta):
     rate = torch.stack(accepted).mean().item()
     print(f"accepted {rate:.2f}")
     assert 0.4 < rate < 0.85
-    points, scale = state.points[:, 0], law.scale_tril
+    points, scale = state.points[:, 0], distribution.scale_tril
     assert (points != first[:, 0]).any(-1).double().mean() > 0.99
     white = torch.linalg.solve_triangular(scale, (points - mean)[..., None], upper=False)[..., 0]
     marginal = (points - mean) / covariance.diagonal().sqrt()

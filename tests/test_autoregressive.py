@@ -63,11 +63,11 @@ def test_hidden_units_are_spread_over_all_elements():
     assert (seen != 0).double().mean() > 0.9
 
 
-def test_autoregressive_law_in_a_batch():
-    law = Autoregressive(Bernoulli((2, 3))).law().expand((5,))
-    assert law.sample((4,)).shape == (4, 5, 2, 3)
-    assert law.log_prob(torch.zeros(2, 3)).shape == (5,)
-    assert law.log_prob(torch.zeros(4, 5, 2, 3)).shape == (4, 5)
+def test_autoregressive_distribution_in_a_batch():
+    distribution = Autoregressive(Bernoulli((2, 3))).distribution().expand((5,))
+    assert distribution.sample((4,)).shape == (4, 5, 2, 3)
+    assert distribution.log_prob(torch.zeros(2, 3)).shape == (5,)
+    assert distribution.log_prob(torch.zeros(4, 5, 2, 3)).shape == (4, 5)
 
 
 def test_an_autoregressive_density_of_bits_sums_to_one():
@@ -79,7 +79,7 @@ def test_an_autoregressive_density_of_bits_sums_to_one():
 def test_autoregressive_draws_follow_the_density():
     """χ² of 64 cells over 20,000 draws, by Wilson and Hilferty's quantile; false alarm 3e-5."""
     model = Autoregressive(Bernoulli((2, 3)), hidden=(16,)).double()
-    draws = model.law().sample((20_000,)).flatten(1)
+    draws = model.distribution().sample((20_000,)).flatten(1)
     cells = (draws @ (2.0 ** torch.arange(5, -1, -1)).double()).long().bincount(minlength=64)
     x = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 6).reshape(-1, 2, 3).double()
     expected = 20_000 * model.log_prob(x).exp()
@@ -130,17 +130,19 @@ def test_a_fully_observed_model_refuses_what_it_cannot_be():
 def test_a_strong_decoder_sees_z_and_the_elements_before():
     likelihood = AutoregressiveLikelihood(Bernoulli((2, 3)), hidden=(16,)).double()
     features = torch.randn(5, 6).double()
-    law = likelihood(features)
-    assert (law.batch_shape, law.event_shape) == ((5,), (2, 3))
+    distribution = likelihood(features)
+    assert (distribution.batch_shape, distribution.event_shape) == ((5,), (2, 3))
     every = torch.cartesian_prod(*[torch.tensor([0.0, 1.0]).double()] * 6).reshape(64, 1, 2, 3)
-    assert torch.allclose(law.log_prob(every).logsumexp(0), torch.zeros(5).double(), atol=1e-12)
+    assert torch.allclose(
+        distribution.log_prob(every).logsumexp(0), torch.zeros(5).double(), atol=1e-12
+    )
     x = every[37]
     logits = likelihood.network(x) + features
     by_hand = torch.distributions.Bernoulli(logits=logits.reshape(5, 2, 3)).log_prob(x).sum((1, 2))
-    assert torch.allclose(law.log_prob(x), by_hand)
+    assert torch.allclose(distribution.log_prob(x), by_hand)
     moved = likelihood(features + torch.eye(6).double()[3]).log_prob(x)
     assert (moved != by_hand).all()
-    assert law.expand((4, 5)).sample((3,)).shape == (3, 4, 5, 2, 3)
+    assert distribution.expand((4, 5)).sample((3,)).shape == (3, 4, 5, 2, 3)
     with pytest.raises(ValueError, match="give it out=6"):
         likelihood(torch.zeros(2, 5))
 
@@ -149,10 +151,12 @@ def test_draws_of_a_strong_decoder_have_its_density():
     """Frequencies of all 16 images in 20,000 draws; χ² of 15 degrees, false alarm 1e-4."""
     torch.manual_seed(1)
     likelihood = AutoregressiveLikelihood(Bernoulli((2, 2)), hidden=(8,)).double()
-    law = likelihood(torch.randn(4).double())
+    distribution = likelihood(torch.randn(4).double())
     every = torch.cartesian_prod(*[torch.tensor([0.0, 1.0]).double()] * 4)
-    expected = 20_000 * law.log_prob(every.reshape(16, 2, 2)).exp()
-    codes = (law.sample((20_000,)).flatten(1) @ torch.tensor([8.0, 4, 2, 1]).double()).long()
+    expected = 20_000 * distribution.log_prob(every.reshape(16, 2, 2)).exp()
+    codes = (
+        distribution.sample((20_000,)).flatten(1) @ torch.tensor([8.0, 4, 2, 1]).double()
+    ).long()
     observed = codes.bincount(minlength=16)
     assert ((observed - expected).square() / expected).sum() < 44.3
 

@@ -1,4 +1,5 @@
-"""The fast law of bits and the fast tangent against float64, with all their derivatives."""
+"""The fast distribution of bits and the fast tangent against float64, with all their
+derivatives."""
 
 import pyro.distributions as dist
 import pytest
@@ -6,17 +7,17 @@ import torch
 from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 
-from latente.models.bits import Bernoulli
-from latente.models.networks import Tanh
+from latente.models.likelihoods.independent_bits import Bernoulli
+from latente.models.networks.mlp import Tanh
 
 SIZES = [1, 3, 64, 99, 100, 101, 784, 1031]
 """Below, at and above a group of factors, whole groups and some with a rest, and a prime."""
 
 
 def exact(logits, value, ndims=1):
-    """By PyTorch's own law in float64."""
-    law = torch.distributions.Bernoulli(logits=logits.double(), validate_args=False)
-    return torch.distributions.Independent(law, ndims).log_prob(value.double())
+    """By PyTorch's own distribution in float64."""
+    distribution = torch.distributions.Bernoulli(logits=logits.double(), validate_args=False)
+    return torch.distributions.Independent(distribution, ndims).log_prob(value.double())
 
 
 def draws(*shape, scale=3.0, seed=0, dtype=torch.float32):
@@ -81,30 +82,32 @@ def test_bits_of_any_type(kind):
     [((7,), (5, 7)), ((6, 1, 7), (5, 7)), ((5, 7), (7,)), ((3, 5, 1), (5, 7)), ((5, 7), (5, 1))],
 )
 def test_values_and_logits_are_broadcast(logits_shape, value_shape):
-    """A law of events of 7, and one that is the same for every bit."""
+    """A distribution of events of 7, and one that is the same for every bit."""
     logits, _ = draws(*logits_shape)
     _, x = draws(*value_shape, seed=1)
-    law = Bernoulli(logits=logits).expand(torch.broadcast_shapes(logits_shape, (7,)))
-    ours = law.to_event(1).log_prob(x)
+    distribution = Bernoulli(logits=logits).expand(torch.broadcast_shapes(logits_shape, (7,)))
+    ours = distribution.to_event(1).log_prob(x)
     assert ours.shape == torch.broadcast_shapes(logits_shape, value_shape)[:-1]
     whole = torch.broadcast_tensors(logits, x)
     assert torch.allclose(ours.double(), exact(*whole), rtol=2e-6, atol=1e-5)
 
 
 @pytest.mark.parametrize("ndims", [1, 2, 3])
-def test_events_of_several_dimensions_and_expanded_laws(ndims):
+def test_events_of_several_dimensions_and_expanded_distributions(ndims):
     logits, x = draws(2, 5, 6)
-    law = Bernoulli(logits=logits).to_event(ndims)
-    assert law.batch_shape == (2, 5, 6)[: 3 - ndims]
-    assert law.event_shape == (2, 5, 6)[3 - ndims :]
-    wider = law.expand((4, *law.batch_shape))
+    distribution = Bernoulli(logits=logits).to_event(ndims)
+    assert distribution.batch_shape == (2, 5, 6)[: 3 - ndims]
+    assert distribution.event_shape == (2, 5, 6)[3 - ndims :]
+    wider = distribution.expand((4, *distribution.batch_shape))
     values = x.expand(4, 2, 5, 6)
-    assert torch.allclose(law.log_prob(x).double(), exact(logits, x, ndims), rtol=2e-6)
-    assert torch.equal(wider.log_prob(values), law.log_prob(x).expand(4, *law.batch_shape))
+    assert torch.allclose(distribution.log_prob(x).double(), exact(logits, x, ndims), rtol=2e-6)
+    assert torch.equal(
+        wider.log_prob(values), distribution.log_prob(x).expand(4, *distribution.batch_shape)
+    )
     assert wider.sample().shape == (4, 2, 5, 6)
 
 
-def test_the_law_is_otherwise_pyros():
+def test_the_distribution_is_otherwise_pyros():
     logits, x = draws(3, 9)
     ours, theirs = (kind(logits=logits).to_event(1) for kind in (Bernoulli, dist.Bernoulli))
     assert torch.equal(ours.mean, theirs.mean)

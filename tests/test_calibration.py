@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy import stats
 
-from latente.inference.calibration import (
+from latente.inference.diagnostics.calibration import (
     LOG_JOINT,
     LOG_Q,
     WORDS,
@@ -19,8 +19,8 @@ from latente.inference.calibration import (
     _pit,
     calibrate,
     describe,
-    ecdf_band,
 )
+from latente.inference.diagnostics.ecdf_band import ecdf_band
 
 from .oracles import LinearGaussian, OneBatchDimension, TutorialVAE
 

@@ -10,10 +10,11 @@ import torch
 from pyro.infer import Trace_ELBO
 from torch.optim.lr_scheduler import ExponentialLR
 
-from latente.inference import fit, load_run, runs
-from latente.inference.checkpoints import load, save
-from latente.inference.plans import Plan, load_plan_data, read_plan, train
-from latente.inference.steps import Step
+from latente.inference import fit, load_run
+from latente.inference.recipes.plan import Plan, load_plan_data, read_plan, train
+from latente.inference.training import history as runs
+from latente.inference.training.checkpoints import load, save
+from latente.inference.training.step import Step
 
 from .oracles import GlobalMean
 from .test_fit import same, weights
@@ -199,7 +200,7 @@ def test_a_checkpoint_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
         file.write_bytes(b"half of it")
         raise Stop
 
-    monkeypatch.setattr("latente.inference.checkpoints.save_file", dying)
+    monkeypatch.setattr("latente.inference.training.checkpoints.save_file", dying)
     with pytest.raises(Stop):
         save(path, {"a": torch.zeros(3)}, {"epoch": 2})
     assert path.read_bytes() == before

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from latente.inference.cli import app
+from latente.inference.cli.commands import app
 
 SMALL = ["--epochs", "2", "--hidden", "8"]
 
@@ -71,9 +71,9 @@ def test_plot_and_sample_leave_pictures(folder):
 
 
 def test_diagnose_writes_a_page_and_says_the_verdict(folder, monkeypatch):
-    from latente.inference import diagnosis
+    from latente.inference.diagnostics import diagnosis
 
-    few = {"gold_data": 0, "temperatures": 10, "annealed_data": 4, "gap_steps": 20}
+    few = {"nuts_data": 0, "temperatures": 10, "annealed_data": 4, "gap_steps": 20}
     few |= {"gap_data": 5, "replications": 10}
     # The command has no options for these: they would each take a while.
     small = lambda **settings: diagnosis_budget(**settings, **few)  # noqa: E731
@@ -123,10 +123,8 @@ def test_help_gives_every_option_with_its_default(command):
 
 
 def test_help_does_not_wait_for_torch():
-    code = (
-        "import sys; from latente.inference.cli import app; from typer.testing import CliRunner; "
-        "CliRunner().invoke(app, ['--help']); assert 'torch' not in sys.modules"
-    )
+    setup = "import sys; from latente.inference.cli import app; from typer.testing import CliRunner"
+    code = f"{setup}; CliRunner().invoke(app, ['--help']); assert 'torch' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from latente.guides import DiagonalNormal
 from latente.inference import fit, log_evidence
-from latente.inference.terms import inspect_pair
+from latente.inference.pairs.inspection import inspect_pair
 from latente.models import VAE, Bernoulli, Normal, StandardNormal, conv_decoder, conv_encoder
 
 SHAPES = [(28, 28), (3, 32, 32), (28, 20), (8, 8), (7, 5), (1, 7, 5), (2, 1, 9)]
@@ -51,7 +51,7 @@ def test_gradients_reach_every_parameter(shape, residual_blocks, hidden):
 
 
 @pytest.mark.parametrize("shape", [(7, 5), (3, 8, 8)])
-def test_the_last_bias_is_the_law_s_own_element(shape):
+def test_the_last_bias_is_the_distribution_s_own_element(shape):
     likelihood = Normal(shape, scale=None).double()
     _, decoder = small(shape, per_element=likelihood.features_per_element)
     last = list(decoder.children())[-1]

@@ -9,8 +9,12 @@ import torch
 from scipy import stats
 
 from latente.guides import DiagonalNormal
-from latente.inference import criticism
-from latente.inference.criticism import DEFAULT_QUANTITIES, PredictiveCheck, predictive_check
+from latente.inference.diagnostics import predictive_checks as criticism
+from latente.inference.diagnostics.predictive_checks import (
+    DEFAULT_QUANTITIES,
+    PredictiveCheck,
+    predictive_check,
+)
 from latente.models import VAE, StandardNormal, mlp
 
 from .oracles import GlobalMean, LinearGaussian, OneBatchDimension, TutorialVAE
@@ -57,7 +61,7 @@ def test_checks_fire_on_data_that_the_model_cannot_make():
         assert checks["standard deviation"].two_sided == 0
 
 
-def test_replicated_moments_are_those_of_the_predictive_law():
+def test_replicated_moments_are_those_of_the_predictive_distribution():
     """400 replications of 60 data: within 4.5 standard errors (false alarm 7e-6 each)."""
     oracle = LinearGaussian(1)
     x = oracle.sample(60)
@@ -211,7 +215,9 @@ def test_models_that_do_not_say_x_are_refused():
     with pytest.raises(ValueError, match="observes something other than x at 'y'"):
         predictive_check(model, _guide, x)
     model = _model_of(lambda x, z: pyro.sample("x", dist.Normal(z + x.roll(1), 1.0), obs=x))
-    with pytest.raises(ValueError, match="the law at 'x' depends on the x that the model is giv"):
+    with pytest.raises(
+        ValueError, match="the distribution at 'x' depends on the x that the model is giv"
+    ):
         predictive_check(model, _guide, x)
     model = _model_of(lambda x, z: pyro.sample("x", dist.Normal(z, 1.0), obs=x))
     with pytest.raises(ValueError, match="num_samples must be at least 1, got 0"):

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
 from latente.inference import load_data
-from latente.inference.rows import Streamed, as_rows, epoch_batches
+from latente.inference.data.batches import epoch_batches
+from latente.inference.data.rows import Streamed, as_rows
 
 
 def test_digits_come_split_scaled_and_labelled():

@@ -11,19 +11,19 @@ import torch
 
 from latente.guides import DiagonalNormal
 from latente.inference import Budget, Level, diagnose, fit, load_data
-from latente.inference.judgement import Finding, verdict
+from latente.inference.diagnostics.finding import Finding, verdict
 from latente.models import VAE, Bernoulli, StandardNormal, mlp
 
 from .oracles import GlobalMean, LinearGaussian, OneBatchDimension, TutorialVAE
 
 SMALL = Budget(
     num_data=100, num_samples=1000, annealed_data=6, temperatures=60, gap_data=16, simulations=400,
-    draws=50, gold_data=2, gold_samples=200, replications=300, gap_steps=200, tree_data=8,
+    draws=50, nuts_data=2, nuts_samples=200, replications=300, gap_steps=200, tree_data=8,
     tree_samples=20,
 )  # fmt: skip
 TINY = Budget(
     num_data=30, num_samples=100, annealed_data=3, temperatures=10, gap_data=5, simulations=40,
-    draws=20, gold_data=1, gold_samples=50, replications=10, gap_steps=50, tree_data=5,
+    draws=20, nuts_data=1, nuts_samples=50, replications=10, gap_steps=50, tree_data=5,
     tree_samples=10,
 )  # fmt: skip
 
@@ -44,11 +44,11 @@ def fired(diagnosis) -> set[str]:
         # The exact posterior: nothing.
         ({}, set()),
         # Half as wide: k = 1 − (½)² = ¾ in the limit; the weights, the ranks and NUTS show it.
-        ({"widen": 0.5}, {"evidence", "gap", "calibration", "gold"}),
+        ({"widen": 0.5}, {"evidence", "gap", "calibration", "nuts"}),
         # One standard deviation off, of the right width: log weights are normal, k̂ need not fire.
-        ({"shift": 1.0}, {"gap", "calibration", "bias", "gold"}),
+        ({"shift": 1.0}, {"gap", "calibration", "bias", "nuts"}),
         # The prior: wider than the posterior, so weights are bounded; each z ranks evenly.
-        (None, {"gap", "information", "calibration", "gold"}),
+        (None, {"gap", "information", "calibration", "nuts"}),
     ],
     ids=["exact", "too narrow", "biased", "collapsed"],
 )
@@ -79,7 +79,7 @@ def test_false_alarms_on_the_exact_guide():
     NUTS, which takes longer, has such a study of its own (``test_mcmc.py``).
     """
     alarms: dict[str, int] = {}
-    budget = replace(SMALL, gold_data=0, gap_steps=50)
+    budget = replace(SMALL, nuts_data=0, gap_steps=50)
     oracle = LinearGaussian(2, orthogonal=True)
     pair = oracle.pair()
     for seed in range(200):
@@ -92,7 +92,7 @@ def test_false_alarms_on_the_exact_guide():
 
 
 def test_a_wrong_model_is_found_by_the_predictive_checks():
-    """Counts that vary far more than a Poisson law of one rate: the posterior is exact."""
+    """Counts that vary far more than a Poisson distribution of one rate: the posterior is exact."""
 
     def model(x):
         with pyro.plate("data", len(x)):
@@ -106,7 +106,7 @@ def test_a_wrong_model_is_found_by_the_predictive_checks():
     x = torch.distributions.NegativeBinomial(torch.tensor(1.0), torch.tensor(5 / 6)).sample((100,))
     diagnosis = diagnose(model, guide, x, budget=SMALL)
     assert "prior predictive" in fired(diagnosis)
-    assert not fired(diagnosis) & {"evidence", "gap", "calibration", "bias", "gold"}
+    assert not fired(diagnosis) & {"evidence", "gap", "calibration", "bias", "nuts"}
 
 
 def test_two_sites_a_gamma_prior_and_counts_go_through_unchanged(tmp_path):
@@ -197,7 +197,7 @@ def test_masked_data_are_not_replicated_and_what_fails_does_not_stop_the_rest():
     found = diagnose(*oracle.pair(), oracle.sample(30), quantities={"odd": broken}, budget=TINY)
     reasons = {one.topic: one.sentence for one in found.findings}
     assert "AttributeError: no such column" in reasons["prior predictive"]
-    assert found.gold is not None
+    assert found.nuts is not None
 
 
 def test_units_within_a_plate_of_a_datum_are_counted_over_the_data():
@@ -270,17 +270,17 @@ def test_what_does_not_apply_is_named_with_its_reason():
 
     found = diagnose(model, guide, torch.linspace(-2, 2, 30), budget=TINY)
     reasons = {one.topic: one.sentence for one in found.findings if one.level == Level.NOTE}
-    assert {"annealing", "gap", "calibration", "gold"} <= reasons.keys()
-    assert "'kind' is discrete" in reasons["gold"]
+    assert {"annealing", "gap", "calibration", "nuts"} <= reasons.keys()
+    assert "'kind' is discrete" in reasons["nuts"]
     assert found.evidence.khat_bad_fraction == 0  # exact
     assert found.figures
 
 
 def test_what_is_given_no_budget_is_left_out(make_pair, binary_images):
-    nothing = replace(TINY, annealed_data=0, gap_data=0, simulations=0, gold_data=0, replications=0)
+    nothing = replace(TINY, annealed_data=0, gap_data=0, simulations=0, nuts_data=0, replications=0)
     found = diagnose(*make_pair(), binary_images, budget=nothing)
     assert [one.topic for one in found.findings] == ["evidence", "information"]
-    assert found.gold is found.gap is found.checks is None
+    assert found.nuts is found.gap is found.checks is None
 
 
 def test_data_objects_give_their_test_part():

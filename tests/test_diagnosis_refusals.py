@@ -51,8 +51,8 @@ def bad_pairs():
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(x.new_zeros(len(x)), 1.0))
             pyro.sample("x", dist.Normal(z, 1.0), obs=x)
-            law = dist.Normal(z, 1.0, validate_args=False)
-            pyro.sample("reading", law, obs=x * math.nan)
+            distribution = dist.Normal(z, 1.0, validate_args=False)
+            pyro.sample("reading", distribution, obs=x * math.nan)
 
     return {
         "guide samples 'y', which the model does not|samples 'z', which the guide does not": (
@@ -82,8 +82,8 @@ def test_points_one_sample_and_bad_data_are_refused():
         diagnose(model, point, oracle.sample(10))
     with pytest.raises(ValueError, match="num_samples must be at least 2, got 1"):
         Budget(num_samples=1)
-    with pytest.raises(ValueError, match="gold_data must be at least 0, got -1"):
-        Budget(gold_data=-1)
+    with pytest.raises(ValueError, match="nuts_data must be at least 0, got -1"):
+        Budget(nuts_data=-1)
     x = oracle.sample(10)
     x[3, 0] = math.nan
     with pytest.raises(ValueError, match="data holds NaN or infinity in row 3"):

@@ -13,11 +13,9 @@ import pytest
 import torch
 from matplotlib.colors import to_hex
 
-from latente.inference.annealing import Annealed, Sandwich
-from latente.inference.calibration import Calibration
-from latente.inference.collapse import Information
-from latente.inference.criticism import PredictiveCheck
-from latente.inference.diagnostic_figures import (
+from latente.inference.common.plotting import BLUE, GREY, RED
+from latente.inference.diagnostics.calibration import Calibration
+from latente.inference.diagnostics.diagnostic_figures import (
     plot_diagnosis,
     plot_evidence_methods,
     plot_gap,
@@ -25,18 +23,21 @@ from latente.inference.diagnostic_figures import (
     plot_khat,
     plot_loo,
 )
-from latente.inference.evidence import Evidence
-from latente.inference.figure_parts import BLUE, GREY, RED
-from latente.inference.mcmc import Gold
-from latente.inference.posterior_figures import (
-    MARGINALS,
-    TOLD,
+from latente.inference.diagnostics.inference_gap import InferenceGap
+from latente.inference.diagnostics.latent_information import LatentInformation
+from latente.inference.diagnostics.nuts import NUTSReference
+from latente.inference.diagnostics.posterior_figures import (
+    NAMED_CURVES,
+    SHOWN_MARGINALS,
     plot_calibration,
     plot_checks,
     plot_coverage,
-    plot_gold,
+    plot_nuts,
 )
-from latente.inference.refinement import InferenceGap
+from latente.inference.diagnostics.predictive_checks import PredictiveCheck
+from latente.inference.evidence.annealed_importance_sampling import Annealed
+from latente.inference.evidence.importance_sampling import Evidence
+from latente.inference.evidence.sandwich import Sandwich
 
 DOUBLE = {"dtype": torch.float64}
 
@@ -64,10 +65,10 @@ def gap(approximation, amortization, full_rank=0.5):
     return InferenceGap(elbo + total, first, first, elbo, local, rank, first, None, None)  # pyright: ignore
 
 
-def information(kl, mutual=2.0, marginal=1.0):
+def latent_information(kl, mutual=2.0, marginal=1.0):
     kl = torch.as_tensor(kl, **DOUBLE)
     names = tuple(f"z[{index}]" for index in range(kl.shape[1]))
-    return Information(names, kl, {"z": kl.mean(0)}, mutual, 0.1, marginal, 0.1)
+    return LatentInformation(names, kl, {"z": kl.mean(0)}, mutual, 0.1, marginal, 0.1)
 
 
 def calibration(skewed, even, mended=False, num=200):
@@ -80,7 +81,7 @@ def calibration(skewed, even, mended=False, num=200):
     return Calibration((*names, "log q(z|x)", "log p(x, z)"), pit, weighted, even_pit, 99, 0.95)
 
 
-def gold(num_data=2, num_latent=4, shift=0.0, scale=1.0, rhat=1.0):
+def nuts(num_data=2, num_latent=4, shift=0.0, scale=1.0, rhat=1.0):
     generator = torch.Generator().manual_seed(0)
     size = (num_data, num_latent)
     draws = torch.randn(2, 100, *size, generator=generator, **DOUBLE)
@@ -88,7 +89,7 @@ def gold(num_data=2, num_latent=4, shift=0.0, scale=1.0, rhat=1.0):
     names = tuple(f"z[{index}]" for index in range(num_latent))
     flat = draws.flatten(0, 1)
     settled = torch.full(size, rhat, **DOUBLE)
-    return Gold(
+    return NUTSReference(
         names, flat.mean(0), flat.std(0), guide.mean(0), guide.std(0), settled, 200 * settled, 0,
         draws, guide,
     )  # fmt: skip
@@ -180,7 +181,7 @@ def test_a_family_that_cannot_be_taken_apart_shows_the_whole():
 
 def test_dimensions_are_sorted_and_idle_ones_marked():
     kl = torch.tensor([0.5, 2.0, 0.001]).expand(50, 3)
-    figure = drawn(plot_information(information(kl)))
+    figure = drawn(plot_information(latent_information(kl)))
     used, idle = figure.axes[0].containers
     assert [bar.get_height() for bar in used] == [2.0, 0.5]
     assert [bar.get_height() for bar in idle] == pytest.approx([0.001])
@@ -194,9 +195,9 @@ def test_dimensions_are_sorted_and_idle_ones_marked():
 
 def test_what_is_not_defined_of_information_is_left_out():
     kl = torch.ones(5, 2)
-    figure = drawn(plot_information(information(kl, mutual=math.nan, marginal=math.nan)))
+    figure = drawn(plot_information(latent_information(kl, mutual=math.nan, marginal=math.nan)))
     assert "not\ndefined" in words(figure)
-    figure = drawn(plot_information(information(kl, marginal=math.nan)))
+    figure = drawn(plot_information(latent_information(kl, marginal=math.nan)))
     assert len(figure.axes[1].patches) == 1
 
 
@@ -209,7 +210,7 @@ def test_lines_out_of_the_band_are_coloured_and_named():
         assert len(colours) == 12
         assert sum(colour != GREY for colour in colours) == len(found.miscalibrated) == 8
     told = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert told[:TOLD] == [f"z[{index}]: biased high" for index in (7, 6, 5, 4, 3)]
+    assert told[:NAMED_CURVES] == [f"z[{index}]: biased high" for index in (7, 6, 5, 4, 3)]
     assert {"others outside", "inside"} <= set(told)
     band = found.band()
     curve = figure.axes[0].lines[7].get_ydata()
@@ -235,12 +236,12 @@ def test_coverage_is_that_of_the_result():
 
 
 def test_the_marginals_drawn_are_those_that_differ_most():
-    found = gold()
+    found = nuts()
     found = replace(found, guide_mean=found.guide_mean.clone())
     found.guide_mean[1, 2] += 3
-    figure = drawn(plot_gold(found))
+    figure = drawn(plot_nuts(found))
     assert figure.axes[0].get_title() == "datum 1, z[2]"
-    assert len(figure.axes) == MARGINALS + 1
+    assert len(figure.axes) == SHOWN_MARGINALS + 1
     moments = figure.axes[-1]
     off = points(moments, to_hex(RED).upper())
     assert off[:, 0].tolist() == [found.shift[1, 2].item()]
@@ -248,7 +249,7 @@ def test_the_marginals_drawn_are_those_that_differ_most():
 
 
 def test_chains_that_have_not_converged_are_said_to():
-    figure = drawn(plot_gold(gold(1, 1, shift=5.0, rhat=1.5)))
+    figure = drawn(plot_nuts(nuts(1, 1, shift=5.0, rhat=1.5)))
     assert "not converged" in figure.axes[0].get_title()
     assert "NUTS has not converged" in words(figure)
     assert len(points(figure.axes[-1], RED)) == 0
@@ -300,12 +301,12 @@ def test_all_sizes_can_be_drawn(size):
     drawn(plot_evidence_methods(evidence([0.5] * size), annealed([-80.0] * size)))
     drawn(plot_gap(gap([0.0] * size, [0.0] * size)))
     drawn(plot_gap(gap([-0.1] * size, [0.3] * size)))
-    drawn(plot_information(information(torch.zeros(1, size))))
-    drawn(plot_information(information(torch.ones(3, size), mutual=0.0, marginal=-0.01)))
+    drawn(plot_information(latent_information(torch.zeros(1, size))))
+    drawn(plot_information(latent_information(torch.ones(3, size), mutual=0.0, marginal=-0.01)))
     drawn(plot_calibration(calibration(skewed=0, even=size, num=20)))
     drawn(plot_calibration(calibration(skewed=size, even=0, num=20)))
     drawn(plot_coverage(calibration(skewed=0, even=size, num=20)))
-    drawn(plot_gold(gold(1, size)))
+    drawn(plot_nuts(nuts(1, size)))
     drawn(plot_loo(loo([0.5] * size, [-1.0] * size)))
 
 
@@ -313,17 +314,17 @@ def test_numbers_that_are_not_are_survived():
     inf, nan = math.inf, math.nan
     drawn(plot_evidence_methods(evidence([0.5] * 2), annealed([nan, inf], nan)))
     drawn(plot_gap(replace(gap([1.0, 2.0], [1.0, nan]), log_px=torch.tensor([nan, inf]).double())))
-    drawn(plot_information(information([[nan, inf], [1.0, 2.0]], mutual=inf)))
-    still = gold(1, 2)
-    drawn(plot_gold(replace(still, sd=0 * still.sd, draws=0 * still.draws)))
-    drawn(plot_gold(replace(still, draws=nan * still.draws, sd=nan * still.sd)))
+    drawn(plot_information(latent_information([[nan, inf], [1.0, 2.0]], mutual=inf)))
+    still = nuts(1, 2)
+    drawn(plot_nuts(replace(still, sd=0 * still.sd, draws=0 * still.draws)))
+    drawn(plot_nuts(replace(still, draws=nan * still.draws, sd=nan * still.sd)))
     drawn(plot_loo(loo([nan, nan], [nan, -inf])))
 
 
 def test_only_what_there_is_gets_drawn_in_the_reports_order():
     nothing = dict.fromkeys(
         (
-            "evidence", "annealed", "sandwich", "gap", "information", "calibration", "gold",
+            "evidence", "annealed", "sandwich", "gap", "information", "calibration", "nuts",
             "checks", "prior_checks", "loo",
         )
     )  # fmt: skip
@@ -332,10 +333,10 @@ def test_only_what_there_is_gets_drawn_in_the_reports_order():
     some = {
         "loo": loo([0.1], [-1.0]), "prior_checks": check, "calibration": calibration(0, 1),
         "evidence": evidence([0.1]), "annealed": annealed([-80.0]), "gap": gap([1.0], [1.0]),
-        "information": information(torch.ones(2, 2)), "gold": gold(),
+        "information": latent_information(torch.ones(2, 2)), "nuts": nuts(),
     }  # fmt: skip
     figures = plot_diagnosis(SimpleNamespace(**{**nothing, **some}))  # pyright: ignore
     assert list(figures) == [
-        "evidence", "annealing", "gap", "information", "calibration", "coverage", "gold", "checks",
+        "evidence", "annealing", "gap", "information", "calibration", "coverage", "nuts", "checks",
         "loo",
     ]  # fmt: skip

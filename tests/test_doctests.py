@@ -14,9 +14,9 @@ import latente.models
 
 PACKAGES = (latente.models, latente.guides, latente.inference)
 MODULES = [
-    f"{package.__name__}.{module.name}"
+    module.name
     for package in PACKAGES
-    for module in pkgutil.iter_modules(package.__path__)
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
 ]
 
 
@@ -35,7 +35,7 @@ def test_there_are_examples():
         for test in doctest.DocTestFinder().find(importlib.import_module(name))
         if test.examples
     ]
-    assert len(tests) > 15
+    assert len(tests) > 100
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)
@@ -44,5 +44,5 @@ def test_public_names_exist_and_are_documented(package):
         part = getattr(package, name)
         if inspect.isclass(part) or inspect.isfunction(part):
             assert inspect.getdoc(part), name
-    with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
+    with pytest.raises(AttributeError, match="nonsense"):
         package.nonsense  # noqa: B018

@@ -178,11 +178,12 @@ def test_the_reparameterized_density_has_variance_sigma_squared():
 
 
 def reparameterized_expectation():
-    """E f(z) for z ~ N(μ, σ²) and f(z) = z², by quadrature: of f(μ + σε) over either law of ε."""
+    """E f(z) for z ~ N(μ, σ²) and f(z) = z², by quadrature: of f(μ + σε) over either distribution
+    of ε."""
     mean, scale = 1.0, 0.5
 
-    def expect(law, function):
-        return torch.trapezoid(law.log_prob(GRID).exp() * function(GRID), GRID).item()
+    def expect(distribution, function):
+        return torch.trapezoid(distribution.log_prob(GRID).exp() * function(GRID), GRID).item()
 
     def moved(noise):
         return (mean + scale * noise) ** 2

@@ -12,9 +12,11 @@ from scipy import stats
 
 from latente.guides import DiagonalNormal
 from latente.inference import log_evidence
-from latente.inference.evidence import FIGURES, Evidence, pareto_khat, weigh
-from latente.inference.scoring import DRAWS
-from latente.inference.terms import draw, inspect_pair, score
+from latente.inference.evidence.importance_sampling import FIGURES, Evidence
+from latente.inference.evidence.pareto_smoothing import pareto_khat, summarize_weights
+from latente.inference.pairs.inspection import inspect_pair
+from latente.inference.pairs.log_terms import draw, score
+from latente.inference.pairs.scoring import DRAWS_AT_ONCE
 from latente.models import VAE, StandardNormal
 
 from .oracles import GlobalMean, LinearGaussian, OneBatchDimension
@@ -80,7 +82,7 @@ def test_the_result_does_not_depend_on_the_chunk_size(chunk_size):
 def test_no_datum_is_dropped():
     """Any number of data, with a last batch of any size, in their order."""
     oracle = LinearGaussian(1)
-    num_samples = DRAWS // 10
+    num_samples = DRAWS_AT_ONCE // 10
     for num in (1, 9, 10, 11, 25):
         x = oracle.sample(num)
         evidence = log_evidence(*oracle.pair(), x, num_samples=num_samples)
@@ -189,7 +191,7 @@ def test_khat_has_the_right_sign_and_finds_known_tails():
 
 def test_weigh_by_hand():
     log_weight = torch.tensor([[0.0], [math.log(3.0)]]).double()
-    figures = weigh(log_weight - 1000)
+    figures = summarize_weights(log_weight - 1000)
     assert figures["log_px"].item() == pytest.approx(math.log(2) - 1000)
     # Weights 1/2 and 3/2 of their mean: variance 1/2, over S = 2, square root.
     assert figures["standard_error"].item() == pytest.approx(0.5)
@@ -238,7 +240,7 @@ def test_weights_are_summed_in_float64():
     evidence = log_evidence(vae, guide, x, num_samples=200)
     for name in FIGURES:
         assert getattr(evidence, name).dtype == torch.float64
-    figures = weigh(torch.tensor([[0.0]] * 3 + [[-25.0]]).double())
+    figures = summarize_weights(torch.tensor([[0.0]] * 3 + [[-25.0]]).double())
     assert figures["log_px"].item() == pytest.approx(math.log((3 + math.exp(-25)) / 4), abs=1e-15)
 
 
@@ -252,9 +254,9 @@ def test_a_guide_that_mixes_samples_with_data_is_not_vectorized():
 
     def model(x):
         with pyro.plate("data", len(x), dim=-1):
-            law = dist.Normal(torch.zeros(len(x), 2).double(), 1.0).to_event(1)
-            pyro.sample("top", law)
-            z = pyro.sample("z", law)
+            distribution = dist.Normal(torch.zeros(len(x), 2).double(), 1.0).to_event(1)
+            pyro.sample("top", distribution)
+            z = pyro.sample("z", distribution)
             pyro.sample("x", dist.Normal(z.sum(-1), 1.0), obs=x[:, 0])
 
     guide = Mixing(LinearGaussian(2, num_observed=4).pair()[1].encoder, 2)
@@ -264,13 +266,13 @@ def test_a_guide_that_mixes_samples_with_data_is_not_vectorized():
 @pytest.mark.parametrize("value", [math.nan, -math.inf, math.inf])
 def test_weights_that_are_not_finite_are_refused(value):
     with pytest.raises(ValueError, match="1 data have importance weights that are NaN, inf"):
-        weigh(torch.tensor([[0.0, value]] * 3).double())
+        summarize_weights(torch.tensor([[0.0, value]] * 3).double())
 
 
 def test_one_impossible_draw_is_not_an_error():
     log_weight = torch.zeros(100, 1).double()
     log_weight[0] = -math.inf
-    assert weigh(log_weight)["log_px"].item() == pytest.approx(math.log(0.99))
+    assert summarize_weights(log_weight)["log_px"].item() == pytest.approx(math.log(0.99))
 
 
 def test_bad_arguments_are_refused(make_pair, binary_images):
@@ -335,7 +337,9 @@ def test_a_guide_that_does_not_reach_the_prior_is_refused_by_name():
         with pyro.plate("data", len(x)):
             pyro.sample("height", dist.Gamma(2.0, 1.0).expand(x.shape))
 
-    with pytest.raises(ValueError, match="guide's law of 'height', Gamma, has no mass where the"):
+    with pytest.raises(
+        ValueError, match="guide's distribution of 'height', Gamma, has no mass where the"
+    ):
         log_evidence(model, guide, torch.zeros(50))
 
 
@@ -352,8 +356,8 @@ def test_weights_that_are_not_finite_name_the_site():
     def model(x):
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(0.0 * x, 1.0))
-            law = dist.Normal(z, 1.0).mask(True)
-            pyro.sample("reading", law, obs=x)
+            distribution = dist.Normal(z, 1.0).mask(True)
+            pyro.sample("reading", distribution, obs=x)
             pyro.factor("penalty", torch.full_like(z, -math.inf))
 
     def guide(x):

@@ -14,8 +14,9 @@ import xarray
 from pyro.infer.autoguide import AutoDiagonalNormal
 
 from latente.guides import DiagonalNormal, Point
-from latente.inference import export, log_evidence
-from latente.inference.export import to_datatree
+from latente.inference import log_evidence
+from latente.inference.evaluation import arviz_export as export
+from latente.inference.evaluation.arviz_export import to_datatree
 from latente.models import VAE, StandardNormal, mlp
 
 from .oracles import GlobalMean, LinearGaussian, OneBatchDimension, TutorialVAE
@@ -234,8 +235,8 @@ def test_images_and_pairs_that_cannot_run_under_a_plate():
     x = oracle.sample(7)
     tree = to_datatree(narrow, guide, x, num_samples=600)
     z = torch.as_tensor(tree.posterior["z"].values[0])
-    law = dist.Normal(z @ oracle.weight.T + oracle.bias, oracle.scale).to_event(1)
-    assert np.allclose(tree.log_likelihood["x"][0], law.log_prob(x))
+    distribution = dist.Normal(z @ oracle.weight.T + oracle.bias, oracle.scale).to_event(1)
+    assert np.allclose(tree.log_likelihood["x"][0], distribution.log_prob(x))
     # Over 600 draws, 4.5 standard errors at each of 14 coordinates (false alarm 1e-4).
     sd = 1.3 * oracle.covariance.diagonal().sqrt()
     error = (z.mean(0) - oracle.posterior_mean(x)) / (sd / math.sqrt(600))
@@ -297,7 +298,7 @@ def test_draws_in_parts_are_draws_all_the_same(monkeypatch):
     """Five draws together at most, of 2,000: the evidence agrees with that of other draws."""
     oracle = LinearGaussian(1)
     x = oracle.sample(4)
-    monkeypatch.setattr(export, "TOGETHER", 20)
+    monkeypatch.setattr(export, "DRAWS_AT_ONCE", 20)
     tree = to_datatree(*oracle.pair(), x, num_samples=12)
     z = tree.posterior["z"].values
     assert z.shape == (1, 12, 4, 1)
@@ -351,7 +352,8 @@ def test_models_that_cannot_be_exported_are_refused():
 
 def test_importing_the_library_does_not_import_arviz_or_xarray():
     heavy = "assert not {'xarray', 'arviz_base', 'arviz_stats'} & {*sys.modules}"
-    check = f"import sys, latente.inference.export, latente.inference.generalization; {heavy}"
+    names = "latente.inference.evaluation.arviz_export, latente.inference.evaluation.leave_one_out"
+    check = f"import sys, {names}; {heavy}"
     subprocess.run([sys.executable, "-c", check], check=True)
 
 

@@ -22,7 +22,7 @@ from latente.inference import (
     reconstruct,
     sample_prior,
 )
-from latente.inference.figures import save_figures
+from latente.inference.common.plotting import save_figures
 from latente.models import VAE, Normal, StandardNormal, mlp
 
 from .oracles import LinearGaussian, TutorialVAE
@@ -135,7 +135,7 @@ def test_means_of_layered_guides_and_flows_are_of_all_their_draws():
 
 
 def test_interpolation_is_straight_in_z(fitted, binary_images, monkeypatch):
-    from latente.inference import figures
+    from latente.inference.reporting import run_figures as figures
 
     seen = {}
     monkeypatch.setattr(

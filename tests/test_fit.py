@@ -19,8 +19,9 @@ from torch.optim.lr_scheduler import ExponentialLR
 
 from latente.guides import DiagonalNormal
 from latente.inference import fit, load_data, log_evidence
-from latente.inference.pairs import ScaleData, StoredProgram, private_store
-from latente.inference.rows import epoch_batches
+from latente.inference.data.batches import epoch_batches
+from latente.inference.pairs.minibatch_scaling import ScaleData
+from latente.inference.pairs.programs import StoredProgram, private_store
 from latente.models import VAE, Bernoulli, StandardNormal, mlp
 
 from .oracles import GlobalMean, LinearGaussian
@@ -221,7 +222,7 @@ def test_the_epochs_loss_is_its_mean_over_data():
 
 def test_the_bound_is_measured_over_all_validation_rows(monkeypatch):
     """More rows than a block, and a global variable whose KL is shared by the training data."""
-    from latente.inference import training
+    from latente.inference.training import training
 
     monkeypatch.setattr(training, "BLOCK", 64)
     pair = GlobalMean()

@@ -9,7 +9,8 @@ import torch
 from pyro.infer.autoguide import AutoDelta, AutoDiagonalNormal
 
 from latente.inference import load_data, log_evidence
-from latente.inference.generalization import log_predictive_density, psis_loo
+from latente.inference.evaluation.leave_one_out import psis_loo
+from latente.inference.evaluation.predictive_density import log_predictive_density
 
 from .oracles import GlobalMean, LinearGaussian
 
@@ -272,8 +273,8 @@ def test_what_cannot_be_left_out_is_refused():
     def bounded(x):
         w = pyro.sample("w", dist.Normal(x.new_zeros(()), 1.0))
         with pyro.plate("data", len(x)):
-            law = dist.Uniform(w - 2.5, w + 2.5, validate_args=False)
-            pyro.sample("x", law, obs=x)
+            distribution = dist.Uniform(w - 2.5, w + 2.5, validate_args=False)
+            pyro.sample("x", distribution, obs=x)
 
     with pytest.raises(ValueError, match="draws give no finite density to the data in row"):
         psis_loo(bounded, of_w, X)
@@ -292,5 +293,7 @@ def test_what_cannot_be_left_out_is_refused():
     def positive(x):
         pyro.sample("w", dist.HalfNormal(1.0))
 
-    with pytest.raises(ValueError, match=r"the guide's law of 'w', .* has no mass where the prior"):
+    with pytest.raises(
+        ValueError, match=r"the guide's distribution of 'w', .* has no mass where the prior"
+    ):
         psis_loo(low, positive, X)

@@ -85,10 +85,12 @@ def test_guide_contract(make):
 
     width = guide.width if isinstance(guide, Amortized) else 5
     features = torch.randn(4, 3, 7, width).double()
-    law = guide.family(features) if isinstance(guide, Amortized) else guide.posterior(features)
-    assert law.batch_shape == (4, 3, 7)
-    assert law.rsample((2,)).shape == (2, 4, 3, 7, 2)
-    assert law.log_prob(z).shape == (4, 3, 7)
+    distribution = (
+        guide.family(features) if isinstance(guide, Amortized) else guide.posterior(features)
+    )
+    assert distribution.batch_shape == (4, 3, 7)
+    assert distribution.rsample((2,)).shape == (2, 4, 3, 7, 2)
+    assert distribution.log_prob(z).shape == (4, 3, 7)
 
     again = make(2, 5).double()
     again.load_state_dict(guide.state_dict())

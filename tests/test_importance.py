@@ -11,7 +11,7 @@ from torch import nn
 
 from latente.guides import DiagonalNormal, ExactPosterior, FullRankNormal, NormalizingFlow, inverse
 from latente.inference import Beta_ELBO, Gradient, ImportanceWeighted_ELBO
-from latente.inference.pairs import ScaleData
+from latente.inference.pairs.minibatch_scaling import ScaleData
 from latente.models import PPCA, VampPrior
 
 from .oracles import LinearGaussian, OneBatchDimension, linear_data
@@ -62,7 +62,7 @@ def by_definition(log_joint, log_posterior, draws, parameters, gradient, **optio
 
     Args:
         log_joint: of the latent variables (S, N, K), one tensor a site, to (S, N).
-        log_posterior: the same, and whether its law is cut from its parameters.
+        log_posterior: the same, and whether its distribution is cut from its parameters.
         draws: the latent variables, with their paths.
         parameters: of the model, and of the guide.
         gradient: how it reaches the guide.
@@ -104,8 +104,8 @@ def test_bound_and_gradients_are_those_of_the_definition(options, gradient):
         return log_bits(vae, BITS, z) + log_normal(z).sum(-1)
 
     def log_posterior(z, *, cut):
-        law = (mean.detach(), log_scale.exp().detach()) if cut else (mean, log_scale.exp())
-        return log_normal(z, *law).sum(-1)
+        distribution = (mean.detach(), log_scale.exp().detach()) if cut else (mean, log_scale.exp())
+        return log_normal(z, *distribution).sum(-1)
 
     parameters = list(vae.parameters()), list(guide.parameters())
     bound, slopes = by_definition(log_joint, log_posterior, [z], parameters, gradient, **options)
@@ -133,32 +133,32 @@ class TwoLayers(nn.Module):
         with pyro.plate("data", len(x), dim=-1):
             zeros = x.new_zeros(len(x), 2)
             first = pyro.sample("first", dist.Normal(zeros, 1.0).to_event(1))
-            law = dist.Normal(self.upper(first).tanh(), self.SCALE).to_event(1)
-            second = pyro.sample("second", law)
+            distribution = dist.Normal(self.upper(first).tanh(), self.SCALE).to_event(1)
+            second = pyro.sample("second", distribution)
             mean = self.decoder(torch.cat([first, second], -1))
             pyro.sample("x", dist.Normal(mean, 1.0).to_event(1), obs=x)
 
     def guide(self, x):
         with pyro.plate("data", len(x), dim=-1):
-            mean, scale = self.law_of_first(x)
+            mean, scale = self.distribution_of_first(x)
             first = pyro.sample("first", dist.Normal(mean, scale).to_event(1))
-            mean, scale = self.law_of_second(x, first)
+            mean, scale = self.distribution_of_second(x, first)
             pyro.sample("second", dist.Normal(mean, scale).to_event(1))
 
-    def law_of_first(self, x):
+    def distribution_of_first(self, x):
         mean, log_scale = self.first(x).chunk(2, -1)
         return mean, log_scale.exp()
 
-    def law_of_second(self, x, first, layer=None):
+    def distribution_of_second(self, x, first, layer=None):
         x = x.expand(*first.shape[:-1], 4)
         mean, log_scale = (layer or self.second)(torch.cat([x, first], -1)).chunk(2, -1)
         return mean, log_scale.exp()
 
     def draws(self, x, num_samples):
-        mean, scale = self.law_of_first(x)
+        mean, scale = self.distribution_of_first(x)
         first = mean + scale * standard_draws(num_samples, len(x), 2)
         noise = torch.normal(torch.zeros(num_samples, len(x), 3).double(), 1.0)
-        mean, scale = self.law_of_second(x, first)
+        mean, scale = self.distribution_of_second(x, first)
         return [first, mean + scale * noise]
 
     def log_likelihood(self, x, first, second):
@@ -169,12 +169,13 @@ class TwoLayers(nn.Module):
         return self.log_likelihood(x, first, second) + log_normal(first).sum(-1) + upper
 
     def log_posterior(self, x, first, second, *, cut):
-        """log q(z₁, z₂|x); cut: without the layers' parameters, but with z₁ in the law of z₂."""
-        law = [part.detach() if cut else part for part in self.law_of_first(x)]
+        """log q(z₁, z₂|x); cut: without the layers' parameters, but with z₁ in the distribution of
+        z₂."""
+        distribution = [part.detach() if cut else part for part in self.distribution_of_first(x)]
         layer = nn.Linear(6, 6).double().requires_grad_(False)
         layer.load_state_dict(self.second.state_dict())
-        other = self.law_of_second(x, first, layer if cut else None)
-        return log_normal(first, *law).sum(-1) + log_normal(second, *other).sum(-1)
+        other = self.distribution_of_second(x, first, layer if cut else None)
+        return log_normal(first, *distribution).sum(-1) + log_normal(second, *other).sum(-1)
 
 
 @pytest.mark.parametrize("num_samples", [1, 3])
@@ -182,10 +183,10 @@ class TwoLayers(nn.Module):
 def test_the_kl_of_two_sites_is_the_sum_of_their_own(num_samples, free_bits):
     pair, x = TwoLayers(), 0.3 * linear_data(4, 2, 6)
     first, second = pair.draws(x, num_samples)
-    law = pair.law_of_second(x, first)
+    distribution = pair.distribution_of_second(x, first)
     kls = [
-        normal_kl(*pair.law_of_first(x)),
-        normal_kl(*law, pair.upper(first).tanh(), pair.SCALE).mean(0),
+        normal_kl(*pair.distribution_of_first(x)),
+        normal_kl(*distribution, pair.upper(first).tanh(), pair.SCALE).mean(0),
     ]
     by_dimension = torch.cat(kls, -1).mean(0)
     assert not free_bits or by_dimension.min() < free_bits < by_dimension.max()
@@ -383,14 +384,16 @@ def test_a_prior_made_of_the_guide_keeps_its_own_gradient():
         return log_bits(vae, BITS, z) + parts.logsumexp(-1) - math.log(3)
 
     def log_posterior(z, *, cut):
-        law = (mean.detach(), log_scale.exp().detach()) if cut else (mean, log_scale.exp())
-        return log_normal(z, *law).sum(-1)
+        distribution = (mean.detach(), log_scale.exp().detach()) if cut else (mean, log_scale.exp())
+        return log_normal(z, *distribution).sum(-1)
 
     everything = parameters_of(vae, guide)
     bound, slopes = by_definition(
         log_joint, log_posterior, [z], (everything[:1], everything), DOUBLE, k=4
     )
     held = z.detach()
-    of_laws = weighted_bound(log_joint(held) - log_posterior(held, cut=True), k=4)
-    expected = [a + b for a, b in zip(slopes[1:], gradients_of(of_laws, everything), strict=True)]
+    of_distributions = weighted_bound(log_joint(held) - log_posterior(held, cut=True), k=4)
+    expected = [
+        a + b for a, b in zip(slopes[1:], gradients_of(of_distributions, everything), strict=True)
+    ]
     assert_is(ImportanceWeighted_ELBO(4, gradient=DOUBLE), (vae, guide), BITS, bound, expected)

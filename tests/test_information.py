@@ -9,7 +9,7 @@ import torch
 from torch.distributions import kl_divergence
 
 from latente.guides import Point
-from latente.inference.collapse import information
+from latente.inference.diagnostics.latent_information import latent_information
 from latente.models import VAE, Normal, StandardNormal, mlp
 
 from .oracles import GlobalMean, LinearGaussian, OneBatchDimension
@@ -45,7 +45,7 @@ def test_information_of_a_linear_model_is_its_closed_form():
     each datum's own posterior is one of the N that are averaged.
     """
     oracle = LinearGaussian(2, scale=1.2, orthogonal=True)
-    found = information(*oracle.pair(), oracle.sample(2000))
+    found = latent_information(*oracle.pair(), oracle.sample(2000))
     exact = carried(oracle)
     print(
         f"I {found.mutual_information:.4f} ± {found.mutual_information_error:.4f}, exact "
@@ -75,8 +75,8 @@ def test_data_that_are_not_the_models_show_in_the_marginal():
     as the draws move along (by the same seed, to rounding)."""
     oracle = LinearGaussian(1, scale=1.2)
     x = oracle.sample(300)
-    near = information(*oracle.pair(), x)
-    far = information(*oracle.pair(), x + 3 * oracle.weight[:, 0])
+    near = latent_information(*oracle.pair(), x)
+    far = latent_information(*oracle.pair(), x + 3 * oracle.weight[:, 0])
     assert far.marginal_kl > near.marginal_kl + 2
     assert far.mutual_information == pytest.approx(near.mutual_information, abs=1e-8)
 
@@ -84,14 +84,14 @@ def test_data_that_are_not_the_models_show_in_the_marginal():
 def test_information_saturates_at_the_logarithm_of_how_many_data_there_are():
     """I(x; z) is far above log 20, of which no estimate by 20 data can tell."""
     oracle = LinearGaussian(2, scale=0.01, orthogonal=True)
-    found = information(*oracle.pair(), oracle.sample(20))
+    found = latent_information(*oracle.pair(), oracle.sample(20))
     assert carried(oracle) > found.limit + 5
     assert found.mutual_information == pytest.approx(math.log(20), abs=0.01)
 
 
 def test_a_collapsed_guide_is_idle_all_over():
     oracle = LinearGaussian(3)
-    found = information(*collapsed(oracle), oracle.sample(50))
+    found = latent_information(*collapsed(oracle), oracle.sample(50))
     assert found.collapsed
     assert found.idle == found.names == ("z[0]", "z[1]", "z[2]")
     assert found.active_units == 0
@@ -101,7 +101,7 @@ def test_a_collapsed_guide_is_idle_all_over():
 
 def test_a_dead_dimension_is_idle_by_its_name():
     oracle = with_a_dead_dimension()
-    found = information(*oracle.pair(), oracle.sample(200))
+    found = latent_information(*oracle.pair(), oracle.sample(200))
     assert found.idle == ("z[1]",)
     assert found.active_units == 1
     assert found.latent_dim == 2
@@ -130,19 +130,19 @@ def test_a_conditional_prior_has_no_marginal_of_its_own():
     torch.manual_seed(4)
     c = 2 * torch.randn(1000).double()
     x = c + math.sqrt(2) * torch.randn(1000).double()
-    found = information(conditional, guide_of_conditional, (x, c))
+    found = latent_information(conditional, guide_of_conditional, (x, c))
     assert math.isnan(found.marginal_kl)
     assert math.isnan(found.marginal_kl_error)
     # q(z|x, c) has its mean (x + c) / 2 of variance 4 + ½, and variance ½ of its own.
     exact = 0.5 * math.log((4 + 0.5 + 0.5) / 0.5)
     assert abs(found.mutual_information - exact) < 4 * found.mutual_information_error + 0.01
-    same = information(conditional, guide_of_conditional, (x, 0 * c + 0.3))
+    same = latent_information(conditional, guide_of_conditional, (x, 0 * c + 0.3))
     assert math.isfinite(same.marginal_kl)
 
 
 def test_of_a_global_variable_only_the_local_kl_is_known():
     shared = GlobalMean()
-    found = information(shared.model, shared.guide, torch.linspace(-1, 1, 9).double())
+    found = latent_information(shared.model, shared.guide, torch.linspace(-1, 1, 9).double())
     assert found.names == ("z",)
     assert found.kl.shape == (9, 1)
     by_hand = kl_divergence(
@@ -170,7 +170,7 @@ def guide_of_two_sites(x):
 
 def test_two_sites_are_told_apart_by_name():
     x = torch.linspace(-2, 2, 60).double()
-    found = information(two_sites, guide_of_two_sites, x)
+    found = latent_information(two_sites, guide_of_two_sites, x)
     assert found.names == ("rate", "z[0]", "z[1]")
     assert found.kl.shape == (60, 3)
     assert found.idle == ("z[1]",)
@@ -182,17 +182,17 @@ def test_two_sites_are_told_apart_by_name():
 def test_information_does_not_depend_on_the_scale_that_a_site_is_written_in():
     """z standard normal, or a log-normal of it: the same numbers, to rounding, by the same seed."""
 
-    def write(law, back):
+    def write(distribution, back):
         def model(x):
             with pyro.plate("data", len(x)):
-                z = back(pyro.sample("z", law(x.new_zeros(()), x.new_ones(()))))
+                z = back(pyro.sample("z", distribution(x.new_zeros(()), x.new_ones(()))))
                 pyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
         def guide(x):
             with pyro.plate("data", len(x)):
-                pyro.sample("z", law(x / 2, x.new_tensor(math.sqrt(0.5))))
+                pyro.sample("z", distribution(x / 2, x.new_tensor(math.sqrt(0.5))))
 
-        return information(model, guide, torch.linspace(-3, 3, 40).double())
+        return latent_information(model, guide, torch.linspace(-3, 3, 40).double())
 
     real, positive = write(dist.Normal, lambda z: z), write(dist.LogNormal, torch.log)
     assert positive.mutual_information == pytest.approx(real.mutual_information, abs=1e-6)
@@ -214,7 +214,7 @@ def guide_of_kinds(x):
 def test_a_discrete_site_carries_its_entropy():
     """Kinds that are told apart for sure: I = H(kind) = log 2, and q(kind) is the prior."""
     x = torch.cat([torch.full((30,), -4.0), torch.full((30,), 4.0)]).double()
-    found = information(kinds, guide_of_kinds, x)
+    found = latent_information(kinds, guide_of_kinds, x)
     assert found.names == ("kind",)
     assert found.mutual_information == pytest.approx(math.log(2), abs=1e-9)
     assert found.marginal_kl == pytest.approx(0, abs=1e-9)
@@ -226,12 +226,16 @@ def test_a_pair_that_cannot_be_vectorized_and_the_seed():
     oracle = LinearGaussian(1, scale=2.0)
     model, guide = oracle.pair()
     x = oracle.sample(100)
-    plain = information(model, guide, x, seed=3)
-    assert plain.mutual_information == information(model, guide, x, seed=3).mutual_information
-    assert plain.mutual_information != information(model, guide, x, seed=4).mutual_information
+    plain = latent_information(model, guide, x, seed=3)
+    assert (
+        plain.mutual_information == latent_information(model, guide, x, seed=3).mutual_information
+    )
+    assert (
+        plain.mutual_information != latent_information(model, guide, x, seed=4).mutual_information
+    )
     model.decoder = OneBatchDimension(model.decoder, 1)
     state = torch.random.get_rng_state()
-    found = information(model, guide, x)
+    found = latent_information(model, guide, x)
     assert torch.equal(torch.random.get_rng_state(), state)
     bound = 4 * found.mutual_information_error + 0.1
     assert abs(found.mutual_information - carried(oracle)) < bound
@@ -240,7 +244,7 @@ def test_a_pair_that_cannot_be_vectorized_and_the_seed():
 
 def test_one_datum_says_nothing_of_variation():
     oracle = LinearGaussian(2)
-    found = information(*oracle.pair(), oracle.sample(1))
+    found = latent_information(*oracle.pair(), oracle.sample(1))
     assert found.limit == 0
     assert found.mutual_information == pytest.approx(0, abs=1e-10)
     assert math.isnan(found.mutual_information_error)
@@ -252,7 +256,7 @@ def test_what_has_no_information_is_refused_in_one_line():
     x = torch.zeros(3, 2)
     vae = VAE(StandardNormal(2), mlp(2, out=2), Normal((2,), 1.0))
     with pytest.raises(ValueError, match="'z' on one point: it has no KL") as caught:
-        information(vae, Point(mlp(2, out=2), 2), x)
+        latent_information(vae, Point(mlp(2, out=2), 2), x)
     assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match="num_draws must be at least 1, got 0"):
-        information(vae, Point(mlp(2, out=2), 2), x, num_draws=0)
+        latent_information(vae, Point(mlp(2, out=2), 2), x, num_draws=0)

@@ -12,8 +12,9 @@ from scipy import integrate
 from torch.distributions import biject_to
 
 from latente.guides import DiagonalNormal, Point
-from latente.inference.latent import latent_space
-from latente.inference.terms import draw, inspect_pair, score
+from latente.inference.pairs.inspection import inspect_pair
+from latente.inference.pairs.latent_space import latent_space
+from latente.inference.pairs.log_terms import draw, score
 from latente.models import VAE, FlowPrior, Normal, NormalMixture, StandardNormal, mlp
 from latente.models._zuko import zuko
 
@@ -345,7 +346,7 @@ def test_what_has_no_coordinates_is_refused_in_one_line(message):
 
 
 class Even(dist.Normal):
-    """A law of real numbers that says it lies elsewhere."""
+    """A distribution of real numbers that says it lies elsewhere."""
 
     support = dist.constraints.Constraint()
     support.check = lambda value: value == value

@@ -28,7 +28,11 @@ float64 = functools.partial(torch.tensor, dtype=torch.float64)
 
 REFUSED = {
     "grey between levels": (DiscretizedLogistic((2,)), 0.5, "0.5 for one, in row 3"),
-    "grey above": (DiscretizedLogistic((2,)), 1 + 1 / 255, "DiscretizedLogisticLaw.* 1.00392 for"),
+    "grey above": (
+        DiscretizedLogistic((2,)),
+        1 + 1 / 255,
+        "DiscretizedLogisticDistribution.* 1.00392 for",
+    ),
     "grey below": (DiscretizedLogistic((2,)), -1 / 255, "-0.00392157 for one"),
     "half a class": (Categorical((2,), 4), 2.5, "Categorical at site 'x', 2.5 for one"),
     "one class too many": (Categorical((2,), 4), 4.0, "4 for one"),
@@ -66,7 +70,7 @@ ARGUMENTS = {
 
 
 @pytest.mark.parametrize(("make", "message"), ARGUMENTS.values(), ids=ARGUMENTS)
-def test_arguments_that_make_no_law_are_refused(make, message):
+def test_arguments_that_make_no_distribution_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
 
@@ -96,18 +100,18 @@ def test_discretized_logistic_by_hand():
     scale = features[4:].exp() / 10
     edges = float64([-math.inf, 0.125, 0.375, 0.625, 0.875, math.inf])
     by_hand = ((edges[:, None] - loc) / scale).sigmoid().diff(dim=0) @ weight
-    law = likelihood(features)
-    assert torch.allclose(law.log_prob(x), by_hand.log(), rtol=0, atol=1e-12)
-    assert law.mean.item() == pytest.approx((by_hand @ x).item(), abs=1e-12)
+    distribution = likelihood(features)
+    assert torch.allclose(distribution.log_prob(x), by_hand.log(), rtol=0, atol=1e-12)
+    assert distribution.mean.item() == pytest.approx((by_hand @ x).item(), abs=1e-12)
 
 
 @pytest.mark.parametrize("levels", [2, 256, 65_536])
 def test_bytes_divided_by_their_maximum_are_levels(levels):
     x = torch.arange(levels).float() / (levels - 1)
     likelihood = DiscretizedLogistic((), levels=levels)
-    law = likelihood(torch.zeros(2))
-    assert law.support.check(x).all()
-    assert law.log_prob(x).exp().double().sum().item() == pytest.approx(1, abs=1e-4)
+    distribution = likelihood(torch.zeros(2))
+    assert distribution.support.check(x).all()
+    assert distribution.log_prob(x).exp().double().sum().item() == pytest.approx(1, abs=1e-4)
 
 
 @pytest.mark.parametrize("x", [0.0, 100 / 255, 1.0])
@@ -140,19 +144,19 @@ def test_discretized_logistic_draws_follow_its_probabilities():
     # A χ² test at a false-alarm rate of 1e-4, and the seed is fixed.
     likelihood = DiscretizedLogistic((), num_components=3, levels=12).double()
     features = float64([0.0, 1.0, -1.0, 0.0, 0.1, 0.2, -1.0, 0.0, 0.5])
-    law = likelihood(features)
-    draws = law.expand((2,)).sample(torch.Size([10_000]))
+    distribution = likelihood(features)
+    draws = distribution.expand((2,)).sample(torch.Size([10_000]))
     assert draws.shape == (10_000, 2)
-    assert law.support.check(draws).all()
+    assert distribution.support.check(draws).all()
     x = torch.arange(12).double() / 11
     counts = (draws.flatten() * 11).round().long().bincount(minlength=12)
-    expected = 20_000 * law.log_prob(x).exp()
+    expected = 20_000 * distribution.log_prob(x).exp()
     assert scipy.stats.chisquare(counts.numpy(), expected.numpy()).pvalue > 1e-4
 
 
 def test_the_components_start_apart():
-    law = DiscretizedLogistic((1,), num_components=4)(torch.zeros(12)).base_dist
-    assert law.loc.flatten().tolist() == [0.125, 0.375, 0.625, 0.875]
+    distribution = DiscretizedLogistic((1,), num_components=4)(torch.zeros(12)).base_dist
+    assert distribution.loc.flatten().tolist() == [0.125, 0.375, 0.625, 0.875]
 
 
 # --- Classes and intensities.
@@ -162,8 +166,8 @@ def test_categorical_reads_one_block_for_each_class():
     features = float64([[1.0, 2.0], [0.5, -1.0], [0.0, 3.0]])  # class × element
     x = float64([2.0, 1.0])
     by_hand = features[2, 0] - features[:, 0].logsumexp(0) - 1 - features[:, 1].logsumexp(0)
-    law = Categorical((2,), 3)(features.flatten())
-    assert law.log_prob(x).item() == pytest.approx(by_hand.item(), abs=1e-12)
+    distribution = Categorical((2,), 3)(features.flatten())
+    assert distribution.log_prob(x).item() == pytest.approx(by_hand.item(), abs=1e-12)
 
 
 LOGITS = [-100.0, -17.0, -3.0, -0.2501, -0.2499, -1e-3, 0.0, 1e-6, 0.1, 2.0, 20.0, 300.0]
@@ -176,20 +180,20 @@ def test_continuous_bernoulli_by_quadrature(logit):
     f = float64([logit])
     mass = weights * (f * nodes - f.clamp(min=0)).exp()  # without overflow
     log_constant = mass.sum().log() + f.clamp(min=0)
-    law = ContinuousBernoulli(())(f)
-    log_prob = law.log_prob(nodes)
+    distribution = ContinuousBernoulli(())(f)
+    log_prob = distribution.log_prob(nodes)
     assert torch.allclose(log_prob, f * nodes - log_constant, rtol=0, atol=1e-10)
     mean = (mass @ nodes / mass.sum()).item()
-    assert law.mean.item() == pytest.approx(mean, abs=1e-10)
+    assert distribution.mean.item() == pytest.approx(mean, abs=1e-10)
     # float32 keeps its digits: relative to f, whose own rounding moves f x by as much.
     single = f.float().requires_grad_()
-    law = ContinuousBernoulli(())(single)
-    value = law.log_prob(torch.tensor(0.3))
+    distribution = ContinuousBernoulli(())(single)
+    value = distribution.log_prob(torch.tensor(0.3))
     value.backward()
     expected = (0.3 * f - log_constant).item()
     assert value.item() == pytest.approx(expected, abs=1e-6 * max(1, abs(logit)))
     assert single.grad.item() == pytest.approx(0.3 - mean, abs=1e-5)
-    assert law.mean.item() == pytest.approx(mean, abs=1e-5)
+    assert distribution.mean.item() == pytest.approx(mean, abs=1e-5)
 
 
 def _gauss_legendre(intervals):
@@ -213,32 +217,32 @@ def test_continuous_bernoulli_draws_follow_its_density(logit):
 
 def test_poisson_against_scipy():
     x = torch.arange(30).double()
-    law = Poisson(())(float64([1.3]))
+    distribution = Poisson(())(float64([1.3]))
     expected = torch.from_numpy(scipy.stats.poisson(math.exp(1.3)).logpmf(x.numpy()))
-    assert torch.allclose(law.log_prob(x), expected, rtol=0, atol=1e-10)
+    assert torch.allclose(distribution.log_prob(x), expected, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("r", [0.01, 0.7, 9.99, 10.01, 300.0])
 def test_negative_binomial_against_scipy(r):
     x, mean = torch.arange(200).double(), math.exp(2.1)
-    law = NegativeBinomial((), total_count=r)(float64([2.1]))
+    distribution = NegativeBinomial((), total_count=r)(float64([2.1]))
     expected = torch.from_numpy(scipy.stats.nbinom(r, r / (r + mean)).logpmf(x.numpy()))
-    assert torch.allclose(law.log_prob(x), expected, rtol=0, atol=1e-9)
-    assert law.mean.item() == pytest.approx(mean, rel=1e-12)
-    assert law.variance.item() == pytest.approx(mean + mean**2 / r, rel=1e-12)
+    assert torch.allclose(distribution.log_prob(x), expected, rtol=0, atol=1e-9)
+    assert distribution.mean.item() == pytest.approx(mean, rel=1e-12)
+    assert distribution.variance.item() == pytest.approx(mean + mean**2 / r, rel=1e-12)
 
 
 @pytest.mark.parametrize("df", [0.5, 4.0, 19.99, 20.01, 1000.0])
 def test_student_against_scipy(df):
     x = float64([-1e6, -30.0, -1.0, 0.0, 0.4, 7.0, 1e3])
-    law = StudentT((), df=df, scale=0.6)(float64([0.4]))
+    distribution = StudentT((), df=df, scale=0.6)(float64([0.4]))
     expected = torch.from_numpy(scipy.stats.t(df, 0.4, 0.6).logpdf(x.numpy()))
-    assert torch.allclose(law.log_prob(x), expected, rtol=1e-12, atol=1e-9)
+    assert torch.allclose(distribution.log_prob(x), expected, rtol=1e-12, atol=1e-9)
 
 
 @pytest.mark.parametrize("log_size", [9.0, 14.0, 25.0, 60.0])
 def test_limits_are_reached_without_losing_digits(log_size):
-    # As r and ν grow: a Poisson law, and a normal one. In float32, values and gradients.
+    # As r and ν grow: a Poisson distribution, and a normal one. In float32, values and gradients.
     x = torch.arange(40).float()
     features = torch.tensor([[3.0, log_size]]).expand(40, 2).clone().requires_grad_()
     log_prob = NegativeBinomial((), total_count=None)(features).log_prob(x)

@@ -63,7 +63,7 @@ def masked(kind):
     return lambda k, c: inverse(kind(k, c, transforms=1, hidden_features=(4,)))
 
 
-POSTERIORS = {
+POSTERIOR_FAMILIES = {
     "diagonal": lambda: DiagonalNormal(mlp(64, out=2 * K), K),
     "full-rank": lambda: FullRankNormal(mlp(64, out=FullRankNormal.num_features(K)), K),
     "planar": lambda: flow(lambda k, c: planar(k, c, transforms=1)),
@@ -137,9 +137,9 @@ def try_out(prior, posterior, likelihood, objective):
     """One epoch of two steps; whether weights of both halves of the pair moved."""
     torch.manual_seed(0)
     make, x = LIKELIHOODS[likelihood]
-    guide = POSTERIORS[posterior]()
-    law = make()
-    model = VAE(PRIORS[prior](guide), mlp(K, out=law.num_features), law)
+    guide = POSTERIOR_FAMILIES[posterior]()
+    distribution = make()
+    model = VAE(PRIORS[prior](guide), mlp(K, out=distribution.num_features), distribution)
     before = [model.decoder[1].weight.clone(), guide.encoder[1].weight.clone()]
     data = (x, LABELS) if prior == "conditional" else x
     run = fit(model, guide, data, objective=OBJECTIVES[objective](), epochs=1, batch_size=ROWS // 2,
@@ -150,7 +150,7 @@ def try_out(prior, posterior, likelihood, objective):
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
-@pytest.mark.parametrize("posterior", POSTERIORS)
+@pytest.mark.parametrize("posterior", POSTERIOR_FAMILIES)
 @pytest.mark.parametrize("prior", PRIORS)
 def test_a_combination_trains_or_says_why_not(prior, posterior, likelihood):
     for objective in OBJECTIVES:
@@ -167,7 +167,7 @@ def test_the_matrix_has_combinations_of_both_kinds():
     reasons = [
         refusal(prior, posterior, objective)
         for prior in PRIORS
-        for posterior in POSTERIORS
+        for posterior in POSTERIOR_FAMILIES
         for objective in OBJECTIVES
     ]
     assert len(reasons) == 540

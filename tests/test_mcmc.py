@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
-from latente.inference.mcmc import MOST, Gold, nuts_posterior
+from latente.inference.diagnostics.nuts import MAX_COORDINATES, NUTSReference, nuts_posterior
 
 from .oracles import GlobalMean, LinearGaussian, OneBatchDimension
 
@@ -25,33 +25,33 @@ def as_prior(oracle):
     return vae, guide
 
 
-def check_moments(gold, mean, sd):
+def check_moments(nuts, mean, sd):
     """Within 4 Monte Carlo errors each (false alarm 6e-5 a number, were they normal)."""
-    assert ((gold.mean - mean).abs() < 4 * sd / gold.ess.sqrt()).all()
-    assert ((gold.sd / sd).log().abs() < 4 / gold.ess.sqrt()).all()
+    assert ((nuts.mean - mean).abs() < 4 * sd / nuts.ess.sqrt()).all()
+    assert ((nuts.sd / sd).log().abs() < 4 / nuts.ess.sqrt()).all()
 
 
 def test_moments_of_a_linear_model_are_exact_and_its_exact_guide_misses_nothing(capfd):
     """A rotated model, whose diagonal guide has the exact marginals; nothing is printed."""
     oracle = LinearGaussian(2, scale=1.5)
     x = oracle.sample(2)
-    gold = nuts_posterior(*oracle.pair(), x, seed=1, num_samples=300, warmup_steps=100)
+    nuts = nuts_posterior(*oracle.pair(), x, seed=1, num_samples=300, warmup_steps=100)
     sd = oracle.covariance.diagonal().sqrt().expand(2, -1)
-    check_moments(gold, oracle.posterior_mean(x), sd)
-    assert gold.names == ("z[0]", "z[1]")
-    assert gold.draws.shape == (2, 300, 2, 2)
-    assert gold.guide_draws.shape[1:] == (2, 2)
-    assert gold.draws.dtype == gold.mean.dtype == gold.ess.dtype == torch.float64
-    assert gold.converged.all()
-    assert gold.divergences == 0
-    assert torch.allclose(gold.guide_mean, oracle.posterior_mean(x), atol=5 * sd.max() / 60)
-    assert torch.allclose(gold.guide_sd, sd, rtol=0.06)
-    assert not gold.misses().any()
+    check_moments(nuts, oracle.posterior_mean(x), sd)
+    assert nuts.names == ("z[0]", "z[1]")
+    assert nuts.draws.shape == (2, 300, 2, 2)
+    assert nuts.guide_draws.shape[1:] == (2, 2)
+    assert nuts.draws.dtype == nuts.mean.dtype == nuts.ess.dtype == torch.float64
+    assert nuts.converged.all()
+    assert nuts.divergences == 0
+    assert torch.allclose(nuts.guide_mean, oracle.posterior_mean(x), atol=5 * sd.max() / 60)
+    assert torch.allclose(nuts.guide_sd, sd, rtol=0.06)
+    assert not nuts.misses().any()
     # Correlation of the two coordinates, which the guide does not have.
     exact = oracle.covariance[0, 1] / sd[0].prod()
-    found = torch.corrcoef(gold.draws[:, :, 0].flatten(0, 1).T)[0, 1]
+    found = torch.corrcoef(nuts.draws[:, :, 0].flatten(0, 1).T)[0, 1]
     assert found == pytest.approx(exact.item(), abs=0.2)
-    assert abs(torch.corrcoef(gold.guide_draws[:, 0].T)[0, 1]) < 0.1
+    assert abs(torch.corrcoef(nuts.guide_draws[:, 0].T)[0, 1]) < 0.1
     assert capfd.readouterr() == ("", "")
 
 
@@ -113,12 +113,12 @@ def guide_of_counts(x):
 def test_a_positive_site_is_sampled_as_its_logarithm():
     """log z of Gamma(a, b): mean ψ(a) − log b, variance ψ′(a)."""
     x = torch.tensor([0.0, 5.0], dtype=torch.float64)
-    gold = nuts_posterior(counts, guide_of_counts, x, **SHORT)
+    nuts = nuts_posterior(counts, guide_of_counts, x, **SHORT)
     shape = 3 + x[:, None]
-    check_moments(gold, shape.digamma() - math.log(3), torch.polygamma(1, shape).sqrt())
-    assert gold.names == ("rate",)
-    assert not gold.misses().any()
-    assert gold.guide_mean.flatten() == pytest.approx(
+    check_moments(nuts, shape.digamma() - math.log(3), torch.polygamma(1, shape).sqrt())
+    assert nuts.names == ("rate",)
+    assert not nuts.misses().any()
+    assert nuts.guide_mean.flatten() == pytest.approx(
         (shape.digamma() - math.log(3)).flatten(), abs=0.05
     )
 
@@ -138,7 +138,7 @@ def by_hand(**changed):
         "draws": torch.zeros(2, 500, 1, 2).double(),
         "guide_draws": torch.zeros(4000, 1, 2).double(),
     }
-    return Gold(**{**parts, **changed})
+    return NUTSReference(**{**parts, **changed})
 
 
 def test_what_has_not_converged_never_counts():
@@ -157,14 +157,14 @@ def test_what_has_not_converged_never_counts():
 def test_a_miss_is_beyond_tolerance_and_noise():
     """Of a shift of 0.35, with errors of 0.035 and a quantile of 2.5: over 0.2 + 0.09, not 0.3."""
     both = torch.ones(1, 2, dtype=torch.float64)
-    gold = by_hand(guide_mean=0.35 * both, guide_sd=both)
-    assert gold.misses().all()
-    assert not gold.misses(tolerance=0.3).any()
+    nuts = by_hand(guide_mean=0.35 * both, guide_sd=both)
+    assert nuts.misses().all()
+    assert not nuts.misses(tolerance=0.3).any()
     assert not by_hand(guide_mean=0.35 * both, guide_sd=both, ess=110 * both).misses().any()
     assert by_hand(guide_mean=0 * both, guide_sd=0.6 * both).misses().all()
     assert not by_hand(guide_mean=0 * both, guide_sd=0.85 * both).misses().any()
     assert by_hand(guide_mean=0 * both, guide_sd=1.5 * both).misses().all()
-    assert gold.shift.tolist() == [[0.35, 0.35]]
+    assert nuts.shift.tolist() == [[0.35, 0.35]]
 
 
 def test_the_seed_decides_and_leaves_the_global_state_alone():
@@ -198,8 +198,8 @@ def test_what_cannot_be_sampled_is_refused_in_one_line():
     for name, least in (("num_samples", 10), ("warmup_steps", 10), ("num_chains", 2)):
         with pytest.raises(ValueError, match=f"^{name} must be at least {least}, got {least - 1}$"):
             nuts_posterior(counts, guide_of_counts, x, **{name: least - 1})
-    with pytest.raises(ValueError, match=f"give some {MOST} data at most"):
-        nuts_posterior(counts, guide_of_counts, torch.zeros(MOST + 1).double())
+    with pytest.raises(ValueError, match=f"give some {MAX_COORDINATES} data at most"):
+        nuts_posterior(counts, guide_of_counts, torch.zeros(MAX_COORDINATES + 1).double())
     with pytest.raises(ValueError, match="'kind' is discrete"):
         nuts_posterior(discrete, guide_of_discrete, x)
     shared = GlobalMean()

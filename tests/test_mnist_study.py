@@ -3,7 +3,7 @@
 import pytest
 
 from latente.inference import evaluate
-from latente.inference.plans import Plan, load_plan_data, train
+from latente.inference.recipes.plan import Plan, load_plan_data, train
 
 
 @pytest.mark.slow

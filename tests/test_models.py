@@ -78,19 +78,19 @@ def test_likelihood_contract(make, shape):
     likelihood = make(shape).double()
     for batch in [(), (5,), (4, 5)]:
         features = torch.randn(*batch, likelihood.num_features).double()
-        law = likelihood(features)
-        assert law.batch_shape == batch
-        assert law.event_shape == shape
-        assert law.sample().shape == (*batch, *shape)
+        distribution = likelihood(features)
+        assert distribution.batch_shape == batch
+        assert distribution.event_shape == shape
+        assert distribution.sample().shape == (*batch, *shape)
     features = torch.randn(7, likelihood.num_features).double().requires_grad_()
-    law = likelihood(features)
-    law.log_prob(law.sample()).sum().backward()
+    distribution = likelihood(features)
+    distribution.log_prob(distribution.sample()).sum().backward()
     assert (features.grad != 0).all()
     assert all((p.grad != 0).all() for p in likelihood.parameters())
     again = make(shape).double()
     again.load_state_dict(likelihood.state_dict())
-    value = law.sample()
-    assert torch.equal(again(features).log_prob(value), law.log_prob(value))
+    value = distribution.sample()
+    assert torch.equal(again(features).log_prob(value), distribution.log_prob(value))
     assert str(shape) in repr(likelihood)
     with pytest.raises(ValueError, match=f"give it out={likelihood.num_features}"):
         likelihood(torch.zeros(2, likelihood.num_features + 1))
@@ -113,9 +113,9 @@ def quadrature(support):
 @pytest.mark.parametrize("make", LIKELIHOODS.values(), ids=LIKELIHOODS)
 def test_likelihood_density_integrates_to_one(make):
     likelihood = make((1,)).double()
-    law = likelihood(torch.randn(likelihood.num_features).double())
-    points, weights = quadrature(law.support.base_constraint)
-    total = law.log_prob(points[:, None]).exp() @ weights
+    distribution = likelihood(torch.randn(likelihood.num_features).double())
+    points, weights = quadrature(distribution.support.base_constraint)
+    total = distribution.log_prob(points[:, None]).exp() @ weights
     assert total.item() == pytest.approx(1, abs=1e-9)
 
 
@@ -129,9 +129,11 @@ def test_bernoulli_by_hand():
 
 def test_predicted_scale_is_a_standard_deviation():
     # Features (μ, log σ) = (1, log 3): the errata's diag(σ) against diag(σ²), for x.
-    law = Normal((1,), scale=None)(torch.tensor([1.0, math.log(3.0)]).double())
+    distribution = Normal((1,), scale=None)(torch.tensor([1.0, math.log(3.0)]).double())
     by_hand = -0.5 * math.log(2 * math.pi) - math.log(3) - 0.5 * ((2.5 - 1) / 3) ** 2
-    assert law.log_prob(torch.tensor([2.5]).double()).item() == pytest.approx(by_hand, abs=1e-7)
+    assert distribution.log_prob(torch.tensor([2.5]).double()).item() == pytest.approx(
+        by_hand, abs=1e-7
+    )
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, math.nan, nn.Parameter(torch.tensor([1.0, -1.0]))])

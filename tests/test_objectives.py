@@ -12,7 +12,7 @@ from torch.distributions import kl_divergence
 
 from latente.guides import DiagonalNormal, ExactPosterior, NormalizingFlow, planar
 from latente.inference import ScoreFunction_ELBO, fit
-from latente.inference.objectives import _CutPaths
+from latente.inference.objectives.score_function import _CutPaths
 from latente.models import PPCA, VAE, GaussianMixture, Normal, StandardNormal, mlp
 
 from .oracles import empty, linear_data
@@ -228,7 +228,8 @@ def test_loss_and_grads_of_the_score_function_cuts_the_path_too():
 
 
 def test_the_score_function_leaves_the_data_alone_and_draws_what_is_marked():
-    """Observed laws keep their own; sites marked to be enumerated are drawn without complaint."""
+    """Observed distributions keep their own; sites marked to be enumerated are drawn without
+    complaint."""
     x = linear_data(4, 2, 20)
     mixture = GaussianMixture(2, 4).double().initialize(x)
     loss = ScoreFunction_ELBO().differentiable_loss(mixture, ExactPosterior(mixture), x)

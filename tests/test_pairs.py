@@ -19,7 +19,7 @@ from pyro.nn import PyroModule, PyroParam
 from torch import nn
 
 from latente.inference import evaluate, load_data, log_evidence, plot_all
-from latente.inference.pairs import modules
+from latente.inference.pairs.programs import modules
 
 from .oracles import TutorialVAE
 from .test_fit import quiet, same, weights

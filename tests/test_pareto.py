@@ -7,7 +7,11 @@ import pytest
 import torch
 from scipy import stats
 
-from latente.inference.evidence import pareto_khat, pareto_smooth, weigh
+from latente.inference.evidence.pareto_smoothing import (
+    pareto_khat,
+    pareto_smooth,
+    summarize_weights,
+)
 
 
 def test_weights_are_smoothed_where_their_tail_can_be_fitted():
@@ -68,7 +72,7 @@ def test_smoothing_moves_a_heavy_tail_nearer_to_the_truth():
     rng = np.random.default_rng(0)
     k = 0.8
     log_weight = torch.from_numpy(-k * np.log(rng.uniform(size=(1000, 400))))
-    figures = weigh(log_weight)
+    figures = summarize_weights(log_weight)
     truth = -math.log(1 - k)
     plain = (figures["log_px"] - truth).square().mean()
     assert (figures["log_px_smoothed"] - truth).square().mean() < 0.8 * plain

@@ -8,7 +8,7 @@ from pyro.infer import Trace_ELBO
 
 from latente.guides import DiagonalNormal, Point
 from latente.inference import Beta_ELBO, ScoreFunction_ELBO, evaluate, fit, log_evidence, plot_all
-from latente.inference.cli import _table
+from latente.inference.cli.commands import _table
 from latente.models import VAE, Normal, StandardNormal, mlp
 
 
@@ -24,9 +24,9 @@ def data():
 
 def test_the_guide_keeps_to_the_contract():
     guide = Point(mlp(5, 6, out=2), 2)
-    law = guide.posterior(torch.randn(7, 5))
-    assert (law.batch_shape, law.event_shape) == ((7,), (2,))
-    law.rsample().sum().backward()
+    distribution = guide.posterior(torch.randn(7, 5))
+    assert (distribution.batch_shape, distribution.event_shape) == ((7,), (2,))
+    distribution.rsample().sum().backward()
     assert all((p.grad != 0).any() for p in guide.parameters())
     assert repr(guide).startswith("Point(")
     with pytest.raises(ValueError, match="give it out=2"):

@@ -8,7 +8,7 @@ from torch import nn
 
 from latente.guides import DiagonalNormal
 from latente.inference import fit, log_evidence
-from latente.inference.precision import multiplying
+from latente.inference.execution.precision import multiplying
 from latente.models import VAE, Bernoulli, Normal, StandardNormal, mlp
 
 from .test_recorded_steps import WAYS, blocks, equal, run_steps

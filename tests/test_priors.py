@@ -59,21 +59,21 @@ def context_of(prior):
 def test_prior_contract(make):
     prior = make(2).double()
     context = context_of(prior)
-    law = prior(*context)
-    assert law.batch_shape == ((1,) if context else ())
-    assert law.event_shape == (2,)
-    z = law.sample((4, 7)).reshape(4, 7, 2)
+    distribution = prior(*context)
+    assert distribution.batch_shape == ((1,) if context else ())
+    assert distribution.event_shape == (2,)
+    z = distribution.sample((4, 7)).reshape(4, 7, 2)
     with pyro.plate("data", 7, dim=-1):
         expanded = pyro.poutine.trace(lambda: pyro.sample("z", prior(*context))).get_trace()
         site = expanded.nodes["z"]
     assert site["fn"].batch_shape == (7,)
-    assert torch.allclose(site["fn"].log_prob(z), law.log_prob(z))
+    assert torch.allclose(site["fn"].log_prob(z), distribution.log_prob(z))
     if list(prior.parameters()):
-        law.log_prob(z).sum().backward()
+        distribution.log_prob(z).sum().backward()
     assert all((p.grad != 0).any() for p in prior.parameters())
     again = make(2).double()
     again.load_state_dict(prior.state_dict())
-    assert torch.equal(again(*context).log_prob(z), law.log_prob(z))
+    assert torch.equal(again(*context).log_prob(z), distribution.log_prob(z))
     assert "2" in repr(prior)
 
 
@@ -87,10 +87,10 @@ def test_a_prior_of_no_dimension_is_refused(name):
 def test_prior_density_integrates_to_one(make):
     prior = make(2).double()
     with torch.no_grad():
-        law = prior(*context_of(prior))
+        distribution = prior(*context_of(prior))
         grid = torch.linspace(-14, 14, 401).double()
         points = torch.cartesian_prod(grid, grid)[:, None]
-        density = law.log_prob(points).exp().reshape(401, 401)
+        density = distribution.log_prob(points).exp().reshape(401, 401)
     total = torch.trapezoid(torch.trapezoid(density, grid), grid).item()
     assert total == pytest.approx(1, abs=1e-6)
 
@@ -100,11 +100,11 @@ def test_prior_sample_and_density_agree(make):
     """E_p[1 / p(z)] over a box of volume V that p fills is V; z-test, false alarm 6e-5."""
     prior = make(2).double()
     with torch.no_grad():
-        law = prior(*context_of(prior))
-        z = law.sample((100_000,)).reshape(-1, 1, 2)
+        distribution = prior(*context_of(prior))
+        z = distribution.sample((100_000,)).reshape(-1, 1, 2)
         centre, half = z.mean(0), 0.7 * z.std(0)
         inside = ((z - centre).abs() < half).all(-1)
-        weights = torch.where(inside, (-law.log_prob(z)).exp(), 0.0).flatten()
+        weights = torch.where(inside, (-distribution.log_prob(z)).exp(), 0.0).flatten()
         error = weights.std() / len(weights) ** 0.5
         assert abs(weights.mean() - (2 * half).prod()) < 4 * error
 

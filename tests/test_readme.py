@@ -64,9 +64,9 @@ def test_the_diagnosis_of_the_readme(tmp_path, monkeypatch, capsys):
     names: dict = {}
     exec(COMPOSED.replace("epochs=50", "epochs=5"), names)
     small = (
-        "num_data=50, gold_data=0, temperatures=50, simulations=100, replications=20, gap_steps=50"
+        "num_data=50, nuts_data=0, temperatures=50, simulations=100, replications=20, gap_steps=50"
     )
-    exec(TRUST.replace("num_data=100, gold_data=1", small), names)
+    exec(TRUST.replace("num_data=100, nuts_data=1", small), names)
     assert (tmp_path / "diagnosis" / "report.html").is_file()
     assert names["diagnosis"].verdict in capsys.readouterr().out
     assert "posterior_predictive" in names["tree"]

@@ -13,12 +13,13 @@ from torch.distributions import kl_divergence
 
 from latente.guides import DiagonalNormal, FullRankNormal, Point
 from latente.guides.flow import Planar
-from latente.inference import POSTERIORS, RECIPES, evaluate, load_run
-from latente.inference.plans import Plan, complete, load_plan_data, read_plan, train
-from latente.inference.recipes import find_posterior, find_recipe
+from latente.inference import POSTERIOR_FAMILIES, RECIPES, evaluate, load_run
+from latente.inference.recipes.plan import Plan, complete, load_plan_data, read_plan, train
+from latente.inference.recipes.posteriors import find_posterior
+from latente.inference.recipes.registry import find_recipe
 
 ALL = [(name, recipe.posterior) for name, recipe in RECIPES.items()]
-ALL += [("vae", posterior) for posterior in POSTERIORS if posterior != "diagonal"]
+ALL += [("vae", posterior) for posterior in POSTERIOR_FAMILIES if posterior != "diagonal"]
 REFUSED = {
     ("vampprior", "point"): "without a density",
     ("iwae", "point"): "on one point",
@@ -73,7 +74,7 @@ def test_a_recipe_says_which_posterior_it_cannot_have(recipe, posterior, files, 
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("posterior", [name for name in POSTERIORS if name != "point"])
+@pytest.mark.parametrize("posterior", [name for name in POSTERIOR_FAMILIES if name != "point"])
 @pytest.mark.parametrize("latent_dim", [1, 2, 5])
 def test_a_richer_posterior_starts_as_the_diagonal_one(posterior, latent_dim):
     """KL(q ‖ its own diagonal part) before any training, by draws where it has no closed form."""
@@ -94,7 +95,7 @@ def test_a_richer_posterior_starts_as_the_diagonal_one(posterior, latent_dim):
 
 
 def test_the_families_are_what_they_are_called():
-    guides = {name: RECIPES["vae"].build((4, 4), 3, (8,), name)[1] for name in POSTERIORS}
+    guides = {name: RECIPES["vae"].build((4, 4), 3, (8,), name)[1] for name in POSTERIOR_FAMILIES}
     assert type(guides["diagonal"]) is DiagonalNormal
     assert type(guides["full-rank"]) is FullRankNormal
     assert type(guides["point"]) is Point

@@ -9,12 +9,15 @@ from torch.optim import SGD, AdamW
 from torch.optim.lr_scheduler import ExponentialLR
 
 from latente.guides import DiagonalNormal
-from latente.inference import fit, log_evidence, scoring, training
-from latente.inference.evidence import FIGURES
-from latente.inference.recorded import TRUSTED, Recorded
-from latente.inference.regularized import Beta_ELBO
-from latente.inference.schedules import Warmup, hold_then_fall
-from latente.inference.steps import Step
+from latente.inference import fit, log_evidence
+from latente.inference.evidence.importance_sampling import FIGURES
+from latente.inference.execution.recorded import FIRST_CHECK, Recorded
+from latente.inference.objectives.beta import Beta_ELBO
+from latente.inference.objectives.schedules import Warmup
+from latente.inference.pairs import scoring
+from latente.inference.training import training
+from latente.inference.training.learning_rates import hold_then_fall
+from latente.inference.training.step import Step
 from latente.models import VAE
 
 from .oracles import GlobalMean, LinearGaussian, OneBatchDimension
@@ -89,8 +92,10 @@ def test_a_recorded_fit_is_the_plain_one(make_pair, steps, name):
     assert recorded.note == ""
     shapes = steps[1].loss_and_gradients._shapes.values()
     assert len(shapes) == 1 + ("smaller" in name)
-    assert all(shape.span > TRUSTED for shape in shapes)
-    assert not any(shape.span > TRUSTED for shape in steps[0].loss_and_gradients._shapes.values())
+    assert all(shape.span > FIRST_CHECK for shape in shapes)
+    assert not any(
+        shape.span > FIRST_CHECK for shape in steps[0].loss_and_gradients._shapes.values()
+    )
 
 
 def test_a_recorded_fit_of_stored_parameters_and_a_global_latent(steps):
@@ -182,9 +187,9 @@ def recorded(monkeypatch):
         return made[-1]
 
     monkeypatch.setattr(scoring, "Recorded", make)
-    monkeypatch.setattr("latente.inference.evidence.DRAWS", 400)
-    monkeypatch.setattr(scoring, "DRAWS", 400)
-    monkeypatch.setattr(scoring, "REPEATED", 200)
+    monkeypatch.setattr("latente.inference.evidence.importance_sampling.DRAWS_AT_ONCE", 400)
+    monkeypatch.setattr(scoring, "DRAWS_AT_ONCE", 400)
+    monkeypatch.setattr(scoring, "REPEATED_ROWS", 200)
     return made
 
 
@@ -208,7 +213,9 @@ def test_recorded_evidence_is_the_plain_one(recorded, chunk_size, vectorized):
         a, b = getattr(ours, name), getattr(plain, name)
         assert torch.allclose(a, b, rtol=1e-10, atol=1e-10, equal_nan=True), name
     shapes = [shape for part in recorded for shape in part._shapes.values()]
-    assert sum(shape.span > TRUSTED for shape in shapes) >= 2  # the guide's draws, and their scores
+    assert (
+        sum(shape.span > FIRST_CHECK for shape in shapes) >= 2
+    )  # the guide's draws, and their scores
     assert not any(part.note for part in recorded)
 
 
@@ -220,4 +227,6 @@ def test_recorded_evidence_of_a_fitted_bernoulli_pair_is_the_plain_one(make_pair
         for compile in ("plain", "recorded")
     )
     assert torch.equal(plain.log_px, ours.log_px)
-    assert sum(shape.span > TRUSTED for part in recorded for shape in part._shapes.values()) >= 2
+    assert (
+        sum(shape.span > FIRST_CHECK for part in recorded for shape in part._shapes.values()) >= 2
+    )

@@ -18,8 +18,9 @@ from torch import nn
 from torch.optim import SGD, Adam
 
 from latente.guides import DiagonalNormal
-from latente.inference.pairs import parameters, private_store
-from latente.inference.steps import Step
+from latente.inference.pairs.parameters import parameters
+from latente.inference.pairs.programs import private_store
+from latente.inference.training.step import Step
 from latente.models import VAE, Bernoulli, StandardNormal, mlp
 
 from .test_recorded_steps import WAYS, blocks, equal, run_steps

@@ -10,9 +10,10 @@ from pyro.infer import Trace_ELBO
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from latente.inference.pairs import parameters, private_store
-from latente.inference.recorded import Recorded
-from latente.inference.steps import Step
+from latente.inference.execution.recorded import Recorded
+from latente.inference.pairs.parameters import parameters
+from latente.inference.pairs.programs import private_store
+from latente.inference.training.step import Step
 
 X = torch.randn(12, 3, generator=torch.Generator().manual_seed(0))
 

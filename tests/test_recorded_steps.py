@@ -12,15 +12,17 @@ from torch import nn
 from torch.optim import SGD, Adam, AdamW
 
 from latente.guides import DiagonalNormal
-from latente.inference import plans
-from latente.inference.bounds import Objective
-from latente.inference.objectives import ScoreFunction_ELBO, choose_objective
-from latente.inference.pairs import evaluating, parameters, private_store
-from latente.inference.recipes import find_recipe
-from latente.inference.recorded import TRUSTED
-from latente.inference.regularized import Beta_ELBO
-from latente.inference.steps import Step
-from latente.inference.terms import inspect_pair
+from latente.inference.execution.recorded import FIRST_CHECK
+from latente.inference.objectives.beta import Beta_ELBO
+from latente.inference.objectives.choice import choose_objective
+from latente.inference.objectives.objective import Objective
+from latente.inference.objectives.score_function import ScoreFunction_ELBO
+from latente.inference.pairs.inspection import inspect_pair
+from latente.inference.pairs.parameters import parameters
+from latente.inference.pairs.programs import evaluating, private_store
+from latente.inference.recipes import plan as plans
+from latente.inference.recipes.registry import find_recipe
+from latente.inference.training.step import Step
 from latente.models import VAE, Bernoulli, GaussianMixture, StandardNormal, mlp
 
 from . import test_recipes
@@ -285,4 +287,4 @@ def test_each_shape_of_batch_has_its_own_recording(make_pair, binary_images):
     batches = [(part,) for part in binary_images[: sum(sizes)].split(sizes)]
     step = assert_recorded_is_plain(make_pair, batches)
     shapes = step.loss_and_gradients._shapes.values()
-    assert [shape.span > TRUSTED for shape in shapes] == [True, True]
+    assert [shape.span > FIRST_CHECK for shape in shapes] == [True, True]

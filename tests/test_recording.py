@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from latente.inference.recorded import Recorded
-from latente.inference.recording import CannotRecord, difference, operations, record
-from latente.inference.replaying import Replay
+from latente.inference.execution.recorded import Recorded
+from latente.inference.execution.recording import CannotRecord, difference, operations, record
+from latente.inference.execution.replaying import Replay
 
 aten = torch.ops.aten
 
@@ -73,7 +73,7 @@ DRAWS = {
 
 @pytest.mark.parametrize("name", DRAWS)
 def test_draws_are_never_merged_nor_dropped(name):
-    """Two draws of one law are two, and one that is not used moves the random state."""
+    """Two draws of one distribution are two, and one that is not used moves the random state."""
     draw = DRAWS[name]
 
     def function(x):

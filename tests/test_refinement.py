@@ -10,10 +10,10 @@ from torch.distributions import kl_divergence
 
 from latente.guides import ExactPosterior, FullRankNormal, NormalizingFlow, inverse
 from latente.inference import log_evidence
-from latente.inference.latent import latent_space
-from latente.inference.local import full_rank, own_family
-from latente.inference.refinement import inference_gap
-from latente.inference.terms import inspect_pair
+from latente.inference.diagnostics.inference_gap import inference_gap
+from latente.inference.diagnostics.local_posteriors import full_rank, own_family
+from latente.inference.pairs.inspection import inspect_pair
+from latente.inference.pairs.latent_space import latent_space
 from latente.models import PPCA, mlp
 from latente.models._zuko import zuko
 
@@ -68,8 +68,8 @@ def test_the_gaps_of_a_diagonal_guide_are_its_closed_forms():
     assert torch.allclose(gap.elbo_full_rank, exact, rtol=0, atol=1e-5)
     # The posteriors found, by their divergence in closed form.
     with torch.no_grad():
-        law = guide.family(gap.local.parameters[0])
-    found = dist.MultivariateNormal(law.mean, law.variance.diag_embed())
+        distribution = guide.family(gap.local.parameters[0])
+    found = dist.MultivariateNormal(distribution.mean, distribution.variance.diag_embed())
     found = kl_divergence(found, oracle.posterior(x))
     assert (found > best - 1e-9).all()
     assert found.mean().item() == pytest.approx(best, abs=1e-3)
@@ -160,7 +160,7 @@ def guide_of_two_sites(x):
 
 def test_two_sites_of_a_positive_kind_find_their_exact_posteriors():
     """p(rate|x) = Gamma(3 + x, 3) and p(scale|y) = LogNormal(½ log y, √½) lie in the guide's
-    family, which is taken apart by its laws' parameters: no approximation gap is left."""
+    family, which is taken apart by its distributions' parameters: no approximation gap is left."""
     x = number([[0.0, 0.5], [2.0, 1.0], [7.0, 4.0]])
     gap = inference_gap(two_sites, guide_of_two_sites, x, num_steps=600)
     exact = dist.NegativeBinomial(number(3.0), probs=number(1 / 3)).log_prob(x[:, 0])
@@ -197,15 +197,15 @@ LAWS = {
 
 
 @pytest.mark.parametrize("name", LAWS)
-def test_a_law_is_taken_apart_and_put_together_again(name):
+def test_a_distribution_is_taken_apart_and_put_together_again(name):
     """Densities are the guide's, with one set of parameters for each datum, in any order; they have
     gradients, and one datum's parameters move no other's."""
     x = torch.randn(4, 2, generator=torch.Generator().manual_seed(2)).double()
-    law = LAWS[name]
+    distribution = LAWS[name]
 
     def guide(x):
         with pyro.plate("data", len(x)):
-            pyro.sample("z", law(x))
+            pyro.sample("z", distribution(x))
 
     local = own_family(guide, (x,))
     assert all(len(value) == 4 for value in local.parameters)
@@ -217,9 +217,9 @@ def test_a_law_is_taken_apart_and_put_together_again(name):
         trace.compute_log_prob()
         return trace.nodes["z"]["log_prob"]
 
-    value = law(x).sample()
+    value = distribution(x).sample()
     for rows in (slice(None), [2, 0], [1]):
-        expected = law(x).log_prob(value)[rows]
+        expected = distribution(x).log_prob(value)[rows]
         assert torch.allclose(log_prob(density(local, value[rows], rows)), expected, atol=1e-8)
     leaves = [one.clone().requires_grad_() for one in local.parameters]
     moved = log_prob(density(local.with_parameters(leaves), value, slice(None)))
@@ -229,25 +229,25 @@ def test_a_law_is_taken_apart_and_put_together_again(name):
 
 
 class Unnamed(dist.TorchDistribution):
-    """A law of one's own that does not say what its parameters are."""
+    """A distribution of one's own that does not say what its parameters are."""
 
     support = dist.constraints.real
     has_rsample = True
 
     def __init__(self, loc):
-        self.law = dist.Normal(loc, 1.0)
+        self.distribution = dist.Normal(loc, 1.0)
         super().__init__(loc.shape)
 
     def log_prob(self, value):
-        return self.law.log_prob(value)
+        return self.distribution.log_prob(value)
 
     def rsample(self, sample_shape=()):
-        return self.law.rsample(sample_shape)
+        return self.distribution.rsample(sample_shape)
 
 
 CLOSED = {
     "no parameters": lambda x: Unnamed(x[:, 0]),
-    "a transformed law": lambda x: dist.TransformedDistribution(
+    "a transformed distribution": lambda x: dist.TransformedDistribution(
         dist.Normal(x[:, 0], 1.0), [dist.transforms.ExpTransform()]
     ),
     "bounds": lambda x: dist.Uniform(x[:, 0], x[:, 0] + 1),
@@ -258,7 +258,7 @@ CLOSED = {
 
 
 @pytest.mark.parametrize("name", CLOSED)
-def test_a_law_that_cannot_be_taken_apart_has_no_family(name):
+def test_a_distribution_that_cannot_be_taken_apart_has_no_family(name):
     def guide(x):
         with pyro.plate("data", len(x)):
             pyro.sample("z", CLOSED[name](x))
@@ -278,8 +278,10 @@ class TwoStage:
             top = pyro.sample("top", dist.Normal(zeros[:, :2], 1.0).to_event(1))
             low = pyro.sample("low", dist.Normal(zeros[:, 2], 1.0))
             z = torch.cat([top, low[..., None]], -1)
-            law = dist.Normal(z @ self.oracle.weight.T + self.oracle.bias, self.oracle.scale)
-            pyro.sample("x", law.to_event(1), obs=x)
+            distribution = dist.Normal(
+                z @ self.oracle.weight.T + self.oracle.bias, self.oracle.scale
+            )
+            pyro.sample("x", distribution.to_event(1), obs=x)
 
     def dependent(self, x):
         with pyro.plate("data", len(x)):
@@ -316,8 +318,8 @@ def test_full_rank_over_two_sites_is_their_joint_posterior():
         torch.manual_seed(0)
         with torch.no_grad():
             points, log_q = space.draw(gap.full_rank, 3)
-        law = pair.oracle.posterior(args[0])
-        assert torch.allclose(log_q, law.log_prob(points), rtol=0, atol=1e-3)
+        distribution = pair.oracle.posterior(args[0])
+        assert torch.allclose(log_q, distribution.log_prob(points), rtol=0, atol=1e-3)
 
 
 def test_full_rank_is_the_normal_of_its_parameters():
@@ -332,14 +334,14 @@ def test_full_rank_is_the_normal_of_its_parameters():
     mean, log_diagonal, below = local.parameters
     factor = torch.diag_embed(log_diagonal.exp())
     factor[:, [1, 2, 2], [0, 0, 1]] = below
-    law = dist.MultivariateNormal(mean, scale_tril=factor)
+    distribution = dist.MultivariateNormal(mean, scale_tril=factor)
     points, log_q = space.draw(local, 7)
-    assert torch.allclose(log_q, law.log_prob(points), rtol=0, atol=1e-10)
+    assert torch.allclose(log_q, distribution.log_prob(points), rtol=0, atol=1e-10)
     assert torch.allclose(space.log_density(local, points), log_q, rtol=0, atol=1e-10)
     # The moments of what it was made from, within 5 standard errors (false alarm 2e-5).
     exact = torch.tensor([[0.64, 0, 0.128], [0, 0.64, 0.128], [0.128, 0.128, 0.8612]]).double()
     assert torch.allclose(
-        law.covariance_matrix, exact.expand(4, 3, 3), atol=5 * 0.9 * (2 / 2000) ** 0.5
+        distribution.covariance_matrix, exact.expand(4, 3, 3), atol=5 * 0.9 * (2 / 2000) ** 0.5
     )
     expected = torch.cat([0.3 * x[:, :2], 0.06 * x[:, :2].sum(-1, keepdim=True)], -1)
     assert torch.allclose(mean, expected, atol=5 * 0.93 / 2000**0.5)

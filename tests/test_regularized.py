@@ -20,7 +20,7 @@ from latente.inference import (
     gaussian_kernel,
     inverse_multiquadratic,
 )
-from latente.inference.pairs import ScaleData
+from latente.inference.pairs.minibatch_scaling import ScaleData
 from latente.models import VAE, Bernoulli, NormalMixture, StandardNormal, mlp
 
 from .oracles import GlobalMean, OneBatchDimension
@@ -346,9 +346,9 @@ def test_a_plate_that_knows_of_all_data_scales_by_itself(fixed, num_samples):
             pyro.sample("x", vae.likelihood(decoder(z)), obs=x)
 
     def family(x):
-        law = guide.posterior(x)
+        distribution = guide.posterior(x)
         with pyro.plate("data", 35, subsample=x, dim=-1):
-            pyro.sample("z", law)
+            pyro.sample("z", distribution)
 
     objective = Beta_ELBO(2.0, num_particles=num_samples)
     expected = 5 * at_seed(objective.loss, (vae, guide), BITS)

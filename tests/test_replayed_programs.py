@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from latente.inference.recording import record
-from latente.inference.replaying import Replay
+from latente.inference.execution.recording import record
+from latente.inference.execution.replaying import Replay
 
 from .test_recording import arguments
 

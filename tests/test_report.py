@@ -14,18 +14,18 @@ import torch
 import xarray
 
 from latente.guides import ExactPosterior
-from latente.inference.collapse import Information
-from latente.inference.criticism import PredictiveCheck
-from latente.inference.diagnosis import Budget, Diagnosis, diagnose
-from latente.inference.evidence import Evidence
-from latente.inference.judgement import Finding, Level
-from latente.inference.report import CAPTIONS, numbers, write_report
-from latente.inference.report_page import TITLES, worst
+from latente.inference.diagnostics.diagnosis import Budget, Diagnosis, diagnose
+from latente.inference.diagnostics.finding import Finding, Level
+from latente.inference.diagnostics.latent_information import LatentInformation
+from latente.inference.diagnostics.predictive_checks import PredictiveCheck
+from latente.inference.evidence.importance_sampling import Evidence
+from latente.inference.reporting.diagnosis_folder import numbers, write_report
+from latente.inference.reporting.html_page import CAPTIONS, TITLES, worst
 from latente.models import PPCA
 
 NOTHING = dict.fromkeys(
     (
-        "evidence", "annealed", "sandwich", "gap", "information", "calibration", "gold", "checks",
+        "evidence", "annealed", "sandwich", "gap", "information", "calibration", "nuts", "checks",
         "prior_checks", "loo",
     )
 )  # fmt: skip
@@ -87,7 +87,7 @@ def whole(tmp_path_factory):
     model = PPCA(4, 1)
     budget = Budget(
         num_samples=50, annealed_data=2, temperatures=5, chains=2, gap_data=3, simulations=20,
-        gold_data=1, gold_samples=10, replications=5, tree_data=5, tree_samples=10,
+        nuts_data=1, nuts_samples=10, replications=5, tree_data=5, tree_samples=10,
     )  # fmt: skip
     found = diagnose(model, ExactPosterior(model), torch.randn(10, 4), budget=budget)
     folder = tmp_path_factory.mktemp("report") / "of" / "all"
@@ -143,7 +143,7 @@ def test_every_topic_of_a_finding_leads_to_a_figure(whole):
 def test_the_verdict_comes_first_and_levels_are_words(tmp_path):
     findings = [
         Finding("information", Level.GOOD, "All is in use."),
-        Finding("gold", Level.NOTE, "Not looked at."),
+        Finding("nuts", Level.NOTE, "Not looked at."),
         Finding("gap", Level.WARNING, "It is loose by -1.5 nats."),
         Finding("evidence", Level.BAD, "k̂ is high."),
     ]
@@ -194,7 +194,7 @@ def test_nothing_found_is_a_page_too(tmp_path):
 def test_the_table_has_the_numbers_with_their_units(tmp_path):
     kl = torch.tensor([[2.0, 0.0], [3.0, 0.0]], dtype=torch.float64)
     spread = {"z": torch.tensor([1.0, 0.0])}
-    some = Information(("z[0]", "z[1]"), kl, spread, 0.5, 0.1, math.nan, math.nan)
+    some = LatentInformation(("z[0]", "z[1]"), kl, spread, 0.5, 0.1, math.nan, math.nan)
     _, page = read(made(evidence=evidence(), information=some), tmp_path)
     cells = page.text[page.text.index("Numbers") :]
     for cell in ("−81.00 ± 0.07", "nats per datum", "100.0%", "2.50", "1 of 2"):

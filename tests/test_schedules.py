@@ -278,8 +278,18 @@ def test_a_guide_without_a_path_is_refused():
     ("objective", "options", "size", "message"),
     [
         (Info_ELBO(), {"prior": NormalMixture(2, 3)}, 7, "prior of 'z' cannot be drawn with"),
-        (TotalCorrelation_ELBO(), {"prior": NormalMixture(2, 3)}, 7, "model's law of 'z' is no"),
-        (TotalCorrelation_ELBO(), {"family": FullRankNormal}, 7, "guide's law of 'z' is no prod"),
+        (
+            TotalCorrelation_ELBO(),
+            {"prior": NormalMixture(2, 3)},
+            7,
+            "model's distribution of 'z' is no",
+        ),
+        (
+            TotalCorrelation_ELBO(),
+            {"family": FullRankNormal},
+            7,
+            "guide's distribution of 'z' is no prod",
+        ),
         (Info_ELBO(), {}, 1, "needs two draws or more: a larger batch"),
         (TotalCorrelation_ELBO(), {}, 1, "needs batches of two data or more"),
     ],

@@ -7,8 +7,8 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from latente.inference.calibration import LOG_JOINT, LOG_Q, calibrate
-from latente.inference.simulation import simulate
+from latente.inference.diagnostics.calibration import LOG_JOINT, LOG_Q, calibrate
+from latente.inference.simulation.simulate import simulate
 
 from .oracles import GlobalMean, TutorialVAE
 from .test_calibration import chain, chain_guide, oracle, simple, simple_guide
@@ -58,7 +58,8 @@ def test_plates_within_a_datum_and_deterministic_sites():
     assert values.keys() == {"part"}
     assert values["part"].shape == (2, 1100)
     assert (values["part"].sum(0) - x).abs().max() < 0.6
-    # Each part by itself has (nearly) this law; that they make up for each other is left out.
+    # Each part by itself has (nearly) this distribution; that they make up for each other is left
+    # out.
     found = calibrate(model, guide, torch.zeros(2), num_simulations=300, seed=1)
     assert found.names[:2] == ("part[0]", "part[1]")
     assert found.miscalibrated.keys() == {LOG_Q, LOG_JOINT}
@@ -98,7 +99,12 @@ ONES = torch.ones(3)
         (_observes_two, simple_guide, (ONES, 2 * ONES), "observes 'y' beside x, at 'x'"),
         (_observes_outside, simple_guide, ONES, "the site 'total' stands outside the plate"),
         (GlobalMean().model, GlobalMean().guide, ONES, "the site 'w' stands outside the plate"),
-        (_forced, simple_guide, ONES, "the law at 'x' depends on the x that the model is given"),
+        (
+            _forced,
+            simple_guide,
+            ONES,
+            "the distribution at 'x' depends on the x that the model is given",
+        ),
     ],
     ids=["log x", "two", "outside", "global", "forced"],
 )

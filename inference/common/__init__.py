@@ -1,0 +1,1 @@
+"""What every room may use: progress, checks of arguments, files, figure style."""

@@ -1,0 +1,1 @@
+"""Data sets: named ones, files and arrays; splits, binarization, minibatches."""

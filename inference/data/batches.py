@@ -1,0 +1,56 @@
+"""The minibatches of an epoch."""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .rows import Rows
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """The seed of one epoch's order and bits: a pure function, so a resumed run repeats it."""
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def epoch_batches(
+    rows: tuple[Rows, ...],
+    batch_size: int,
+    *,
+    seed: int,
+    epoch: int,
+    resample: bool = False,
+    device: torch.device | None = None,
+) -> Iterator[tuple[Tensor, ...]]:
+    """The minibatches of one epoch: each datum once, in an order drawn from (seed, epoch).
+
+    N data make ⌈N / batch_size⌉ batches whose sizes differ by one at most, so none is a
+    small remainder with a large weight. One batch of all data keeps their order.
+
+    Args:
+        rows: data and contexts, each with N rows.
+        batch_size: the largest size of a batch.
+        resample: replace the first rows, probabilities, by fresh Bernoulli draws.
+        device: where the batches go.
+
+    >>> x = torch.arange(10.0)
+    >>> [len(batch) for (batch,) in epoch_batches((x,), 4, seed=0, epoch=0)]
+    [4, 3, 3]
+    """
+    seed = epoch_seed(seed, epoch)
+    num_rows = len(rows[0])
+    order = torch.arange(num_rows)
+    if batch_size < num_rows:
+        order = torch.randperm(num_rows, generator=torch.Generator().manual_seed(seed))
+    order = order.to(device)
+    noise = torch.Generator(device=device or "cpu").manual_seed(seed)
+    for index in order.tensor_split(math.ceil(num_rows / batch_size)):
+        batch = tuple(part[index].to(device) for part in rows)
+        if resample:
+            # What torch.bernoulli does, bit for bit on a CPU, in a quarter of its time.
+            x = batch[0]
+            uniform = torch.rand(x.shape, generator=noise, dtype=x.dtype, device=x.device)
+            batch = ((uniform < x).to(x.dtype), *batch[1:])
+        yield batch

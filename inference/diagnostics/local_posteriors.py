@@ -1,0 +1,292 @@
+"""Posteriors with parameters of each datum's own, and how a guide's family becomes one."""
+
+import math
+import operator
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from copy import copy
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from torch import Tensor
+from torch.distributions import transform_to, transforms
+
+from ..pairs.latent_space import Coordinate, LatentSpace
+from ..pairs.programs import Program
+from ..pairs.scoring import REPEATED_ROWS
+from ..pairs.sites import DATA_PLATE, in_data_plate, latent_sites
+
+EQUIVALENT_PARAMETERS = (
+    ("scale_tril", ("covariance_matrix", "precision_matrix")),
+    ("logits", ("probs",)),
+)
+"""Parameters of a distribution that are others in other words."""
+
+
+Sampler = Callable[[Sequence[Tensor]], None]
+"""Samples the local latent sites, given rows of each parameter, (n, …)."""
+
+
+@runtime_checkable
+class Amortizing(Protocol):
+    """A guide that is a family of distributions of one site, and features of x that choose among
+    them."""
+
+    def features(self, x: Tensor, *context: Tensor) -> Tensor:
+        """Features (N, width) of data."""
+        ...
+
+    def family(self, features: Tensor) -> Any:
+        """The distribution of the site at features (…, width)."""
+        ...
+
+
+class LocalPosterior:
+    """A guide with parameters of its own for each of the N data that it was fitted to.
+
+    It is a Pyro program ``guide(x, *context)`` of those data, in any order and any part, and serves
+    wherever an amortized guide does: ``log_evidence(model, local, data)``.
+
+    Raises:
+        ValueError: when run on a datum that it was not fitted to.
+    """
+
+    def __init__(self, args: tuple[Tensor, ...], parameters: Sequence[Tensor], sampler: Sampler):
+        self.parameters = tuple(parameters)
+        """Unconstrained, each (N, …)."""
+        self.sampler = sampler
+        """The program, given rows of the parameters."""
+        self._args = args
+        self._rows = {key: row for row, key in enumerate(_keys(args))}
+
+    def __call__(self, *args: Tensor) -> None:
+        """Run the program on some of its data."""
+        same = len(args) == len(self._args) and all(map(operator.is_, args, self._args))
+        chosen = self.parameters if same else [value[self._find(args)] for value in self.parameters]
+        self.sampler(chosen)
+
+    def with_parameters(self, parameters: Sequence[Tensor]) -> "LocalPosterior":
+        """The same family at other parameters."""
+        other = copy(self)
+        other.parameters = tuple(parameters)
+        return other
+
+    def _find(self, args: tuple[Tensor, ...]) -> Tensor:
+        found = [self._rows.get(key, -1) for key in _keys(args)]
+        if min(found) < 0:
+            raise ValueError(
+                f"row {found.index(-1)}, counted from 0, is none of the {len(self._args[0])} data "
+                "that this posterior was fitted to"
+            )
+        return torch.tensor(found, device=args[0].device)
+
+    def __repr__(self) -> str:
+        return f"LocalPosterior(N={len(self._args[0])})"
+
+
+def _keys(args: tuple[Tensor, ...]) -> list[bytes]:
+    """What tells one datum, with its context, from another."""
+    parts = [value.detach().cpu().contiguous().flatten(1).numpy() if value.dim() > 1
+             else value.detach().cpu().numpy()[:, None] for value in args]  # fmt: skip
+    return [b"|".join(part[row].tobytes() for part in parts) for row in range(len(args[0]))]
+
+
+def own_family(guide: Program, args: tuple[Tensor, ...]) -> LocalPosterior | None:
+    """The guide's own family with parameters for each datum, where it can be taken apart."""
+    sites, again = (
+        {
+            name: site
+            for name, site in latent_sites(poutine.trace(guide).get_trace(*args)).items()
+            if in_data_plate(site)
+        }
+        for _ in range(2)
+    )
+    if isinstance(guide, Amortizing) and len(sites) == 1:
+        ((name, site),) = sites.items()
+
+        def sample(parameters: Sequence[Tensor]) -> None:
+            distribution = guide.family(parameters[0])
+            _Plates(len(parameters[0])).sample(name, site["cond_indep_stack"], distribution)
+
+        return LocalPosterior(args, [guide.features(*args)], sample)
+    distributions: dict[str, _OpenDistribution] = {}
+    for name, site in sites.items():
+        distribution, other = _open(site["fn"]), _open(again[name]["fn"])
+        # Parameters that differ from one run to the next depend on what was drawn before them.
+        if (
+            distribution is None
+            or other is None
+            or not _same(distribution.parameters, other.parameters)
+        ):
+            return None
+        distributions[name] = distribution
+
+    def sample_all(parameters: Sequence[Tensor]) -> None:
+        rest, plates = list(parameters), _Plates(len(parameters[0]))
+        for name, distribution in distributions.items():
+            own, rest = rest[: len(distribution.parameters)], rest[len(distribution.parameters) :]
+            plates.sample(name, sites[name]["cond_indep_stack"], distribution.close(own))
+
+    return LocalPosterior(
+        args,
+        [p for distribution in distributions.values() for p in distribution.parameters],
+        sample_all,
+    )
+
+
+def _same(first: Sequence[Tensor], second: Sequence[Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+class _Plates:
+    """The plates of one run of a program, each made once."""
+
+    def __init__(self, num_data: int):
+        self.num_data = num_data
+        self.made: dict[str, Any] = {}
+
+    def sample(self, name: str, frames: Sequence[Any], distribution: Any) -> Tensor:
+        """Sample a site in plates like those that another program had it in."""
+        with ExitStack() as stack:
+            for frame in frames:
+                if frame.name not in self.made:
+                    size = self.num_data if frame.name == DATA_PLATE else frame.size
+                    self.made[frame.name] = pyro.plate(frame.name, size, dim=frame.dim)
+                stack.enter_context(self.made[frame.name])
+            return pyro.sample(name, distribution)
+
+
+@dataclass(frozen=True)
+class _OpenDistribution:
+    """A distribution taken apart into unconstrained parameters, each (N, …)."""
+
+    parameters: list[Tensor]
+    close: Callable[[Sequence[Tensor]], Any]
+    """The distribution of given parameters."""
+
+
+def _open(distribution: Any, data_dim: int | None = None) -> _OpenDistribution | None:
+    """Take a distribution apart; ``None`` where it has no parameters that are known, or no
+    gradient."""
+    data_dim = len(distribution.batch_shape) - 1 if data_dim is None else data_dim
+    if isinstance(distribution, torch.distributions.Independent):
+        inside = _open(distribution.base_dist, data_dim)
+        if inside is None:
+            return None
+        ndims = distribution.reinterpreted_batch_ndims
+        return _OpenDistribution(
+            inside.parameters, lambda given: inside.close(given).to_event(ndims)
+        )
+    try:
+        known: dict[str, Any] = dict(distribution.arg_constraints)
+        for name, others in EQUIVALENT_PARAMETERS:
+            if name in known:
+                known = {n: constraint for n, constraint in known.items() if n not in others}
+        if not known or not distribution.has_rsample or _moves(distribution.support):
+            return None
+        maps = {name: transform_to(constraint) for name, constraint in known.items()}
+        parameters = [
+            maps[name]
+            .inv(_spread(getattr(distribution, name), distribution, constraint.event_dim))
+            .movedim(data_dim, 0)
+            for name, constraint in known.items()
+        ]
+
+        def close(given: Sequence[Tensor]) -> Any:
+            moved = (value.movedim(0, data_dim) for value in given)
+            return type(distribution)(**{n: maps[n](v) for n, v in zip(known, moved, strict=True)})
+
+        # What is more to a distribution than its parameters, such as a temperature, shows here.
+        value = distribution.sample()
+        if not torch.allclose(
+            close(parameters).log_prob(value), distribution.log_prob(value), rtol=1e-3, atol=1e-3
+        ):
+            return None
+    except (NotImplementedError, AttributeError, RuntimeError, TypeError, ValueError):
+        return None
+    return _OpenDistribution(parameters, close)
+
+
+def _moves(support: Any) -> bool:
+    """Whether a support has bounds that are parameters: no gradient through draws shows these."""
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    return any(isinstance(value, Tensor) for value in vars(support).values())
+
+
+def _spread(value: Tensor, distribution: Any, event_dim: int) -> Tensor:
+    """A distribution's parameter, one for each element of its batch."""
+    return value.expand(distribution.batch_shape + value.shape[value.dim() - event_dim :])
+
+
+def check_flat(space: LatentSpace) -> None:
+    """Refuse latent sites of which there is no full-rank normal.
+
+    Raises:
+        ValueError: if one stands in a plate of its own within the data.
+    """
+    for site in space.sites:
+        if math.prod(site.inner) > 1:
+            raise ValueError(
+                f"the latent site {site.name!r} stands in a plate of its own within the data: "
+                "there is no full-rank normal over it"
+            )
+
+
+def full_rank(space: LatentSpace, program: Program, num_draws: int) -> LocalPosterior:
+    """A normal of full covariance of all unconstrained latent variables of each datum.
+
+    It starts at the moments of a program's draws. Several sites are drawn in turn, each given those
+    before it: with u = m + L ε, the first coordinates of u are known by the first of ε.
+    """
+    dim = space.size
+    # A guide that is run on repeated data takes memory for each repetition.
+    size = num_draws if space.structure.vectorized else max(1, REPEATED_ROWS // space.num_data)
+    count = max(num_draws, 10 * dim)
+    points = torch.cat([space.draw(program, size)[0] for _ in range(-(-count // size))])
+    points = points.clamp(-100.0, 100.0)  # draws at the very edge of a support
+    mean = points.mean(0)
+    centred = points - mean
+    covariance = torch.einsum("snk,snl->nkl", centred, centred) / (len(points) - 1)
+    least = 1e-6 * covariance.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None]
+    covariance = covariance + least * torch.eye(dim).to(covariance)
+    scale_tril = torch.linalg.cholesky(covariance)
+    rows, columns = torch.tril_indices(dim, dim, -1)
+    diagonal = scale_tril.diagonal(dim1=-2, dim2=-1)
+    parameters = [mean, diagonal.log(), scale_tril[:, rows, columns]]
+
+    def sample(given: Sequence[Tensor]) -> None:
+        mean, log_diagonal, below = given
+        lower = torch.diag_embed(log_diagonal.exp())
+        lower[:, rows, columns] = below
+        noise = mean.new_zeros(*mean.shape[:-1], 0)
+        start, plate = 0, pyro.plate(DATA_PLATE, len(mean), dim=-1)
+        for site in space.sites:
+            part = slice(start, start + site.size)
+            centre = mean[:, part] + (lower[:, part, :start] @ noise[..., None]).squeeze(-1)
+            distribution = dist.MultivariateNormal(centre, scale_tril=lower[:, part, part])
+            with plate:
+                value = pyro.sample(site.name, _in_support(distribution, site))
+            start += site.size
+            if start < dim:  # ε of this site, for those after it
+                free: Any = site.transform.inv(value)
+                free = free.reshape(*free.shape[: free.dim() - len(site.free_event)], site.size)
+                away = (free - centre)[..., None]
+                own = torch.linalg.solve_triangular(lower[:, part, part], away, upper=False)
+                own = own.squeeze(-1)
+                noise = torch.cat([noise.expand(*own.shape[:-1], noise.shape[-1]), own], dim=-1)
+
+    return LocalPosterior(space.args, parameters, sample)
+
+
+def _in_support(distribution: Any, site: Coordinate) -> Any:
+    """A distribution of a site's unconstrained numbers, flat, as one of its values."""
+    parts: list[Any] = []
+    if site.free_event != distribution.event_shape:
+        parts.append(transforms.ReshapeTransform(distribution.event_shape, site.free_event))
+    parts.append(site.transform)
+    return dist.TransformedDistribution(distribution, parts)

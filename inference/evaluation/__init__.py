@@ -1,0 +1,1 @@
+"""Figures of a fitted pair: metrics, predictive densities, export to ArviZ."""

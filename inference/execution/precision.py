@@ -1,0 +1,79 @@
+"""How exactly the layers of networks multiply."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+Precision = Literal["float32", "medium", "bfloat16"]
+
+
+LAYERS = {
+    F.linear,
+    F.conv1d,
+    F.conv2d,
+    F.conv3d,
+    F.conv_transpose1d,
+    F.conv_transpose2d,
+    F.conv_transpose3d,
+}
+"""What dense and convolutional layers call."""
+
+
+class _InBfloat16(TorchFunctionMode):
+    """Layers multiply bfloat16 numbers and give float32 ones; nothing else is touched."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func not in LAYERS or args[0].dtype != torch.float32:
+            return func(*args, **kwargs)
+        args = tuple(map(_halved, args))
+        return func(*args, **{name: _halved(value) for name, value in kwargs.items()}).float()
+
+
+def _halved(value: Any) -> Any:
+    return value.to(torch.bfloat16) if isinstance(value, Tensor) else value
+
+
+@contextlib.contextmanager
+def multiplying(precision: Precision) -> Iterator[None]:
+    """Let layers multiply with that precision inside.
+
+    Args:
+        precision: ``"float32"``: as exactly as the pair's own numbers are. ``"medium"``: PyTorch's
+            ``set_float32_matmul_precision("medium")``, which lets it take the fastest product of
+            float32 numbers that it has: on CPUs without bfloat16 units those of oneDNN, as exact as
+            any, and with them, as on GPUs, products of numbers rounded to bfloat16 (or TF32).
+            ``"bfloat16"``: dense and convolutional layers multiply numbers rounded to bfloat16,
+            8 bits of precision, forward and backward. Draws, densities, their sums and all
+            parameters stay in float32 with each of the three.
+
+    Raises:
+        ValueError: if it is another.
+
+    >>> layer, x = torch.nn.Linear(3, 1), torch.ones(1, 3)
+    >>> with multiplying("bfloat16"):
+    ...     rounded = layer(x)
+    >>> rounded.dtype, bool((rounded - layer(x)).abs() < 0.02)
+    (torch.float32, True)
+    """
+    if precision == "bfloat16":
+        with _InBfloat16():
+            yield
+    elif precision == "medium":
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("medium")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(before)
+    elif precision == "float32":
+        yield
+    else:
+        raise ValueError(f"precision is 'float32', 'medium' or 'bfloat16', got {precision!r}")

@@ -1,0 +1,179 @@
+"""Importance-weighted bounds, with three estimators of their gradient."""
+
+import math
+from dataclasses import replace
+from enum import Enum
+from typing import Any
+
+import torch
+from pyro.poutine.trace_struct import Trace
+from torch import Tensor
+
+from ..pairs.log_terms import sum_sites, trace_model
+from ..pairs.sites import latent_sites
+from ..pairs.structure import Structure
+from .objective import Objective
+from .reading import Reading
+
+
+class Gradient(Enum):
+    """How the gradient of an importance-weighted bound reaches the guide's parameters φ.
+
+    With z = z(ε, φ) and wᵢ the weights of a group divided by their sum::
+
+        PLAIN    Σᵢ wᵢ d/dφ log p(x, zᵢ)/q(zᵢ|x), by autograd through draws and density
+        STICKING_THE_LANDING    Σᵢ wᵢ ∂/∂zᵢ log p(x, zᵢ)/q(zᵢ|x) · dzᵢ/dφ
+        DOUBLY_REPARAMETERIZED    Σᵢ wᵢ² ∂/∂zᵢ log p(x, zᵢ)/q(zᵢ|x) · dzᵢ/dφ
+
+    Sticking the landing (Roeder, Wu and Duvenaud 2017, arXiv 1703.09194) leaves out the density's
+    own derivative, whose mean is zero for one draw, but not for more: it is biased for k > 1.
+    Doubly reparameterized (Tucker et al. 2019, arXiv 1810.04152) takes that derivative along the
+    path as well, and is unbiased. Both vanish where q is the posterior.
+    """
+
+    PLAIN = "plain"
+    STICKING_THE_LANDING = "sticking the landing"
+    DOUBLY_REPARAMETERIZED = "doubly reparameterized"
+
+
+class ImportanceWeighted_ELBO(Objective):
+    """The importance-weighted bound of k draws, averaged over m groups of them.
+
+    ::
+
+        L_{k,m} = Σₙ 1/m Σⱼ log 1/k Σᵢ w_{nji},   w = p(x, z) / q(z|x),   z ~ q(z|x)
+
+    IWAE is (k, 1) (Burda, Grosse and Salakhutdinov 2016, arXiv 1509.00519), the ELBO (1, m). It
+    rises with k, up to log p(x). The rest is from Rainforth et al. 2018, arXiv 1802.04537: MIWAE is
+    (k, m); CIWAE mixes in the ELBO of the same draws, ``elbo_weight`` · ELBO + (1 −
+    ``elbo_weight``) · L; PIWAE (``partial``) fits the model by all k · m draws as one group, and
+    the guide by the m groups.
+
+    Args:
+        k: draws in a group.
+        m: groups.
+        gradient: how it reaches the guide's parameters, one of :class:`Gradient`.
+        elbo_weight: between 0 and 1.
+        partial: whether the model's gradient is that of one group of all draws; the bound
+            reported is then that one's.
+
+    Raises:
+        ValueError: if k or m is less than 1 or the weight out of range; when first run, if a site
+            stands outside the data plate (the bound is of each datum by itself), or the
+            guide is a point or cannot be reparameterized.
+
+    >>> ImportanceWeighted_ELBO(k=8, m=8, gradient=Gradient.DOUBLY_REPARAMETERIZED)
+    ImportanceWeighted_ELBO(k=8, m=8, gradient=DOUBLY_REPARAMETERIZED)
+    """
+
+    def __init__(
+        self,
+        k: int = 5,
+        m: int = 1,
+        *,
+        gradient: Gradient = Gradient.PLAIN,
+        elbo_weight: float = 0.0,
+        partial: bool = False,
+    ):
+        if not isinstance(k, int) or not isinstance(m, int):
+            raise ValueError(f"k and m are whole numbers, got k={k}, m={m}")
+        if min(k, m) < 1:
+            raise ValueError(f"k and m must be at least 1, got k={k}, m={m}")
+        if gradient not in (*Gradient, *[known.value for known in Gradient]):
+            names = ", ".join(f"Gradient.{known.name}" for known in Gradient)
+            raise ValueError(f"{gradient!r} is not a valid Gradient: there are {names}")
+        if not 0 <= elbo_weight <= 1:
+            raise ValueError(f"elbo_weight must be between 0 and 1, got {elbo_weight}")
+        super().__init__(k * m)
+        self.k, self.m, self.gradient = k, m, Gradient(gradient)
+        self.elbo_weight, self.partial = elbo_weight, partial
+
+    def check(self, sites: dict[str, tuple[Any, Any]], structure: Structure) -> None:
+        """Refuse what does not belong to one datum."""
+        outside = (*structure.global_latents, *structure.observed_outside)
+        if outside:
+            raise ValueError(
+                f"the site {outside[0]!r} stands outside the plate 'data', and an "
+                "importance-weighted bound is of each datum by itself: use Trace_ELBO()"
+            )
+
+    def bound(self, reading: Reading) -> Tensor:
+        """The bound of each datum, (N,)."""
+        return self._bound(reading.log_weight, 1 if self.partial else self.m)
+
+    def _bound(self, log_weight: Tensor, groups: int) -> Tensor:
+        grouped = log_weight.unflatten(0, (groups, -1))
+        bound = grouped.logsumexp(1).mean(0) - math.log(grouped.shape[1])
+        if not self.elbo_weight:
+            return bound
+        return self.elbo_weight * log_weight.mean(0) + (1 - self.elbo_weight) * bound
+
+    def surrogate(self, reading: Reading) -> Tensor | None:
+        """What has the gradient asked for; its value means nothing.
+
+        The draws are cut from their parameters; what arrives at them, weighed for the guide, is
+        then sent down their paths. So model and guide can be weighed apart.
+        """
+        if self.gradient is Gradient.PLAIN and not self.partial:
+            return None
+        cut = {
+            name: site["value"].detach().requires_grad_()
+            for name, site in latent_sites(reading.draws.trace).items()
+            if site["value"].requires_grad
+        }
+        if not cut:
+            return None
+        at_cut = _read_at(reading, cut)
+        log_joint = at_cut.log_likelihood + at_cut.log_prior
+        of_model, of_guide = self._shares((log_joint - at_cut.log_posterior).detach())
+        arriving = torch.autograd.grad(
+            (of_guide * (log_joint - at_cut.log_posterior)).sum(),
+            list(cut.values()),
+            retain_graph=True,
+        )
+        surrogate = (of_model * log_joint).sum()
+        if self.gradient is Gradient.PLAIN:
+            surrogate = surrogate - (of_guide * at_cut.log_posterior).sum()
+        sites = latent_sites(reading.draws.trace)
+        for name, slope in zip(cut, arriving, strict=True):
+            surrogate = surrogate + (slope * sites[name]["value"]).sum()
+        return surrogate / reading.draws.num_data
+
+    def _shares(self, log_weight: Tensor) -> tuple[Tensor, Tensor]:
+        """What each draw counts for, (S, N): in the model's gradient, and in the guide's."""
+        mixed = self.elbo_weight / len(log_weight)
+
+        def share(groups: int) -> Tensor:
+            return log_weight.unflatten(0, (groups, -1)).softmax(1) / groups
+
+        own = share(self.m)
+        of_model = share(1) if self.partial else own
+        if self.gradient is Gradient.DOUBLY_REPARAMETERIZED:
+            own = own.square() * self.m
+        return tuple(
+            mixed + (1 - self.elbo_weight) * part.flatten(0, 1) for part in (of_model, own)
+        )  # pyright: ignore[reportReturnType]
+
+    def __repr__(self) -> str:
+        more = f", elbo_weight={self.elbo_weight}" if self.elbo_weight else ""
+        more += ", partial=True" if self.partial else ""
+        return (
+            f"ImportanceWeighted_ELBO(k={self.k}, m={self.m}, gradient={self.gradient.name}{more})"
+        )
+
+
+def _read_at(reading: Reading, cut: dict[str, Tensor]) -> Reading:
+    """The pair at draws that are cut from the parameters they were made by."""
+    draws = reading.draws
+    trace = Trace()
+    for name, site in latent_sites(draws.trace).items():
+        trace.add_node(name, **{**site, "value": cut.get(name, site["value"])})
+    if len(cut) > 1:
+        # The distribution of one site may depend on the draws of another: the guide is run again,
+        # at them.
+        trace = trace_model(reading.guide, replace(draws, trace=trace))
+    log_posterior, _ = sum_sites(
+        latent_sites(trace).values(), reading.shape, draws.plated, draws.log_posterior
+    )
+    draws = replace(draws, trace=trace, log_posterior=log_posterior)
+    return replace(reading, draws=draws, model_trace=trace_model(reading.model, draws))

@@ -1,0 +1,180 @@
+"""The base of our objectives: a bound of each datum becomes the loss of all data."""
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from pyro.infer import ELBO
+from torch import Tensor
+
+from ..pairs.inspection import inspect_pair
+from ..pairs.log_terms import draw, trace_model
+from ..pairs.minibatch_scaling import data_scale, subsamples
+from ..pairs.programs import Program, evaluating, plain_errors
+from ..pairs.sites import latent_sites
+from ..pairs.structure import Structure
+from .reading import Reading, closed_forms
+from .schedules import Weight
+
+
+class Objective(ELBO):
+    """An objective of one's own: a bound as a function of what a pair says of a batch.
+
+    A subclass implements :meth:`bound`, and :meth:`surrogate` where its gradient is not that of the
+    bound. Data outside a minibatch are accounted for: the loss is that of all data, as Pyro's are.
+    It is a ``pyro.infer.ELBO``, and so also runs in ``pyro.infer.SVI``.
+
+    Args:
+        num_particles: S, how many draws of each datum's z.
+
+    Raises:
+        ValueError: if S is less than 1; when first run, if the pair does not suit it.
+
+    >>> class Chi_ELBO(Objective):  # the χ upper bound of Dieng et al. 2017, arXiv 1611.00328
+    ...     def bound(self, reading):
+    ...         moment = (2 * reading.log_weight).logsumexp(0) - math.log(self.num_particles)
+    ...         return -0.5 * moment  # to be maximized, so minus the upper bound
+    >>> import math
+    >>> from latente.guides import DiagonalNormal
+    >>> from latente.inference import fit
+    >>> from latente.models import PPCA, mlp
+    >>> model, guide = PPCA(3, 1), DiagonalNormal(mlp(3, out=2), 1)
+    >>> run = fit(model, guide, torch.zeros(8, 3), objective=Chi_ELBO(5), epochs=1,
+    ...           show_progress=False)
+    """
+
+    points_allowed = False
+    """Whether it makes sense for a guide that is a point, without a density."""
+
+    def __init__(self, num_particles: int = 1):
+        if num_particles < 1:
+            raise ValueError(f"num_particles must be at least 1, got {num_particles}")
+        super().__init__(num_particles=num_particles)
+        self._seen: tuple[Program, Program, Structure, frozenset[str], bool] | None = None
+
+    @abstractmethod
+    def bound(self, reading: Reading) -> Tensor:
+        """The bound in nats, of each datum (N,), or their mean ()."""
+
+    def surrogate(self, reading: Reading) -> Tensor | None:
+        """What is differentiated in the bound's place, of the same shape; ``None``: the bound."""
+        return None
+
+    def check(self, sites: dict[str, tuple[Any, Any]], structure: Structure) -> None:
+        """Refuse a pair that the objective makes no sense for; called when it is first met.
+
+        Args:
+            sites: each latent site of the data plate, in the guide and in the model.
+            structure: the facts of the pair.
+
+        Raises:
+            ValueError: with the reason, and what to use.
+        """
+
+    def __repr__(self) -> str:
+        """Name it with its settings: a run is resumed by what says the same."""
+        settings = [repr(weight) for weight in self.weights]
+        settings += [f"num_particles={self.num_particles}"]
+        return f"{type(self).__name__}({', '.join(settings)})"
+
+    @property
+    def weights(self) -> list[Weight]:
+        """The weights of its terms."""
+        return [value for value in vars(self).values() if isinstance(value, Weight)]
+
+    def move_to(self, epoch: float) -> None:
+        """Let the weights be what they are after so many epochs; ``fit`` does so at each step."""
+        for weight in self.weights:
+            weight.move_to(epoch)
+
+    def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
+        """The loss of all data: minus the bound."""
+        with torch.no_grad():
+            reading = self._read(model, guide, args, kwargs)
+            return -_total(self.bound(reading), reading).item()
+
+    def differentiable_loss(
+        self, model: Program, guide: Program, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        """The loss of all data, whose value is minus the bound; to be differentiated."""
+        reading = self._read(model, guide, args, kwargs)
+        bound = _total(self.bound(reading), reading)
+        surrogate = self.surrogate(reading)
+        if surrogate is None:
+            return -bound
+        total = _total(surrogate, reading)
+        return -(total + (bound - total).detach())
+
+    def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
+        """The loss of all data; its gradient is added to the parameters' ``grad``."""
+        loss = self.differentiable_loss(model, guide, *args, **kwargs)
+        loss.backward()
+        return loss.item()
+
+    def _get_trace(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} reads all its draws at once")
+
+    def _read(
+        self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Reading:
+        if kwargs:
+            raise ValueError(
+                f"{type(self).__name__} passes on data and contexts in order, not by name: give "
+                f"{', '.join(kwargs)} as a positional argument"
+            )
+        structure, closed, subsampled = self._inspect(model, guide, args)
+        draws = draw(guide, args, self.num_particles, structure)
+        trace = trace_model(model, draws)
+        scale = data_scale(trace, draws, subsampled or subsamples(trace))
+        return Reading(model, guide, draws, trace, structure, closed, scale)
+
+    def _inspect(
+        self, model: Program, guide: Program, args: tuple[Any, ...]
+    ) -> tuple[Structure, frozenset[str], bool]:
+        """The facts of a pair, found when it is first met."""
+        if self._seen is None or self._seen[0] != model or self._seen[1] != guide:
+            with evaluating(model, guide), torch.random.fork_rng(), plain_errors():
+                structure = inspect_pair(model, guide, args)
+                draws = draw(guide, args, 1, structure)
+                trace = trace_model(model, draws)
+                reading = Reading(model, guide, draws, trace, structure, frozenset(), 1.0)
+                self._check_all(reading)
+                closed = closed_forms(reading)
+            self._seen = model, guide, structure, closed, subsamples(trace)
+        return self._seen[2:]
+
+    def _check_all(self, reading: Reading) -> None:
+        name, structure = type(self).__name__, reading.structure
+        if structure.enumerated:
+            raise ValueError(
+                f"the guide has no site {structure.enumerated[0]!r}, which the model marks to be "
+                f"summed out; {name} draws all sites: use TraceEnum_ELBO"
+            )
+        for site_name, site in latent_sites(reading.draws.trace).items():
+            if not site["fn"].has_rsample:
+                raise ValueError(
+                    f"the guide's {site_name!r} cannot be drawn with a gradient to its parameters, "
+                    f"as {name} needs: use Trace_ELBO() or ScoreFunction_ELBO()"
+                )
+        if structure.points and not self.points_allowed:
+            raise ValueError(
+                f"the guide puts {structure.points[0]!r} on one point, which has no density, and "
+                f"{name} needs one: leave the objective out, or take Beta_ELBO(beta=0)"
+            )
+        self.check(reading.local_sites(), structure)
+
+
+def _total(bound: Tensor, reading: Reading) -> Tensor:
+    """The bound of all data, from that of each datum of a batch, or their mean."""
+    num_data = reading.draws.num_data
+    if not isinstance(bound, Tensor) or bound.shape not in ((), (num_data,)):
+        got = tuple(bound.shape) if isinstance(bound, Tensor) else type(bound).__name__
+        raise ValueError(
+            f"an objective's bound is one number for each datum, ({num_data},), or their mean, (); "
+            f"got {got}: average over the draws, which come first"
+        )
+    total = bound.sum() if bound.dim() else bound * num_data
+    total = reading.scale * total
+    if reading.structure.global_latents or reading.structure.observed_outside:
+        total = total + reading.log_weight_beyond.mean()
+    return total

@@ -1,0 +1,1 @@
+"""What a Pyro pair is: programs, parameters, sites, structure, log terms, latent space, checks."""

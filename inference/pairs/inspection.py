@@ -1,0 +1,173 @@
+"""Run a pair once, check that it keeps to the contract, and find its structure."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.distributions import Delta
+from pyro.infer.autoguide import AutoGuide
+from pyro.poutine.trace_struct import Trace
+from torch import Tensor
+
+from .log_terms import Draws, draw, score, sum_sites
+from .programs import Program, plain_errors
+from .sites import (
+    DATA_PLATE,
+    base_distribution,
+    in_data_plate,
+    latent_sites,
+    observed_sites,
+    sample_sites,
+)
+from .structure import Structure
+
+
+def inspect_pair(model: Program, guide: Program, args: tuple[Any, ...]) -> Structure:
+    """Run a pair once and check that it keeps to the contract.
+
+    Raises:
+        ValueError: if the model has no plate named ``"data"`` at dimension −1 with an
+            observed site inside, if that plate is not as long as the data, or if a latent
+            site stands in only one of the two programs.
+    """
+    with plain_errors():
+        guide_trace = poutine.trace(guide).get_trace(*args)
+        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args)
+    in_guide, in_model = latent_sites(guide_trace), latent_sites(model_trace)
+    alone = sorted(in_model.keys() - in_guide.keys())
+    enumerated = tuple(name for name in alone if in_model[name]["infer"].get("enumerate"))
+    for name in sorted(set(alone) - set(enumerated)):
+        raise ValueError(
+            f"the model samples {name!r}, which the guide does not (if it is data, give it obs=)"
+        )
+    for name, site in in_guide.items():
+        if name not in in_model and not site["infer"].get("is_auxiliary"):
+            raise ValueError(f"the guide samples {name!r}, which the model does not")
+    for name in in_guide.keys() & in_model.keys():
+        given, wanted = in_guide[name]["value"].shape, in_model[name]["fn"].event_shape
+        if given[len(given) - len(wanted) :] != wanted:
+            raise ValueError(
+                f"the guide's {name!r} is of shape {tuple(given[1:])} for each datum, the model's "
+                f"of {tuple(wanted)}: give prior and guide the same latent dimension"
+            )
+    for trace in (guide_trace, model_trace):
+        for name, site in sample_sites(trace).items():
+            _check_plates(name, site)
+    frames = [
+        frame
+        for trace in (guide_trace, model_trace)
+        for site in sample_sites(trace).values()
+        for frame in site["cond_indep_stack"]
+        if frame.dim is not None
+    ]
+    data_frames = [frame for frame in frames if frame.name == DATA_PLATE]
+    if not any(in_data_plate(site) for site in observed_sites(model_trace).values()):
+        raise ValueError(
+            "the model has no observed site inside a plate named 'data': put its data under "
+            "pyro.plate('data', len(x), dim=-1)"
+        )
+    for name in in_guide.keys() & in_model.keys():
+        if in_data_plate(in_guide[name]) != in_data_plate(in_model[name]):
+            inside, outside = "model", "guide"
+            if in_data_plate(in_guide[name]):
+                inside, outside = outside, inside
+            raise ValueError(
+                f"{name!r} is inside the plate 'data' in the {inside}, and not in the {outside}: "
+                "put it under pyro.plate('data', len(x), dim=-1) in both"
+            )
+    for frame in data_frames:
+        if frame.dim != -1 or frame.size != len(args[0]):
+            raise ValueError(
+                f"the plate 'data' has size {frame.size} at dimension {frame.dim}; "
+                f"it must have the size of the batch, {len(args[0])}, at dimension -1"
+            )
+    nesting = max(-frame.dim for frame in frames)
+    global_latents = tuple(name for name, site in in_guide.items() if not in_data_plate(site))
+    if isinstance(guide, AutoGuide) and len(global_latents) < len(in_guide):
+        raise ValueError(
+            "an autoguide keeps one posterior for each datum of the first batch, and has none for "
+            "others: write a guide that computes its posterior from x"
+        )
+    # Draws of a global variable are never spread over a plate of samples: see log_evidence.
+    plain = not global_latents and not enumerated
+    vectorized = plain and _is_vectorized(model, guide, args, nesting)
+    outside = tuple(
+        name for name, site in observed_sites(model_trace).items() if not in_data_plate(site)
+    )
+    points = tuple(
+        name
+        for name, site in in_guide.items()
+        if in_data_plate(site) and isinstance(base_distribution(site["fn"]), Delta)
+    )
+    return Structure(nesting, vectorized, global_latents, outside, enumerated, points)
+
+
+def _check_plates(name: str, site: Any) -> None:
+    """Refuse log densities that no plate accounts for: summed, they would count many times."""
+    owned = {frame.dim for frame in site["cond_indep_stack"]}
+    shape = site["fn"].batch_shape
+    for dim in range(-len(shape), 0):
+        if shape[dim] > 1 and dim not in owned:
+            raise ValueError(
+                f"the distribution at {name!r} has {shape[dim]} log densities at dimension {dim}, "
+                "where there is no plate: end it with .to_event(…); labels, and what a prior is "
+                "given, are one row a datum, (N,) or (N, event), not (N, 1)"
+            )
+
+
+def _is_vectorized(model: Program, guide: Program, args: tuple[Any, ...], nesting: int) -> bool:
+    """Whether the pair, run under a plate of two samples, scores them as it does one by one.
+
+    A network written for one batch dimension fails there, or mixes samples with data; such
+    a pair is run on repeated data instead.
+    """
+    try:
+        draws = draw(guide, args, 2, Structure(nesting, vectorized=True, global_latents=()))
+        together = score(model, draws)
+    except Exception:  # a user's network may fail on a further dimension in any way
+        return False
+    apart = [_one_sample(draws, sample) for sample in range(2)]
+    terms = [score(model, one) for one in apart]
+    # The guide too: its log q, scored again at one sample's values without the plate.
+    replayed = [poutine.trace(poutine.replay(guide, trace=one.trace)) for one in apart]
+    posteriors = [
+        sum_sites(latent_sites(trace.get_trace(*args)).values(), (1, len(args[0])), False, args[0])
+        for trace in replayed
+    ]
+    pairs = [
+        (together.log_likelihood, torch.cat([term.log_likelihood for term in terms])),
+        (together.log_prior, torch.cat([term.log_prior for term in terms])),
+        (together.log_posterior, torch.cat([local for local, _ in posteriors])),
+    ]
+    return all(torch.allclose(a, b, rtol=1e-3, atol=1e-3, equal_nan=True) for a, b in pairs)
+
+
+def _one_sample(draws: Draws, sample: int) -> Draws:
+    """One sample of plated draws, as draws without a plate."""
+    trace = Trace()
+    for name, site in latent_sites(draws.trace).items():
+        trace.add_node(name, **{**site, "value": site["value"][sample]})
+    rows = slice(sample, sample + 1)
+    return replace(
+        draws,
+        trace=trace,
+        log_posterior=draws.log_posterior[rows],
+        log_posterior_global=draws.log_posterior_global[rows],
+        plated=False,
+    )
+
+
+def inspect_drawn(model: Program, guide: Program, args: tuple[Tensor, ...]) -> Structure:
+    """The facts of a pair whose latent sites are all drawn.
+
+    Raises:
+        ValueError: as :func:`inspect_pair` does, and if a site is summed out.
+    """
+    structure = inspect_pair(model, guide, args)
+    if structure.enumerated:
+        raise ValueError(
+            f"the latent site {structure.enumerated[0]!r} is enumerated, and the guide has no such "
+            "site to draw it from: give the guide one (ExactPosterior, for a mixture)"
+        )
+    return structure

@@ -1,0 +1,263 @@
+"""The latent sites of a pair's data plate as one vector of unconstrained numbers a datum."""
+
+import math
+from collections.abc import Mapping
+from copy import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.poutine.trace_struct import Trace
+from torch import Size, Tensor
+from torch.distributions import Transform, biject_to, constraints, identity_transform
+
+from .log_terms import Draws, draw, read_terms, sum_sites, trace_model
+from .programs import Program, plain_errors
+from .sites import in_data_plate, latent_sites
+from .structure import Structure
+
+
+@dataclass(frozen=True)
+class Coordinate:
+    """Where one latent site stands in the vector of a datum's coordinates."""
+
+    name: str
+    transform: Transform
+    """From unconstrained numbers to the site's support."""
+    inner: Size
+    """Plates of the site between samples and data."""
+    free_event: Size
+    """Event shape of the unconstrained numbers."""
+    dtype: torch.dtype
+    """Of the site's values."""
+
+    @property
+    def size(self) -> int:
+        """How many coordinates the site has."""
+        return math.prod((*self.inner, *self.free_event))
+
+
+@dataclass(frozen=True)
+class LatentSpace:
+    """Unconstrained coordinates u of the local latent variables z of N data.
+
+    Each site's support is that of its prior; u ↦ z is PyTorch's ``biject_to`` of it, the identity
+    where z is any real number. Densities are with respect to u: log p(x, z) + log |dz/du|. Points
+    are (S, N, K): S for each of N data. Gradients flow through all of it.
+    """
+
+    model: Program
+    guide: Program
+    args: tuple[Any, ...]
+    structure: Structure
+    sites: tuple[Coordinate, ...]
+
+    @property
+    def num_data(self) -> int:
+        """N."""
+        return len(self.args[0])
+
+    @property
+    def size(self) -> int:
+        """K, how many coordinates a datum has."""
+        return sum(site.size for site in self.sites)
+
+    @property
+    def names(self) -> list[str]:
+        """The coordinates by name: a site's own where it has one, else with its index.
+
+        A simplex of J parts has J − 1 coordinates.
+        """
+        return [
+            site.name if site.size == 1 else f"{site.name}[{index}]"
+            for site in self.sites
+            for index in range(site.size)
+        ]
+
+    def draw(self, program: Program, num_samples: int) -> tuple[Tensor, Tensor]:
+        """S draws of a program's local latent sites: u (S, N, K), log density of u (S, N).
+
+        The guide gives draws of q(z|x), the model of its prior.
+        """
+        draws = draw(program, self.args, num_samples, self.structure)
+        return self.read(draws)
+
+    def read(self, draws: Draws) -> tuple[Tensor, Tensor]:
+        """The coordinates of draws (S, N, K), and their log density (S, N)."""
+        found = latent_sites(draws.trace)
+        parts, log_det = [], torch.zeros_like(draws.log_posterior)
+        for site in self.sites:
+            value = found[site.name]["value"]
+            free: Any = site.transform.inv(value)
+            parts.append(self._flat(free, len(site.free_event), draws.num_samples, draws.plated))
+            jacobian = site.transform.log_abs_det_jacobian(free, value)
+            log_det = log_det + self._flat(jacobian, 0, draws.num_samples, draws.plated).sum(-1)
+        points = torch.cat(parts, dim=-1).to(draws.log_posterior.dtype)
+        return points, draws.log_posterior + log_det
+
+    def locate(self, values: Mapping[str, Tensor]) -> Tensor:
+        """The coordinates u (1, N, K) of values z that a run on the data gave to its sites."""
+        parts = []
+        for site in self.sites:
+            free: Any = site.transform.inv(values[site.name])
+            parts.append(self._flat(free, len(site.free_event), 1, plated=False))
+        return torch.cat(parts, dim=-1)
+
+    def at(self, points: Tensor) -> tuple[Draws, Tensor]:
+        """Points u (S, N, K) as draws, for a program to be replayed at, and log |dz/du|, (S, N)."""
+        num_samples = len(points)
+        plated = self.structure.vectorized and num_samples > 1
+        log_det = points.new_zeros(points.shape[:2])
+        trace = Trace()
+        start = 0
+        for site in self.sites:
+            flat = points[..., start : start + site.size]
+            start += site.size
+            if plated:  # (samples, as many plates as the pair has, data, event)
+                missing = (1,) * (self.structure.nesting - 1 - len(site.inner))
+                free = flat.reshape(*points.shape[:2], *missing, *site.inner, *site.free_event)
+                free = free.movedim(1, self.structure.nesting)
+            else:  # (its own plates, samples and data together, event)
+                free = flat.reshape(-1, *site.inner, *site.free_event).movedim(0, len(site.inner))
+            value = _values(site, free)
+            jacobian = site.transform.log_abs_det_jacobian(free, value)
+            log_det = log_det + self._flat(jacobian, 0, num_samples, plated).sum(-1)
+            node = {"type": "sample", "is_observed": False, "infer": {}, "fn": None}
+            trace.add_node(site.name, **node, value=value)
+        nothing = points.new_zeros(points.shape[:2])
+        beyond = points.new_zeros(num_samples)
+        return Draws(trace, self.args, nothing, beyond, self.structure.nesting, plated), log_det
+
+    def log_joint(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """log p(x|z) and log p(z) + log |dz/du| at points (S, N, K), each (S, N)."""
+        draws, log_det = self.at(points)
+        with plain_errors():
+            terms = read_terms(trace_model(self.model, draws), draws)
+        return terms.log_likelihood, terms.log_prior + log_det
+
+    def log_density(self, program: Program, points: Tensor) -> Tensor:
+        """log q(z|x) + log |dz/du| of a program's latent sites at points (S, N, K): (S, N)."""
+        draws, log_det = self.at(points)
+        trace = trace_model(program, draws)
+        shape = draws.num_samples, draws.num_data
+        local, _ = sum_sites(latent_sites(trace).values(), shape, draws.plated, points)
+        return local + log_det
+
+    def values(self, points: Tensor) -> dict[str, Tensor]:
+        """The values z of points u (S, N, K), by site: (S, N, *plates, *event)."""
+        found, start = {}, 0
+        for site in self.sites:
+            flat = points[..., start : start + site.size]
+            start += site.size
+            free = flat.reshape(*points.shape[:2], *site.inner, *site.free_event)
+            found[site.name] = _values(site, free)
+        return found
+
+    def _flat(self, value: Tensor, event_dims: int, num_samples: int, plated: bool) -> Tensor:
+        """A site's numbers, in the layout of a trace, as (S, N, numbers)."""
+        data = value.dim() - event_dims - 1
+        if plated:
+            return value.movedim(data, 1).reshape(num_samples, self.num_data, -1)
+        return value.movedim(data, 0).reshape(num_samples, self.num_data, -1)
+
+
+def _values(site: Coordinate, free: Tensor) -> Tensor:
+    value: Any = site.transform(free)
+    return value.to(site.dtype)
+
+
+def latent_space(
+    model: Program,
+    guide: Program,
+    args: tuple[Any, ...],
+    structure: Structure,
+    *,
+    discrete: bool = False,
+) -> LatentSpace:
+    """The unconstrained coordinates of a pair's local latent variables, for a batch of data.
+
+    Args:
+        discrete: take a discrete site's values as its coordinates, of which there is no gradient.
+
+    Raises:
+        ValueError: if a latent site is discrete and not to be, or a point, or of another support
+            for each datum or of one that PyTorch has no bijection to, or the guide draws it where
+            its prior has no mass, or nothing is latent in the data plate.
+    """
+    with plain_errors():
+        in_guide = latent_sites(poutine.trace(guide).get_trace(*args))
+        # Drawn from the prior: the support is the model's, whatever the guide says.
+        in_model, again = (latent_sites(poutine.trace(model).get_trace(*args)) for _ in range(2))
+    sites = []
+    for name, q in in_guide.items():
+        if name not in in_model or not in_data_plate(q):
+            continue
+        p = in_model[name]
+        support = _fixed(name, support_of(p["fn"]), support_of(again[name]["fn"]))
+        if support.is_discrete and not discrete:
+            raise ValueError(
+                f"the latent site {name!r} is discrete, and only real numbers are moved and ranked"
+            )
+        if name in structure.points:
+            raise ValueError(
+                f"the guide puts {name!r} on one point, which is no posterior to be judged"
+            )
+        if not support.check(q["value"]).all():
+            raise ValueError(
+                f"the guide draws {name!r} where its prior has no mass: give the guide a "
+                "distribution of the prior's support"
+            )
+        event_dim, value = p["fn"].event_dim, p["value"]
+        transform = identity_transform if support.is_discrete else _bijection(name, support)
+        batch = value.shape[: value.dim() - event_dim]
+        free = transform.inverse_shape(value.shape)
+        sites.append(Coordinate(name, transform, batch[:-1], Size(free[len(batch) :]), value.dtype))
+    if not sites:
+        raise ValueError("nothing is latent in the plate 'data': there is no posterior to judge")
+    return LatentSpace(model, guide, args, structure, tuple(sites))
+
+
+def _bijection(name: str, support: Any) -> Transform:
+    try:
+        return biject_to(support)
+    except NotImplementedError:
+        raise ValueError(
+            f"the support of {name!r}, {support}, is not one that PyTorch has coordinates for "
+            "(biject_to): write the site as a real distribution that is then moved"
+        ) from None
+
+
+def support_of(distribution: Any) -> Any:
+    """Where a distribution lies; the whole space, where it does not say."""
+    try:
+        return distribution.support
+    except NotImplementedError:
+        return constraints.independent(constraints.real, distribution.event_dim)
+
+
+def _fixed(name: str, support: Any, again: Any) -> Any:
+    """A support without bounds that are spread over data, as ``expand`` makes them.
+
+    Args:
+        again: the support of the same site in another run.
+
+    Raises:
+        ValueError: if they differ from datum to datum, or from one run to the next.
+    """
+    if isinstance(support, constraints.independent):
+        inside = _fixed(name, support.base_constraint, again.base_constraint)
+        return constraints.independent(inside, support.reinterpreted_batch_ndims)
+    if hasattr(support, "base_constraint"):  # of a mixture, that of its components
+        return _fixed(name, support.base_constraint, again.base_constraint)
+    bounds = {key: value for key, value in vars(support).items() if isinstance(value, Tensor)}
+    for key, value in bounds.items():
+        one = value.flatten()[0]
+        if (value != one).any() or (getattr(again, key) != one).any():
+            raise ValueError(
+                f"the support of {name!r} is not the same for all data and dimensions: write the "
+                "site as a fixed distribution that is then moved and scaled"
+            )
+        support = copy(support)
+        setattr(support, key, one)
+    return support

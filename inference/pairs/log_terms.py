@@ -1,0 +1,169 @@
+"""Per-datum log terms log p(x|z), log p(z), log q(z|x) of draws from the guide."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine.trace_struct import Trace
+from torch import Tensor
+
+from .programs import Program
+from .sites import in_data_plate, latent_sites, sample_sites
+from .structure import Structure
+
+SAMPLE_PLATE = "latente_samples"
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Log terms of S draws z ~ q(z|x) for each of N data, in nats.
+
+    Weights that a program puts on itself (``poutine.scale``, the N/M of a minibatch) are
+    left out: these are the densities. Latent variables outside the data plate have terms
+    of their own, of shape (S,), zero where there are none.
+    """
+
+    log_likelihood: Tensor
+    """log p(x|z), (S, N)."""
+    log_prior: Tensor
+    """log p(z), (S, N)."""
+    log_posterior: Tensor
+    """log q(z|x), (S, N)."""
+    log_prior_global: Tensor
+    """log p of the global latent variables, (S,)."""
+    log_posterior_global: Tensor
+    """log q of the global latent variables, (S,)."""
+
+    @property
+    def log_weight(self) -> Tensor:
+        """log p(x, z) − log q(z|x) of each datum's own variables, (S, N)."""
+        return self.log_likelihood + self.log_prior - self.log_posterior
+
+
+@dataclass(frozen=True)
+class Draws:
+    """S draws from a guide for each of N data, their densities, and what scoring them needs."""
+
+    trace: Trace
+    args: tuple[Any, ...]
+    log_posterior: Tensor
+    """log q(z|x), (S, N)."""
+    log_posterior_global: Tensor
+    """log q of the global latent variables, (S,)."""
+    nesting: int
+    plated: bool
+    """Samples lie along a plate of their own; if not, they are folded into the data plate."""
+
+    @property
+    def num_samples(self) -> int:
+        """S."""
+        return self.log_posterior.shape[0]
+
+    @property
+    def num_data(self) -> int:
+        """N."""
+        return self.log_posterior.shape[1]
+
+
+def draw(guide: Program, args: tuple[Any, ...], num_samples: int, structure: Structure) -> Draws:
+    """Draw ``num_samples`` times from q(z|x) for each of a batch of data.
+
+    A vectorized guide is run once, under a plate of samples left of its own plates, so its
+    encoder runs once; another is run on the data repeated ``num_samples`` times.
+    """
+    num_data = len(args[0])
+    plated = structure.vectorized and num_samples > 1
+    if plated:
+        with pyro.plate(SAMPLE_PLATE, num_samples, dim=-1 - structure.nesting):
+            trace = poutine.trace(guide).get_trace(*args)
+    else:
+        trace = poutine.trace(guide).get_trace(*_repeat(args, num_samples, num_data))
+    log_posterior, log_posterior_global = sum_sites(
+        latent_sites(trace).values(), (num_samples, num_data), plated, like=args[0]
+    )
+    return Draws(trace, args, log_posterior, log_posterior_global, structure.nesting, plated)
+
+
+def score(model: Program, draws: Draws, start: int = 0, stop: int | None = None) -> Terms:
+    """The log terms of draws ``start`` to ``stop`` under the model and their guide."""
+    stop = draws.num_samples if stop is None else stop
+    return read_terms(trace_model(model, draws, start, stop), draws, start, stop)
+
+
+def trace_model(model: Program, draws: Draws, start: int = 0, stop: int | None = None) -> Trace:
+    """The trace of the model at draws ``start`` to ``stop`` of its latent variables."""
+    stop = draws.num_samples if stop is None else stop
+    count, num_data = stop - start, draws.num_data
+    rows = slice(start, stop) if draws.plated else slice(start * num_data, stop * num_data)
+    trace = Trace()
+    for name, site in latent_sites(draws.trace).items():
+        value = site["value"] if count == draws.num_samples else site["value"][rows]
+        trace.add_node(name, **{**site, "value": value})
+    replayed = poutine.trace(poutine.replay(model, trace=trace))
+    if draws.plated:
+        with pyro.plate(SAMPLE_PLATE, count, dim=-1 - draws.nesting):
+            return replayed.get_trace(*draws.args)
+    return replayed.get_trace(*_repeat(draws.args, count, num_data))
+
+
+def read_terms(model_trace: Trace, draws: Draws, start: int = 0, stop: int | None = None) -> Terms:
+    """The log terms of draws ``start`` to ``stop``, of which the model's trace is at hand."""
+    stop = draws.num_samples if stop is None else stop
+    shape, like = (stop - start, draws.num_data), draws.log_posterior
+    latent = latent_sites(model_trace)
+    observed = [site for site in sample_sites(model_trace).values() if site["is_observed"]]
+    log_prior, log_prior_global = sum_sites(latent.values(), shape, draws.plated, like)
+    log_likelihood, unplated = sum_sites(observed, shape, draws.plated, like)
+    return Terms(
+        log_likelihood,
+        log_prior,
+        draws.log_posterior[start:stop],
+        log_prior_global + unplated,
+        draws.log_posterior_global[start:stop],
+    )
+
+
+def score_in_chunks(model: Program, draws: Draws, chunk_size: int) -> Iterator[Terms]:
+    """The terms of all draws, ``chunk_size`` samples at a time."""
+    for start in range(0, draws.num_samples, chunk_size):
+        yield score(model, draws, start, min(start + chunk_size, draws.num_samples))
+
+
+def sum_sites(
+    sites: Iterable[Any], shape: tuple[int, int], plated: bool, like: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Summed log densities of sites: those in the data plate (S, N), and the others (S,).
+
+    Masks count, scales do not.
+    """
+    dtype = like.dtype if like.is_floating_point() else torch.get_default_dtype()
+    local = torch.zeros(shape, dtype=dtype, device=like.device)
+    beyond = torch.zeros(shape[0], dtype=dtype, device=like.device)
+    first = 1 if plated else 0
+    for site in sites:
+        log_prob = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+        log_prob = scale_and_mask(log_prob, mask=site["mask"])
+        in_data = in_data_plate(site)
+        inner = tuple(range(first, log_prob.dim() - (1 if in_data else 0)))
+        log_prob = log_prob.sum(inner) if inner else log_prob
+        if in_data:
+            local = local + log_prob.reshape(shape)
+        else:
+            beyond = beyond + log_prob
+    return local, beyond
+
+
+def _repeat(args: tuple[Any, ...], times: int, num_data: int) -> tuple[Any, ...]:
+    """Repeat each tensor of data along its first dimension, sample by sample."""
+    if times == 1:
+        return args
+    return tuple(
+        arg.repeat(times, *[1] * (arg.dim() - 1))
+        if isinstance(arg, Tensor) and arg.dim() and len(arg) == num_data
+        else arg
+        for arg in args
+    )

@@ -1,0 +1,65 @@
+"""The trainable tensors of a pair, and where its data go."""
+
+from typing import Any
+
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from .programs import Program, evaluation_mode, modules
+
+
+def parameters(model: Program, guide: Program, args: tuple[Any, ...]) -> dict[str, Tensor]:
+    """All trainable tensors of a pair, unconstrained, by name, each once.
+
+    Module parameters are named ``model.…`` and ``guide.…``; those known only to Pyro's
+    store, ``param.…``. The pair is run once on ``args`` to meet its ``pyro.param`` and
+    ``pyro.module`` statements, so call it inside :func:`private_store`.
+    """
+    named: dict[str, Tensor] = {}
+    for role, module in modules(model, guide).items():
+        named |= {f"{role}.{name}": value for name, value in module.named_parameters()}
+    with (
+        torch.no_grad(),
+        evaluation_mode(model, guide),
+        poutine.trace(param_only=True) as captured,
+    ):
+        trace = poutine.trace(guide).get_trace(*args)
+        poutine.replay(model, trace=trace)(*args)
+    for name, site in captured.trace.nodes.items():
+        value: Any = site.get("value")
+        # PyroModules state a module's parameters as they are, pyro.param as constrained ones.
+        named[f"param.{name}"] = getattr(value, "unconstrained", lambda value=value: value)()
+    unique: dict[int, str] = {}
+    for name, value in named.items():
+        if value.requires_grad:
+            unique.setdefault(id(value), name)
+    return {name: named[name] for name in unique.values()}
+
+
+def buffers(model: Program, guide: Program) -> list[Tensor]:
+    """All buffers of a pair's modules, such as batch statistics."""
+    return [buffer for root in modules(model, guide).values() for buffer in root.buffers()]
+
+
+def placement(model: Program, guide: Program) -> tuple[torch.device | None, torch.dtype | None]:
+    """Device and floating dtype of a pair's modules; (None, None) where it has none."""
+    for module in modules(model, guide).values():
+        for value in module.parameters():
+            if value.is_floating_point():
+                return value.device, value.dtype
+    return None, None
+
+
+def place(
+    args: tuple[Tensor, ...], device: torch.device | None, dtype: torch.dtype | None
+) -> tuple[Tensor, ...]:
+    """Move a batch to the pair's device, and its floating tensors to the pair's dtype."""
+    return tuple(
+        arg.to(device=device, dtype=dtype if arg.is_floating_point() else None) for arg in args
+    )
+
+
+def place_all(model: Program, guide: Program, rows: tuple[Any, ...]) -> tuple[Tensor, ...]:
+    """All rows of data and contexts, as the arguments of a pair."""
+    return place(tuple(part[: len(part)] for part in rows), *placement(model, guide))

@@ -1,0 +1,152 @@
+"""Pyro programs of a pair: their modules, their parameter stores, and how they are evaluated."""
+
+import contextlib
+import inspect
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pyro
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+Program = Callable[..., Any]
+"""A Pyro program: ``model(x, *context)`` or ``guide(x, *context)``."""
+
+
+class StoredProgram:
+    """A program together with the Pyro parameters that belong to it.
+
+    A plain callable keeps its ``pyro.param`` values in Pyro's global store, where a second
+    fit would meet them. Called through this wrapper, it finds its own.
+    """
+
+    def __init__(self, program: Program, store: dict[str, Any]):
+        self.program = program
+        self.store = store
+
+    def __call__(self, *args: Any) -> Any:
+        """Run the program among its own parameters."""
+        with pyro.get_param_store().scope(self.store):  # pyright: ignore[reportArgumentType]
+            return self.program(*args)
+
+    def __repr__(self) -> str:
+        """Name the program and its parameters."""
+        return f"StoredProgram({self.program!r}, {sorted(self.store['params'])})"
+
+
+def modules(model: Program, guide: Program) -> dict[str, nn.Module]:
+    """The ``nn.Module``s behind a pair, each once, by role and, where it is a part, by name.
+
+    A module itself, or the one whose method a program is; of another object's method, the
+    modules among its attributes; of a plain function, those that it refers to.
+
+    >>> net = nn.Linear(1, 1)
+    >>> modules(net.forward, lambda x: net(x))
+    {'model': Linear(in_features=1, out_features=1, bias=True)}
+    """
+    found: dict[str, nn.Module] = {}
+    seen: set[int] = set()
+    for role, program in (("model", model), ("guide", guide)):
+        for name, module in _modules_within(program).items():
+            if id(module) not in seen:
+                found[f"{role}.{name}" if name else role] = module
+                seen |= {id(part) for part in module.modules()}
+    return found
+
+
+def _modules_within(program: Program) -> dict[str, nn.Module]:
+    while isinstance(program, StoredProgram):
+        program = program.program
+    owner = getattr(program, "__self__", program)
+    if isinstance(owner, nn.Module):
+        return {"": owner}
+    named = dict(getattr(owner, "__dict__", {})) if owner is not program else {}
+    function = getattr(program, "__func__", program)
+    if inspect.isfunction(function):
+        referred = inspect.getclosurevars(function)
+        named |= {**referred.globals, **referred.nonlocals}
+    elif not inspect.isbuiltin(function):
+        named |= getattr(program, "__dict__", {})
+    return {name: value for name, value in named.items() if isinstance(value, nn.Module)}
+
+
+@contextlib.contextmanager
+def private_store(state: Any = None) -> Iterator[dict[str, Any]]:
+    """A parameter store of one's own: what happens inside leaves the global one as it was.
+
+    Args:
+        state: what it holds at first; nothing, if not given.
+    """
+    with pyro.get_param_store().scope(state) as inner, warnings.catch_warnings():
+        # Frozen parameters are meant, and a loss that is NaN is reported by the fit itself.
+        warnings.filterwarnings("ignore", ".* was not registered in the param store because")
+        warnings.filterwarnings("ignore", "Encountered (NaN|[+-]?inf)")
+        yield inner  # pyright: ignore[reportReturnType]
+
+
+@contextlib.contextmanager
+def plain_errors() -> Iterator[None]:
+    """Cut off the table of shapes that Pyro appends to an error raised inside a program."""
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        message = re.split(r"\n\s*Trace Shapes:", str(error))[0]
+        if message.startswith("Expected parameter"):  # PyTorch prints all of its values
+            parameter = message.split()[2]
+            named = re.search(r"of distribution (\w+)", message)
+            message = (
+                f"{named[1] if named else 'a distribution'} got NaN, infinite or impossible "
+                f"numbers for its {parameter}: the networks overflow on these data; scale them"
+            )
+        if message == str(error):
+            raise
+        raise type(error)(message) from error
+
+
+@contextlib.contextmanager
+def evaluation_mode(model: Program, guide: Program) -> Iterator[None]:
+    """Dropout off, batch statistics as they are; each module's own mode is put back after."""
+    parts = [part for root in modules(model, guide).values() for part in root.modules()]
+    training = [part.training for part in parts]
+    try:
+        for part in parts:
+            part.training = False
+        yield
+    finally:
+        for part, mode in zip(parts, training, strict=True):
+            part.training = mode
+
+
+@contextlib.contextmanager
+def evaluating(model: Program, guide: Program) -> Iterator[None]:
+    """Evaluate a pair: no gradients, evaluation mode, a private store; all undone after."""
+    # A pair trained by hand has values in the ambient store. What a PyroModule holds itself
+    # is left out: under the same name another module's values would overwrite its own.
+    state: Any = pyro.get_param_store().get_state()
+    for root in modules(model, guide).values():
+        for name, _ in root.named_pyro_params() if isinstance(root, PyroModule) else ():
+            state["params"].pop(name, None)
+            state["constraints"].pop(name, None)
+    with torch.no_grad(), private_store(state), evaluation_mode(model, guide):
+        yield
+
+
+@contextlib.contextmanager
+def attributes_kept(model: Program, guide: Program) -> Iterator[None]:
+    """Put back the attributes of a pair's modules: counters, and tensors that are no buffers."""
+    parts = [part for root in modules(model, guide).values() for part in root.modules()]
+    kept = [(own, dict(own)) for part in parts for own in (part.__dict__, part._buffers)]
+    tensors = [v for own, _ in kept for v in own.values() if isinstance(v, Tensor)]
+    values = [tensor.detach().clone() for tensor in tensors]
+    try:
+        yield
+    finally:
+        for own, before in kept:
+            own.clear()
+            own.update(before)
+        with torch.no_grad():
+            for tensor, value in zip(tensors, values, strict=True):
+                tensor.copy_(value)

@@ -1,0 +1,133 @@
+"""Draws of a guide scored by the model, chunk by chunk, recorded once that pays."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import psutil
+from pyro.poutine.trace_struct import Trace
+from torch import Tensor
+
+from ..execution.precision import Precision
+from ..execution.recorded import Compile, Recorded
+from .log_terms import Draws, Terms, draw, score
+from .programs import Program
+from .sites import latent_sites
+from .structure import Structure
+
+DRAWS_AT_ONCE = 20_000
+"""Draws held together: S of them for each of about DRAWS_AT_ONCE / S data."""
+
+
+REPEATED_ROWS = 1_000
+"""Rows at once for a pair that has to be run on repeated data."""
+
+
+SCORED_AT_ONCE = 2_000
+"""Most draws whose decoder output is held together: more would not stay in a CPU's cache."""
+
+
+MEMORY_SHARE = 1 / 4
+"""Of the free memory, what those draws may take."""
+
+
+COPIES = 16
+"""How many tensors of the size of x scoring holds at once, or less."""
+
+
+def rows_at_once(x: Tensor) -> int:
+    """How many draws of data like x (N, *event_shape) are scored together.
+
+    >>> import torch
+    >>> rows_at_once(torch.zeros(10, 784)), rows_at_once(torch.zeros(1).expand(10, 10**9))
+    (2000, 1)
+    """
+    free = psutil.virtual_memory().available * MEMORY_SHARE
+    size = COPIES * max(1, x[:1].numel()) * x.element_size()
+    return max(1, min(SCORED_AT_ONCE, int(free / size)))
+
+
+class Scorer:
+    """The log terms of S draws z ~ q(z|x) of blocks of data, of which no two depend on each other.
+
+    The guide draws some thousands at once, so that its encoder runs once for all of them; the
+    model scores a chunk at a time. Both are recorded once that pays.
+
+    Args:
+        model: Pyro program ``model(x, *context)``.
+        guide: Pyro program of the same arguments and latent sites.
+        structure: the facts of the pair, which has no latent site outside the data plate.
+        compile: see :class:`latente.inference.recorded.Recorded`.
+        precision: of the networks' products.
+    """
+
+    def __init__(
+        self,
+        model: Program,
+        guide: Program,
+        structure: Structure,
+        *,
+        compile: Compile = "recorded",
+        precision: Precision = "float32",
+    ):
+        self.model, self.guide, self.structure = model, guide, structure
+        self._record = partial(Recorded, compile=compile, precision=precision)
+        self._draw: dict[int, Recorded] = {}
+        self._score: dict[tuple[bool, int], Recorded] = {}
+        self._sites: dict[str, Any] = {}
+
+    @property
+    def note(self) -> str:
+        """Why calls are plain that were to be recorded; empty if they are not."""
+        notes = [part.note for part in (*self._draw.values(), *self._score.values())]
+        return next(filter(None, notes), "")
+
+    def terms(
+        self, args: tuple[Tensor, ...], num_samples: int, chunk_size: int | None = None
+    ) -> Iterator[Terms]:
+        """The terms of S draws for each of a block of data, by ``chunk_size`` of each or less."""
+        num_data = len(args[0])
+        chunk_size = chunk_size or max(1, rows_at_once(args[0]) // num_data)
+        for size in self._sizes(num_samples, num_data):
+            if size not in self._draw:
+                self._draw[size] = self._record(partial(self._drawn, size))
+            *values, log_posterior = self._draw[size](*args)
+            plated = self.structure.vectorized and size > 1
+            rows = 1 if plated else num_data
+            nothing = log_posterior.new_zeros(size)
+            for start in range(0, size, chunk_size):
+                stop = min(start + chunk_size, size)
+                chunk = [value[start * rows : stop * rows] for value in values]
+                key = plated, stop - start
+                if key not in self._score:
+                    self._score[key] = self._record(partial(self._scored, *key))
+                log_likelihood, log_prior = self._score[key](*chunk, *args)
+                yield Terms(
+                    log_likelihood.clone(),
+                    log_prior.clone(),
+                    log_posterior[start:stop].clone(),
+                    nothing[start:stop],
+                    nothing[start:stop],
+                )
+
+    def _sizes(self, num_samples: int, num_data: int) -> list[int]:
+        """How many samples the guide draws at once; on repeated data, each takes memory in it."""
+        size = max(1, (DRAWS_AT_ONCE if self.structure.vectorized else REPEATED_ROWS) // num_data)
+        full, rest = divmod(num_samples, size)
+        return [size] * full + [rest] * (rest > 0)
+
+    def _drawn(self, size: int, *args: Tensor) -> tuple[Tensor, ...]:
+        draws = draw(self.guide, args, size, self.structure)
+        sites = latent_sites(draws.trace)
+        self._sites = self._sites or {name: {**s, "value": None} for name, s in sites.items()}
+        return *(site["value"] for site in sites.values()), draws.log_posterior
+
+    def _scored(self, plated: bool, count: int, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+        values, args = tensors[: len(self._sites)], tensors[len(self._sites) :]
+        trace = Trace()
+        for (name, site), value in zip(self._sites.items(), values, strict=True):
+            trace.add_node(name, **{**site, "value": value})
+        unknown = args[0].new_zeros(()).expand(count, len(args[0]))
+        nesting = self.structure.nesting
+        terms = score(self.model, Draws(trace, args, unknown, unknown[:, 0], nesting, plated))
+        return terms.log_likelihood, terms.log_prior

@@ -1,0 +1,53 @@
+"""The sample sites of a trace by role: latent, observed, in the data plate or global."""
+
+from typing import Any
+
+from pyro.poutine.subsample_messenger import _Subsample
+from pyro.poutine.trace_struct import Trace
+
+DATA_PLATE = "data"
+
+
+def sample_sites(trace: Trace) -> dict[str, Any]:
+    """The sample sites of a trace, by name; what plates draw of their indices is none."""
+    nodes: dict[str, Any] = dict(trace.nodes)
+    return {
+        name: site
+        for name, site in nodes.items()
+        if site["type"] == "sample" and not isinstance(site["fn"], _Subsample)
+    }
+
+
+def latent_sites(trace: Trace) -> dict[str, Any]:
+    """The unobserved sample sites of a trace, by name."""
+    return {n: site for n, site in sample_sites(trace).items() if not site["is_observed"]}
+
+
+def observed_sites(trace: Trace) -> dict[str, Any]:
+    """The observed sites of a trace that carry data, by name: no deterministic ones."""
+    return {
+        name: site
+        for name, site in sample_sites(trace).items()
+        if site["is_observed"] and not site["infer"].get("_deterministic")
+    }
+
+
+def base_distribution(distribution: Any) -> Any:
+    """The distribution behind ``to_event``, ``expand`` and masks."""
+    while hasattr(distribution, "base_dist"):
+        distribution = distribution.base_dist
+    return distribution
+
+
+def in_data_plate(site: Any) -> bool:
+    """Whether a site lies inside the plate named ``"data"``."""
+    return any(frame.name == DATA_PLATE for frame in site["cond_indep_stack"])
+
+
+def global_latent_sites(trace: Trace) -> Trace:
+    """The latent sites of a trace outside the data plate: what all data share."""
+    shared = Trace()
+    for name, site in latent_sites(trace).items():
+        if not in_data_plate(site) and not site["infer"].get("was_observed"):
+            shared.add_node(name, **site)
+    return shared

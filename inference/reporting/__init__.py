@@ -1,0 +1,1 @@
+"""What a person looks at: figures of runs, and the report of a diagnosis."""

@@ -1,0 +1,1 @@
+"""Data that a pair makes: simulated, reconstructed, sampled from the prior."""

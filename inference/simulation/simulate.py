@@ -1,0 +1,209 @@
+"""Data that a model makes, with the latent variables that made them."""
+
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.poutine.trace_struct import Trace
+from pyro.poutine.uncondition_messenger import UnconditionMessenger
+from torch import Tensor
+
+from ..data.batches import epoch_seed
+from ..data.datasets import evaluation_rows
+from ..pairs.inspection import inspect_pair
+from ..pairs.parameters import place, placement
+from ..pairs.programs import Program, evaluating, plain_errors
+from ..pairs.sites import in_data_plate, latent_sites, observed_sites, sample_sites
+
+SIMULATED_AT_ONCE = 1000
+"""Data drawn from the model at once."""
+
+
+CHECKED_ROWS = 100
+"""Real data by which it is seen whether a model observes x itself."""
+
+
+def simulate(
+    model: Program, guide: Program, like: Any, num: int, *, seed: int = 0
+) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+    """Draw z* ~ p(z), x* ~ p(x|z*), ``num`` times: data whose latent variables are known.
+
+    Args:
+        model: Pyro program ``model(x, *context)``.
+        guide: Pyro program of the same arguments and latent sites; nothing is drawn from it.
+        like: data whose shape, and contexts in turn, the draws take; x's values do not matter. Of
+            what :func:`load_data` returns, the test part.
+        num: how many, at least 1.
+        seed: of the draws.
+
+    Returns:
+        The arguments (x*, *context) as the pair takes them, x* of shape (num, *event_shape), on
+        the pair's device; and each latent site's values by name, (num, *event_shape), after the
+        site's plates inside a datum, if any.
+
+    Raises:
+        ValueError: if ``num`` < 1, the data cannot be used, a site stands outside the data plate,
+            or the model does not say how x comes about: it observes something other than x, or
+            more than x, or the distribution of x is written with x itself.
+
+    >>> import pyro.distributions as dist
+    >>> def model(x):
+    ...     with pyro.plate("data", len(x)):
+    ...         z = pyro.sample("z", dist.Normal(0.0, 1.0))
+    ...         pyro.sample("x", dist.Normal(z, 0.01), obs=x)
+    >>> def guide(x):
+    ...     with pyro.plate("data", len(x)):
+    ...         pyro.sample("z", dist.Normal(x, 0.01))
+    >>> (x,), values = simulate(model, guide, torch.zeros(3), 500)
+    >>> x.shape, bool((x - values["z"]).abs().max() < 0.1)
+    (torch.Size([500]), True)
+    """
+    if num < 1:
+        raise ValueError(f"the number of simulations must be at least 1, got {num}")
+    rows = evaluation_rows(like)
+    device, dtype = placement(model, guide)
+    xs: list[tuple[Tensor, ...]] = []
+    values: list[dict[str, tuple[Tensor, int]]] = []
+
+    def given(start: int, stop: int) -> tuple[Tensor, ...]:
+        index = torch.arange(start, stop) % len(rows[0])
+        return place(tuple(part[index] for part in rows), device, dtype)
+
+    with evaluating(model, guide), torch.random.fork_rng():
+        _check_generative(model, guide, given(0, min(len(rows[0]), CHECKED_ROWS)))
+        # A stream of its own: whoever draws from the guide by the same seed would else meet
+        # the very noise that z* was made of.
+        torch.manual_seed(epoch_seed(seed, 0))
+        for start in range(0, num, SIMULATED_AT_ONCE):
+            args, sites = simulate_block(model, given(start, min(num, start + SIMULATED_AT_ONCE)))
+            if start == 0:
+                check_own_distribution(model, args, sites)
+            xs.append(args)
+            values.append({n: _along_data(s) for n, s in sites.items() if not was_observed(s)})
+    drawn = {
+        name: torch.cat([block[name][0] for block in values], data_dim)
+        for name, (_, data_dim) in values[0].items()
+    }
+    return tuple(torch.cat(part) for part in zip(*xs, strict=True)), drawn
+
+
+def _along_data(site: Any) -> tuple[Tensor, int]:
+    """A site's value, and along which of its dimensions the data lie."""
+    return site["value"], site["value"].dim() - site["fn"].event_dim - 1
+
+
+def simulate_block(
+    model: Program, args: tuple[Tensor, ...]
+) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+    """Arguments with a drawn x, and the sites that were drawn, that of x among them."""
+    with pyro.validation_enabled(False), plain_errors():
+        drawn = poutine.trace(Unobserved()(model)).get_trace(*args)
+    x = main_site(drawn, args)["value"].reshape(args[0].shape).to(args[0])
+    return (x, *args[1:]), latent_sites(drawn)
+
+
+class Unobserved(UnconditionMessenger):
+    """Let a program draw what it observes.
+
+    A deterministic site is left alone: drawn, a plate would spread its values once more.
+    """
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if not msg["infer"].get("_deterministic"):
+            super()._pyro_sample(msg)
+
+
+def _check_generative(model: Program, guide: Program, args: tuple[Tensor, ...]) -> None:
+    """Refuse a model from which x cannot be drawn datum by datum."""
+    with pyro.validation_enabled(False):  # the values of x do not matter
+        structure = inspect_pair(model, guide, args)
+        trace = poutine.trace(model).get_trace(*args)
+    for name in (*structure.global_latents, *structure.observed_outside):
+        raise ValueError(
+            f"the site {name!r} stands outside the plate 'data': data and their latent variables "
+            "are simulated one by one, which needs them to be independent"
+        )
+    observed = {name: s for name, s in observed_sites(trace).items() if in_data_plate(s)}
+    for name in sorted(name for name, site in observed.items() if _holds(site, args[0])):
+        check_unmasked(name, observed[name])
+        del observed[name]
+        for other in observed:
+            raise ValueError(
+                f"the model observes {other!r} beside x, at {name!r}: it does not say how x alone "
+                "comes about, so data cannot be simulated from it"
+            )
+        return
+    raise ValueError(
+        f"the model observes something other than x at {next(iter(observed))!r}, so data cannot be "
+        "simulated from it: transform x before it is given to the model"
+    )
+
+
+def _holds(site: Any, x: Tensor) -> bool:
+    """Whether a site observes x itself."""
+    value = site["value"]
+    return value.numel() == x.numel() and torch.equal(value.reshape(x.shape).to(x), x)
+
+
+def check_unmasked(name: str, site: Any) -> None:
+    """Refuse an x that is masked in part: nothing says what stands there for the guide to see.
+
+    Raises:
+        ValueError: naming the site.
+    """
+    distribution = site["fn"]
+    masks = [site["mask"]]
+    while hasattr(distribution, "base_dist"):
+        masks.append(getattr(distribution, "_mask", None))
+        distribution = distribution.base_dist
+    if any(mask is not None and not torch.as_tensor(mask).all() for mask in masks):
+        raise ValueError(
+            f"{name!r} is masked for some data: the model does not say what x holds there, so no "
+            "x can be drawn from it"
+        )
+
+
+def was_observed(site: Any) -> bool:
+    """Whether a site was an observed one before its observation was taken away."""
+    return bool(site["infer"].get("was_observed"))
+
+
+def check_own_distribution(model: Program, args: tuple[Tensor, ...], sites: dict[str, Any]) -> None:
+    """Refuse a model whose distribution of x was made from the x it was given: x* is then no draw
+    of it."""
+    trace = Trace()
+    for name, site in sites.items():
+        if not was_observed(site):
+            trace.add_node(name, type="sample", is_observed=False, value=site["value"], infer={})
+    with pyro.validation_enabled(False), plain_errors():
+        again = poutine.trace(poutine.replay(model, trace=trace)).get_trace(*args)
+    name, drawn = next((name, site) for name, site in sites.items() if was_observed(site))
+    before = drawn["fn"].log_prob(drawn["value"])
+    after = sample_sites(again)[name]["fn"].log_prob(drawn["value"])
+    if not torch.allclose(before, after, rtol=1e-3, atol=1e-3, equal_nan=True):
+        raise ValueError(
+            f"the distribution at {name!r} depends on the x that the model is given: x cannot be "
+            "drawn from it at once, so data cannot be simulated"
+        )
+
+
+def main_site(trace: Trace, args: tuple[Tensor, ...]) -> Any:
+    """The site that observes x, or did before its observation was taken away."""
+    drawn = {
+        name: site
+        for name, site in latent_sites(trace).items()
+        if was_observed(site) and not site["infer"].get("_deterministic")
+    }
+    for site in {**observed_sites(trace), **drawn}.values():
+        if site["value"].numel() == args[0].numel():
+            return site
+    raise ValueError(
+        f"no observed site of the model holds as many values as its data, {args[0].numel()}"
+    )
+
+
+def as_x(values: Tensor, distribution: Any, x: Tensor) -> Tensor:
+    """Values of a site, drawn or means, in the shape of data x: data first, then plates in them."""
+    values = values.expand((*distribution.batch_shape, *distribution.event_shape))
+    return values.movedim(-1 - distribution.event_dim, 0).reshape(x.shape)

@@ -1,0 +1,1 @@
+"""Fitting: preparation, the loop and its state, callbacks, checkpoints, run folders."""

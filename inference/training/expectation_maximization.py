@@ -1,0 +1,77 @@
+"""Expectation maximization, for models that know their exact posterior."""
+
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from ..common.progress import progress
+from ..data.datasets import Data
+from ..data.rows import as_rows
+from ..pairs.parameters import place
+
+
+class HasEMStep(Protocol):
+    """A model that can take one step of expectation maximization."""
+
+    def em_step(self, x: Tensor, /) -> float:
+        """Take the step; returns the mean log p(x) that it started from."""
+        ...
+
+
+def expectation_maximization(
+    model: HasEMStep,
+    data: Any,
+    *,
+    max_steps: int = 1000,
+    tolerance: float = 1e-8,
+    show_progress: bool = False,
+) -> list[float]:
+    """Climb Σₙ log p(xₙ) to a stationary point by E and M steps (Dempster et al. 1977).
+
+    Each E step closes the gap of the bound, log p(x) = ELBO; each M step raises the bound. The
+    likelihood never falls, but to rounding. The model is fitted in place.
+
+    Args:
+        model: with a method ``em_step``: :class:`latente.models.GaussianMixture`,
+            :class:`latente.models.FactorAnalysis`, :class:`latente.models.PPCA`.
+        data: x, a tensor or array (N, D); the training part, of what :func:`load_data` returns.
+        max_steps: after which it ends in any case.
+        tolerance: it ends when a step raises the mean log p(x) by less than this, in nats. In
+            float32 rounding is larger than the default, and may end it early.
+        show_progress: show the steps done.
+
+    Returns:
+        the mean log p(x) before each step, in nats.
+
+    Raises:
+        ValueError: if ``max_steps`` is less than 1, the model has no ``em_step``, the data cannot
+            be used, or the likelihood has no maximum near by (a covariance becomes singular).
+
+    >>> import torch
+    >>> from latente.models import GaussianMixture
+    >>> x = torch.tensor([[-3.0], [-2.5], [-2.0], [2.0], [3.0]])
+    >>> mixture = GaussianMixture(2, 1).initialize(x)
+    >>> history = expectation_maximization(mixture, x)
+    >>> history == sorted(history), sorted(mixture.means.flatten().tolist())
+    (True, [-2.5, 2.5])
+    """
+    if max_steps < 1:
+        raise ValueError(f"max_steps must be at least 1, got {max_steps}")
+    if not callable(getattr(model, "em_step", None)):
+        raise ValueError(
+            f"{type(model).__name__} has no em_step: expectation maximization needs an exact "
+            "posterior; use fit"
+        )
+    x, *context = as_rows(data.train if isinstance(data, Data) else data, "data")
+    if context:
+        raise ValueError("expectation maximization takes data without a context")
+    like = next(model.parameters())  # pyright: ignore
+    (x,) = place((x[: len(x)],), like.device, like.dtype)
+    history: list[float] = []
+    with progress("EM", max_steps, show=show_progress) as advance:
+        for _ in range(max_steps):
+            history.append(model.em_step(x))
+            advance(1, f"log p(x) {history[-1]:.4f} nats")
+            if len(history) > 1 and history[-1] - history[-2] < tolerance:
+                break
+    return history

@@ -1,0 +1,158 @@
+"""``fit``: fit a pair by stochastic variational inference."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pyro.infer import ELBO
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from ..data.datasets import Data
+from ..data.rows import Rows, as_rows
+from ..execution.precision import Precision
+from ..execution.recorded import Compile
+from ..pairs.programs import Program, StoredProgram, modules, private_store
+from .device import resolve_device
+from .run import Run
+from .run_folder import check_folder
+from .settings import Settings
+from .training import Training
+
+BATCH_SIZE = 128
+"""Data in a minibatch, unless told otherwise."""
+
+
+def fit(
+    model: Program,
+    guide: Program,
+    data: Any,
+    *,
+    validation: Any = None,
+    objective: ELBO | None = None,
+    epochs: int = 50,
+    batch_size: int | None = None,
+    learning_rate: float = 1e-3,
+    optimizer: Callable[..., Optimizer] | None = None,
+    schedule: Callable[[Optimizer], LRScheduler] | None = None,
+    clip_norm: float | None = None,
+    patience: int | None = None,
+    seed: int = 0,
+    device: str | torch.device = "auto",
+    compile: Compile = "recorded",
+    precision: Precision = "float32",
+    profile: bool = False,
+    out: str | Path | None = None,
+    resume: bool = False,
+    config: Mapping[str, Any] | None = None,
+    show_progress: bool = True,
+) -> Run:
+    """Fit a pair by stochastic variational inference (Hoffman et al. 2013).
+
+    Minimizes the objective, by default −ELBO, over minibatches of M out of N data, each
+    site of the ``data`` plate scaled by N/M so that the loss is unbiased for the whole::
+
+        ELBO = Σₙ E_q[log p(xₙ|z) + log p(z) − log q(z|xₙ)]
+
+    The pair is fitted in place, and left in evaluation mode. It starts from its own values:
+    those that Pyro's global store may hold are not looked at. The same seed on the same CPU
+    gives the same numbers bit for bit, also when a run is interrupted and resumed. Pyro's
+    global parameter store and the global random state are left as they were.
+
+    Args:
+        model: Pyro program ``model(x, *context)`` with a plate ``"data"`` at dimension −1. If it
+            has a method ``check_data(x)``, that may refuse the data before anything is done.
+        guide: Pyro program of the same arguments and latent sites.
+        data: what :func:`load_data` returns; or x, a tensor or array (N, *event_shape); or
+            a tuple (x, *context) of such.
+        validation: the same, to validate on; ``data`` from :func:`load_data` brings its own.
+        objective: any ``pyro.infer.ELBO``. If not given, ``TraceEnum_ELBO()`` where a site is
+            marked to be enumerated, ``TraceMeanField_ELBO()`` where a KL to the prior has a
+            closed form and the guide's sites stand in the model's order, else ``Trace_ELBO()``.
+        epochs: passes over the data.
+        batch_size: M; batches differ in size by one at most, so that they make up N. If not
+            given, :data:`BATCH_SIZE`, or all data where they are fewer.
+        learning_rate: step size at the start.
+        optimizer: makes the optimizer from parameters and ``lr``; Adam if not given.
+        schedule: makes a learning-rate scheduler, stepped once an epoch.
+        clip_norm: largest norm of the gradient of the loss per datum.
+        patience: stop once the validation ELBO has not risen for so many epochs, and keep
+            the best epoch's weights.
+        seed: decides order, binarization and draws. Initial weights are the pair's own.
+        device: ``"auto"`` takes CUDA where there is one.
+        compile: how steps are run. ``"recorded"``: the operations of PyTorch that a step comes to
+            are recorded once it pays, and run without Pyro's handlers from then on, with the same
+            numbers; a pair that cannot be recorded goes on plainly, and ``Run.note`` says why.
+            ``"inductor"``: the recording compiled by PyTorch's Inductor, which needs a C++
+            compiler and some ten seconds or more; the numbers differ in the last digits.
+            ``"plain"``: Pyro's way.
+        precision: of the networks' products: ``"float32"``, ``"medium"`` or ``"bfloat16"``; see
+            :func:`latente.inference.precision.multiplying`.
+        profile: also take the time of the parts of some steps, at the end: ``Run.profile``.
+        out: folder for ``config.json``, ``metrics.csv`` and a checkpoint each epoch.
+        resume: go on with the run in ``out``.
+        config: further facts for ``config.json``.
+        show_progress: show epoch, ELBO in nats per datum and data per second.
+
+    Raises:
+        ValueError: if an argument or the data cannot be used, or the pair breaks the contract.
+        FileExistsError: if ``out`` already holds a run and ``resume`` is not set.
+        FloatingPointError: if the loss is no longer finite; the last checkpoint is good.
+
+    >>> from latente.models import VAE, StandardNormal, Bernoulli, mlp
+    >>> from latente.guides import DiagonalNormal
+    >>> vae = VAE(StandardNormal(2), mlp(2, 16, out=64), Bernoulli((8, 8)))
+    >>> guide = DiagonalNormal(mlp(64, 16, out=4), latent_dim=2)
+    >>> x = torch.ones(256, 8, 8).bernoulli(0.5)
+    >>> run = fit(vae, guide, x, epochs=2, show_progress=False)
+    >>> [row["epoch"] for row in run.history]
+    [1, 2]
+    """
+    rows, held_out, resample = _unpack(data, validation)
+    batch_size = min(BATCH_SIZE, len(rows[0])) if batch_size is None else batch_size
+    settings = Settings(epochs, batch_size, learning_rate, clip_norm, patience, seed, precision)
+    if patience is not None and held_out is None:
+        raise ValueError("patience needs data to validate on: give validation=")
+    if batch_size > len(rows[0]):
+        raise ValueError(
+            f"{len(rows[0])} training rows are fewer than a batch of {batch_size}: "
+            f"set batch_size to {len(rows[0])} or less"
+        )
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        check_folder(folder, resume=resume)
+    elif resume:
+        raise ValueError("resume needs the folder of the run: give it as out")
+    where = resolve_device(device)
+    for module in modules(model, guide).values():
+        module.to(where)
+    with private_store() as store, torch.random.fork_rng(), torch.enable_grad():
+        training = Training(
+            model, guide, objective, rows, held_out, resample=resample, settings=settings
+        )
+        training.prepare(where, optimizer, schedule, compile)
+        if folder is not None:
+            training.keep_in(folder, config or {}, resume=resume)
+        training.run(show=show_progress)
+        times = training.profile() if profile else {}
+    if training.needs_store:
+        model, guide = StoredProgram(model, store), StoredProgram(guide, store)
+    best = training.best_epoch if patience is not None else None
+    return Run(
+        model, guide, training.history, training.epoch, best, folder, training.config,
+        training.step.note, times,
+    )  # fmt: skip
+
+
+def _unpack(data: Any, validation: Any) -> tuple[tuple[Rows, ...], tuple[Rows, ...] | None, bool]:
+    """Training rows with contexts, validation rows, and whether bits are drawn each epoch."""
+    if isinstance(data, Data):
+        if validation is None and len(data.validation):
+            validation = data
+        rows, resample = as_rows(data.rows("train"), data.name), data.binarize == "dynamic"
+    else:
+        rows, resample = as_rows(data, "data"), False
+    if isinstance(validation, Data):
+        validation = validation.rows("validation")
+    return rows, None if validation is None else as_rows(validation, "validation"), resample

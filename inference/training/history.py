@@ -1,0 +1,69 @@
+"""The history of a run, one row of figures an epoch, as ``metrics.csv``."""
+
+import csv
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ..common.files import written_whole
+
+
+def write_history(path: Path, history: Sequence[Mapping[str, float]]) -> None:
+    """Write all rows of a history, replacing the file."""
+    with (
+        written_whole(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
+        if history:
+            writer = csv.DictWriter(file, fieldnames=list(history[0]))
+            writer.writeheader()
+            writer.writerows(history)
+
+
+def append_history(path: Path, row: Mapping[str, float]) -> None:
+    """Add one epoch's row."""
+    new = not path.exists() or path.stat().st_size == 0
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(row))
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def read_history(path: Path, epochs: int) -> list[dict[str, float]]:
+    """Read the first rows of a history, one an epoch.
+
+    What follows them, an interrupted epoch's row or half of it, is not looked at.
+
+    Raises:
+        ValueError: if those rows are not there, or not numbers.
+    """
+    if epochs == 0:
+        return []
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(itertools.islice(csv.DictReader(file), epochs))
+        numbers = [{name: float(value) for name, value in row.items()} for row in rows]
+        if len(numbers) < epochs:
+            raise ValueError(f"it has {len(numbers)} of {epochs} epochs")
+        return [{**row, "epoch": int(row["epoch"])} for row in numbers]
+    except (OSError, TypeError, KeyError, ValueError) as error:
+        raise ValueError(f"{path} is not the history of this run ({error})") from error
+
+
+def main_metric(row: Mapping[str, float]) -> str:
+    """The figure that says how a fit goes: the ELBO, or the reconstruction where there is none."""
+    return "elbo" if "elbo" in row else "reconstruction"
+
+
+def describe_epoch(row: Mapping[str, float]) -> str:
+    """The main figure of a row of the history, in words.
+
+    >>> describe_epoch({"elbo": -3.0, "validation_elbo": -3.5})
+    'ELBO -3.00 (validation -3.50) nats'
+    """
+    name = main_metric(row)
+    label = {"elbo": "ELBO", "reconstruction": "reconstruction"}[name]
+    held_out = row.get(f"validation_{name}")
+    validation = "" if held_out is None else f" (validation {held_out:.2f})"
+    return f"{label} {row[name]:.2f}{validation} nats"

@@ -1,0 +1,83 @@
+"""Where the time of a step goes."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from ..execution.precision import multiplying
+from ..execution.replaying import Replay
+from ..pairs.minibatch_scaling import ScaleData
+from .step import Step
+
+NUM_STEPS = 50
+
+
+def profile_step(
+    step: Step, batches: Iterator[tuple[Tensor, ...]], num_steps: int = NUM_STEPS
+) -> dict[str, float]:
+    """Median milliseconds of a step and of its parts; what it moves is put back afterwards.
+
+    ``data``: making the batch; ``forward``: model, guide and objective; ``backward``: the
+    gradients; ``optimizer``: clipping, and the parameters' move; ``step``: all of it, and
+    ``overhead`` what that takes beyond its parts. In a plain step ``forward`` has Pyro's handlers
+    in it; a step compiled by Inductor has one time for ``forward and backward``.
+
+    Args:
+        step: one that has moved its parameters before.
+        batches: of data.
+        num_steps: how many, at most.
+
+    Raises:
+        ValueError: if there are no batches.
+    """
+    laps: list[dict[str, float]] = []
+    kept = [value.detach().clone() for value in _moved(step)]
+    with torch.random.fork_rng():
+        for _ in range(num_steps):
+            seconds, batch = _timed(lambda: next(batches, None))
+            if batch is None:
+                break
+            whole = seconds + _timed(lambda batch=batch: step(batch))[0]
+            laps.append({"data": seconds, **_parts(step, batch), "step": whole})
+    if not laps:
+        raise ValueError("there are no batches to take the time of")
+    with torch.no_grad():
+        for value, before in zip(_moved(step), kept, strict=True):
+            value.copy_(before)
+    median = {name: 1e3 * statistics.median(lap[name] for lap in laps) for name in laps[0]}
+    whole = median.pop("step")
+    return {**median, "overhead": max(0.0, whole - sum(median.values())), "step": whole}
+
+
+def _moved(step: Step) -> list[Tensor]:
+    """All that a step writes on."""
+    state = [step.optimizer.state[parameter] for parameter in step.parameters]
+    leaves = pytree.tree_leaves([step.loss_and_gradients.tensors, state])
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+
+def _timed(function: Callable[[], Any]) -> tuple[float, Any]:
+    began = time.perf_counter()
+    result = function()
+    return time.perf_counter() - began, result
+
+
+def _parts(step: Step, batch: tuple[Tensor, ...]) -> dict[str, float]:
+    """Seconds of each part of a step, run by itself."""
+    evaluate = step.loss_and_gradients
+    recorded = evaluate.find(*batch)
+    if isinstance(recorded, Replay):
+        seconds = {"forward": _timed(recorded.forward)[0], "backward": _timed(recorded.backward)[0]}
+    else:
+        seconds = {"forward and backward": _timed(lambda: evaluate(*batch))[0]}
+        if recorded is None and hasattr(step.objective, "differentiable_loss"):
+            with multiplying(evaluate.precision), ScaleData(step.num_data):
+                forward = _timed(lambda: step.loss(*batch))[0]
+            both = seconds.pop("forward and backward")
+            seconds = {"forward": forward, "backward": max(0.0, both - forward)}
+    return {**seconds, "optimizer": _timed(step.move)[0]}

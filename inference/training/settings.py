@@ -1,0 +1,26 @@
+"""The numbers that determine a fit."""
+
+from dataclasses import dataclass
+
+from ..execution.precision import Precision
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The numbers that a fit is determined by, beside pair and data; see :func:`fit`."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    clip_norm: float | None
+    patience: int | None
+    seed: int
+    precision: Precision = "float32"
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "learning_rate", "clip_norm", "patience"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be positive, got {value}")
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative, got {self.seed}")

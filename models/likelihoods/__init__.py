@@ -1,0 +1,1 @@
+"""Likelihoods p(x|z): each turns a decoder's features into a distribution of one datum x."""

@@ -1,0 +1,47 @@
+"""Categorical likelihood: codes of classes."""
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from .likelihood import Likelihood
+
+
+class Categorical(Likelihood):
+    """Independent classes, p(x = c|z) = e^{f_c} / Σ_d e^{f_d}, of no order.
+
+    The data are the integers 0, …, C − 1, of any dtype. Block c of the features holds the logits
+    of class c of every element. The distribution knows no mean, so a reconstruction does not exist.
+
+    Args:
+        event_shape: shape of one datum.
+        num_classes: C.
+
+    Raises:
+        ValueError: if there are fewer than two classes.
+
+    >>> likelihood = Categorical((2,), num_classes=3)
+    >>> features = torch.tensor([9.0, 0.0, 0.0, 9.0, 0.0, 0.0])  # of class 0, of class 1, of 2
+    >>> likelihood(features).sample()
+    tensor([0, 1])
+    """
+
+    def __init__(self, event_shape: tuple[int, ...], num_classes: int):
+        if num_classes < 2:
+            raise ValueError(f"num_classes must be at least 2, got {num_classes}")
+        super().__init__(event_shape, features_per_element=num_classes)
+        self.num_classes = num_classes
+
+    def constant_features(self, x: Tensor) -> Tensor:
+        """The logarithms of the classes' frequencies, each counted once more."""
+        counts = [(x == c).sum(0) + 1 for c in range(self.num_classes)]
+        return (torch.stack(counts) / (len(x) + self.num_classes)).log().flatten()
+
+    def distribution(self, *blocks: Tensor) -> dist.TorchDistribution:
+        """Logits of each class, each (…, *event_shape), to independent Categorical
+        distributions."""
+        return dist.Categorical(logits=torch.stack(blocks, -1))
+
+    def extra_repr(self) -> str:
+        """The constructor's arguments."""
+        return f"{super().extra_repr()}, num_classes={self.num_classes}"

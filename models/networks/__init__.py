@@ -1,0 +1,1 @@
+"""Networks: functions from tensors to tensors with any leading batch shape."""

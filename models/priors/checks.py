@@ -1,0 +1,13 @@
+"""What every prior refuses."""
+
+
+def check_latent_dim(latent_dim: int) -> None:
+    """Refuse fewer than one latent dimension."""
+    if latent_dim < 1:
+        raise ValueError(f"latent_dim must be at least 1, got {latent_dim}")
+
+
+def check_num_components(num_components: int) -> None:
+    """Refuse a mixture of nothing."""
+    if num_components < 1:
+        raise ValueError(f"a mixture has at least 1 component, got {num_components}")

@@ -1,0 +1,52 @@
+"""A normal prior whose location and scale a network gives from the context."""
+
+import pyro.distributions as dist
+from torch import Tensor, nn
+
+from .checks import check_latent_dim
+
+
+class ConditionalNormal(nn.Module):
+    """The prior p(z|c) = N(z; μ(c), diag σ²(c)) of a conditional VAE (Sohn, Lee and Yan 2015).
+
+    Args:
+        network: from the context c (N, …) to features (N, 2 · latent_dim), which are (μ, log σ);
+            of several contexts, a :class:`Conditional`.
+        latent_dim: dimension of z.
+
+    Raises:
+        ValueError: if ``latent_dim`` is less than 1, or, when run, if there is no context or the
+            network's features are not 2 · latent_dim.
+
+    >>> import torch
+    >>> from latente.models import OneHot, mlp
+    >>> prior = ConditionalNormal(nn.Sequential(OneHot(10), mlp(10, out=4)), latent_dim=2)
+    >>> prior(torch.tensor([3, 7, 7])).batch_shape
+    torch.Size([3])
+    """
+
+    conditional = True
+
+    def __init__(self, network: nn.Module, latent_dim: int):
+        super().__init__()
+        check_latent_dim(latent_dim)
+        self.network = network
+        self.latent_dim = latent_dim
+
+    def forward(self, *context: Tensor) -> dist.TorchDistribution:
+        """Contexts (N, …) to p(z|c): batch shape (N,), event shape (latent_dim,)."""
+        if not context:
+            raise ValueError("the prior takes a context: give the data as a tuple (x, context)")
+        features = self.network(*context)
+        if features.shape[-1] != 2 * self.latent_dim:
+            raise ValueError(
+                f"a ConditionalNormal of {self.latent_dim} dimensions takes {2 * self.latent_dim} "
+                f"features (μ, log σ), but its network gave a tensor of shape "
+                f"{tuple(features.shape)}: give it out={2 * self.latent_dim}"
+            )
+        mean, log_scale = features.chunk(2, dim=-1)
+        return dist.Normal(mean, log_scale.exp()).to_event(1)
+
+    def extra_repr(self) -> str:
+        """The constructor's arguments, the network aside."""
+        return f"latent_dim={self.latent_dim}"

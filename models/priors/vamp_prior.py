@@ -1,0 +1,87 @@
+"""VampPrior: the guide's posterior at learned pseudo-inputs."""
+
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from .normal_mixture import mixture_of
+
+
+class VampPrior(nn.Module):
+    """A mixture of the guide's own posteriors at C learned pseudo-inputs u (Tomczak and Welling
+    2018, arXiv 1705.07120)::
+
+        p(z) = 1/C Σ_c q(z|u_c)
+
+    The best prior for a guide is its posterior averaged over the data; this is that average, over a
+    few data that are learned. The guide's encoder belongs to the model, too.
+
+    Args:
+        guide: an amortized guide, of the pair that the prior is for.
+        pseudo_inputs: where they start, (C, *event_shape); some of the training data are
+            a good start. They are free to leave the range of the data.
+
+    Raises:
+        ValueError: if there are none, they hold NaN or infinity, or do not fit the guide's encoder;
+            or if the guide takes a context, or is a point without a density.
+
+    >>> from latente.guides import DiagonalNormal
+    >>> from latente.models import VAE, Bernoulli, mlp
+    >>> guide = DiagonalNormal(mlp(64, 16, out=4), latent_dim=2)
+    >>> prior = VampPrior(guide, torch.rand(10, 8, 8))
+    >>> vae = VAE(prior, mlp(2, 16, out=64), Bernoulli((8, 8)))
+    >>> prior().event_shape
+    torch.Size([2])
+    """
+
+    def __init__(self, guide: Any, pseudo_inputs: Tensor):
+        super().__init__()
+        if not callable(getattr(guide, "posterior", None)):
+            raise ValueError(
+                "a VampPrior mixes the posteriors of an amortized guide, such as DiagonalNormal, "
+                f"not of a {type(guide).__name__}"
+            )
+        if getattr(guide, "conditional", False):
+            raise ValueError(
+                "the guide takes a context, which the pseudo-inputs of a VampPrior do not have: "
+                "take a ConditionalNormal prior, or an encoder without a context"
+            )
+        inputs = torch.as_tensor(pseudo_inputs).detach()
+        like = next((value for value in guide.parameters()), torch.zeros(()))
+        inputs = inputs.to(like)
+        if inputs.dim() == 0 or len(inputs) == 0 or not bool(inputs.isfinite().all()):
+            raise ValueError(
+                f"pseudo-inputs are finite numbers (C, *event_shape), got shape "
+                f"{tuple(inputs.shape)}" + (" with NaN or infinity" if inputs.numel() else "")
+            )
+        training = guide.training
+        try:
+            with torch.no_grad(), torch.random.fork_rng():
+                distribution = guide.eval().posterior(inputs)
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"pseudo-inputs of shape {tuple(inputs.shape)} do not fit the guide's encoder; "
+                f"give them the shape of the data, (C, *event_shape): {str(error).splitlines()[0]}"
+            ) from error
+        finally:
+            guide.train(training)
+        if isinstance(distribution, dist.Delta):
+            raise ValueError(
+                f"the posterior of {type(guide).__name__} is a point without a density, which a "
+                "VampPrior cannot mix"
+            )
+        self.guide = guide
+        self.latent_dim = distribution.event_shape[-1]
+        self.pseudo_inputs = nn.Parameter(inputs.clone())
+
+    def forward(self) -> dist.TorchDistribution:
+        """p(z): batch shape (), event shape (latent_dim,)."""
+        components = self.guide.posterior(self.pseudo_inputs)
+        return mixture_of(self.pseudo_inputs.new_zeros(len(self.pseudo_inputs)), components)
+
+    def extra_repr(self) -> str:
+        """How many pseudo-inputs of what shape."""
+        count, *shape = self.pseudo_inputs.shape
+        return f"{count} pseudo-inputs of {tuple(shape)}"
