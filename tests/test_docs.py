@@ -1,8 +1,8 @@
 """Every code block of README and docs runs, and gives what its page promises.
 
-The Python blocks of a page run in order, in one namespace, in an empty folder. A block that takes long
-is shortened by a mark above it, ``<!-- test: epochs=50 → epochs=1 -->``. What has to hold after a block
-stands here, under the heading of the block. Commands are parsed, not run.
+The Python blocks of a page run in order, in one namespace, in an empty folder. A block that takes
+long is shortened by a mark above it, ``<!-- test: epochs=50 → epochs=1 -->``. What has to hold
+after a block stands here, under the heading of the block. Commands are parsed, not run.
 """
 
 import ast
@@ -53,7 +53,9 @@ def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch, capsys):
 
 
 def test_every_check_has_its_block():
-    headings = Counter((block.page, block.heading) for page in PAGES for block in blocks(page, "python"))
+    headings = Counter(
+        (block.page, block.heading) for page in PAGES for block in blocks(page, "python")
+    )
     assert all(headings[place] == 1 for place in CHECKS), set(CHECKS) - set(headings)
 
 

@@ -1,4 +1,4 @@
-"""The MNIST figures that the README quotes, run by hand: ``pytest -m slow`` (some six minutes)."""
+"""The MNIST figures of docs/results.md, run by hand: ``pytest -m slow`` (some six minutes)."""
 
 import pytest
 
