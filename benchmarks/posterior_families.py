@@ -73,7 +73,7 @@ def fit_four_gaussians(family, seed, out):
 
 
 def fit_mnist(latent_dim, family, seed, out):
-    """The recipe of the README, 20 epochs; the first 2,000 test images."""
+    """The recipe of docs/results.md, 20 epochs; the first 2,000 test images."""
     plan = Plan(recipe="vae", data="mnist", posterior=family, latent_dim=latent_dim, epochs=20,
                 seed=seed)  # fmt: skip
     run = train(plan, out, resume=out.exists())

@@ -44,7 +44,7 @@ def after(page: str, heading: str):
 @pytest.mark.parametrize("page", [page for page in PAGES if list(blocks(page, "python"))])
 def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    names: dict = {}
+    names: dict = {"__name__": "__main__"}
     for block in blocks(page, "python"):
         run(block, names)
         check = CHECKS.get((page, block.heading))
