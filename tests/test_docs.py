@@ -8,18 +8,19 @@ after a block stands here, under the heading of the block. Commands are parsed, 
 import ast
 import re
 import shlex
+import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 from urllib.parse import unquote
 
 import pytest
 import torch
-import typer
 
 from latente.inference import fit, log_evidence
-from latente.inference.cli import app
+from latente.inference.cli import main
 
 from .pages import PAGES, ROOT, Block, Ran, blocks, run
 
@@ -27,7 +28,7 @@ CHECKS: dict[tuple[str, str], Callable[[Ran], None]] = {}
 """What has to hold after a block, by the block's page and heading."""
 BEING_WRITTEN = {"docs/training.md", "docs/command_line.md", "docs/own_diagnostic.md"}
 """Pages that are linked to, and not there yet."""
-NOT_YET = ("latente recipes --parts", "latente train iwae --prior")
+NOT_YET = ("latente recipes --parts", "latente train --prior", "latente train vae-conv --post")
 """Commands that the command line does not understand yet."""
 
 
@@ -155,10 +156,11 @@ def commands() -> Iterator[tuple[str, str]]:
 
 
 def check_latente(words: list[str]) -> None:
-    group = typer.main.get_command(app)
-    context = group.make_context("latente", words)
-    name, command, rest = group.resolve_command(context, words)
-    command.make_context(name, rest, parent=context)
+    """With ``--help`` a command exits after its options were read, and before it does anything."""
+    with mock.patch.object(sys, "argv", ["latente", words[0], "--help", *words[1:]]):
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert end.value.code == 0
 
 
 def check_make(words: list[str]) -> None:
