@@ -84,6 +84,11 @@ def marker_size(count: int) -> float:
     return float(np.clip(60 / math.sqrt(max(count, 1)), 2, 5))
 
 
+def num_bins(count: int) -> int:
+    """How many bins a histogram of so many draws gets (the rule of Rice), from 5 to 30."""
+    return int(np.clip(math.ceil(2 * count ** (1 / 3)), 5, 30))
+
+
 def whole_ticks(ax: "Axes") -> None:
     """Only whole numbers along the axis."""
     from matplotlib.ticker import MaxNLocator
