@@ -65,7 +65,7 @@ def test_what_fires_on_which_guide(bad, expected):
     assert fired(diagnosis) - {"evidence"} == expected - {"evidence"}
     if bad in ({}, {"widen": 0.5}):  # of the others, few weights of many count: k̂ may fire or not
         assert ("evidence" in fired(diagnosis)) == ("evidence" in expected)
-    head = "Do not take this posterior" if expected else "Nothing was found against"
+    head = "Do not trust this posterior" if expected else "Nothing was found against"
     assert diagnosis.verdict.startswith(head)
     exact = oracle.marginal.log_prob(oracle.sample(100))[:16]
     assert torch.allclose(diagnosis["gap"].log_px, exact, atol=0.02)
@@ -166,7 +166,7 @@ def test_all_data_that_were_fitted_count_where_one_is_left_out():
     assert "leaving one out" not in fired(diagnosis)
     reasons = {one.topic: one.sentence for one in diagnosis.findings}
     assert "nothing is latent in the plate 'data'" in reasons["information"]
-    assert "Nothing can be said of: information" in diagnosis.verdict
+    assert "Nothing can be said about: information" in diagnosis.verdict
 
 
 def test_masked_data_are_not_replicated_and_what_fails_does_not_stop_the_rest():
@@ -321,9 +321,9 @@ def test_the_verdict_is_of_the_worst_finding_and_lists_it_first():
         Finding("c", Level.GOOD, "fine."),
     ]
     lines = summarize_findings(findings).split("\n")
-    assert lines == ["Do not take this posterior at its word.", "- b: wrong.", "- a: odd."]
+    assert lines == ["Do not trust this posterior.", "- b: wrong.", "- a: odd."]
     assert summarize_findings(findings[::2]).startswith("Use this posterior with care.")
-    assert summarize_findings([]) == "Nothing could be said of this posterior."
+    assert summarize_findings([]) == "Nothing could be said about this posterior."
     of_model = [
         findings[2],
         Finding("prior predictive", Level.WARNING, "unlike.", about_model=True),
@@ -333,6 +333,6 @@ def test_the_verdict_is_of_the_worst_finding_and_lists_it_first():
     )
     notes = [Finding("d", Level.NOTE, "Not looked at: …")]
     assert summarize_findings(notes).split("\n") == [
-        "Nothing could be said of this posterior.",
-        "Nothing can be said of: d (see the findings).",
+        "Nothing could be said about this posterior.",
+        "Nothing can be said about: d (see the findings).",
     ]

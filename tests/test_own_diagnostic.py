@@ -76,4 +76,4 @@ def test_an_exact_guide_and_a_pair_without_chains_do_not_warn(page):
     assert finding.sentence == (
         "Not looked at: this needs the result of 'nuts', and there is none before it."
     )
-    assert found.verdict.startswith("Nothing could be said of this posterior.")
+    assert found.verdict.startswith("Nothing could be said about this posterior.")

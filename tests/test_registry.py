@@ -68,7 +68,7 @@ def test_only_those_that_are_asked_for_run():
     assert found.num_data == 20
     nothing = run()
     assert nothing.findings == ()
-    assert nothing.verdict == "Nothing could be said of this posterior."
+    assert nothing.verdict == "Nothing could be said about this posterior."
 
 
 @pytest.mark.parametrize("part", ["run", "judge", "numbers", "groups"])

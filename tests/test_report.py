@@ -149,7 +149,7 @@ def test_the_verdict_comes_first_and_levels_are_words(tmp_path):
     ]
     found = made(findings, evidence=evidence())
     _, page = read(found, tmp_path)
-    words = ["Do not take this posterior at its word.", "k̂ is high", "It is loose by −1.5 nats"]
+    words = ["Do not trust this posterior.", "k̂ is high", "It is loose by −1.5 nats"]
     words += ["Not looked at", "All is in use"]
     places = [page.text.rindex(word) for word in words]  # the title of the page apart
     assert places == sorted(places)

@@ -1,4 +1,4 @@
-"""Does annealing find what the guide misses? Importance sampling beside annealed evidence."""
+"""Does annealing find what the guide misses? Annealed beside importance-sampled evidence."""
 
 import contextlib
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ MISSED_ERRORS = 3.0
 
 @dataclass(frozen=True)
 class Annealing:
-    """Annealed evidence of the first data, with what it is compared to."""
+    """Annealed evidence of the first data, and what it is compared with."""
 
     annealed: Annealed
     """Of the first N data."""
@@ -86,7 +86,7 @@ def _run(context: DiagnosticContext) -> Annealing:
         show_progress=context.show_progress,
     )
     sandwich = None
-    # Where no data can be simulated, what was annealed stands by itself.
+    # Where no data can be simulated, there are no bounds from both sides.
     with contextlib.suppress(ValueError):
         sandwich = bidirectional_evidence(
             *context.pair,
@@ -105,22 +105,24 @@ def judge_annealing(found: Annealing) -> list[Finding]:
     """Whether the guide misses what annealing finds."""
     more, noise, sandwich = found.missed, found.missed_error, found.sandwich
     said = (
-        "Annealed importance sampling, in which the guide has no part, gives "
-        f"{found.annealed.mean:.2f} nats on the first {len(found.annealed.log_px)} data, and "
-        f"importance sampling {in_nats(abs(more))} ± {noise:.2f} {'less' if more > 0 else 'more'}"
+        "Annealed importance sampling, which does not use the guide, gives "
+        f"{found.annealed.mean:.2f} nats on the first {len(found.annealed.log_px)} data; "
+        f"importance sampling gives {in_nats(abs(more))} ± {noise:.2f} "
+        f"{'less' if more > 0 else 'more'}"
     )
     if sandwich is not None:
         said += (
-            f"; on data of the model's own its two bounds are {in_nats(sandwich.gap)} nats apart"
+            f"; on data simulated from the model, the two annealed bounds are "
+            f"{in_nats(sandwich.gap)} nats apart"
         )
     enough = max(TOLERATED_NATS, MISSED_ERRORS * noise)
     if (sandwich is not None and sandwich.gap > MAX_SANDWICH_GAP) or more < -enough:
-        why = "annealing is not done with these temperatures, and says nothing of the guide."
+        why = "with these temperatures annealing is too short to say anything about the guide."
         return [Finding("annealing", Level.NOTE, f"{said}: {why}")]
     if more > enough:
         level = Level.BAD if more > BAD_MISSED_NATS else Level.WARNING
         return [Finding("annealing", level, f"{said}: the guide misses some of the posterior.")]
-    return [Finding("annealing", Level.GOOD, f"{said}: the two agree, as far as noise lets tell.")]
+    return [Finding("annealing", Level.GOOD, f"{said}: the two agree within noise.")]
 
 
 def plot_evidence_methods(
@@ -222,7 +224,7 @@ def _numbers(found: Annealing) -> list[Number]:
         Number(
             "sandwich_gap",
             found.sandwich.gap,
-            "annealing's two bounds on simulated data, apart",
+            "gap between the two annealed bounds, simulated data",
             "nats per datum",
         ),
     ]
@@ -237,14 +239,14 @@ ANNEALING = Diagnostic(
     figures=(
         DiagnosticFigure(
             "annealing",
-            "Left: log p(x) by importance sampling and the ELBO, less what annealing gives. Good: "
-            "importance sampling within the grey bars; below them, the guide misses some of the "
-            "posterior; above them, annealing was too short. Right: its two bounds on simulated "
-            "data, which are far apart where it was too short.",
+            "Left: log p(x) by importance sampling and the ELBO, minus log p(x) by annealing. "
+            "Good: importance sampling within the grey bars. Below them, the guide misses some of "
+            "the posterior; above them, annealing was too short. Right: the two annealed bounds "
+            "on simulated data. They are far apart where annealing was too short.",
             _plot,
         ),
     ),
     numbers=_numbers,
     applies=lambda context: context.all_local and context.budget.annealed_data > 0,
 )
-"""Annealed evidence, which the guide has no part in, beside importance-sampled evidence."""
+"""Annealed evidence, which does not use the guide, beside importance-sampled evidence."""

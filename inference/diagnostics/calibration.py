@@ -1,4 +1,4 @@
-"""Do credible regions hold what they say? Ranks of true latent variables among draws (SBC)."""
+"""Are posteriors right on simulated data? Ranks of the true z among draws, and coverage (SBC)."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from xarray import Dataset
 
 CLEAR_ERRORS = 3.0
-"""Standard errors by which a PIT sample must lean before it is said which way."""
+"""Standard errors from uniform that a PIT sample must have before its deviation gets a name."""
 
 
 LOG_Q, LOG_JOINT = "log q(z|x)", "log p(x, z)"
@@ -61,12 +61,12 @@ WORDS = {
     LOG_Q: Words("overconfident", "underconfident", "unclear", "unclear"),
     LOG_JOINT: Words("draws too likely", "draws too unlikely", "unclear", "unclear"),
 }
-"""Of the two densities: z* less dense than the draws lies outside of where the guide expects it."""
+"""Of the two densities: a z* of low density lies outside the region where the guide expects it."""
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """How often intervals, or regions, of a stated level held z*."""
+    """How often intervals, or regions, of a nominal level contain z*."""
 
     names: tuple[str, ...]
     """The coordinates, and ``"log q(z|x)"`` for regions of highest density."""
@@ -83,8 +83,8 @@ class Calibration:
 
     The quantities are the K unconstrained coordinates of z, ``"log q(z|x)"`` and
     ``"log p(x, z)"``. Tensors are float64, on CPU. Each of :attr:`miscalibrated`,
-    :attr:`weighted_miscalibrated` and :attr:`biased` is one family of tests, and names anything at
-    all with probability at most 1 − ``level`` where q(z|x) is the posterior.
+    :attr:`weighted_miscalibrated` and :attr:`biased` is one family of tests: where q(z|x) is the
+    exact posterior, it is not empty with probability at most 1 − ``level``.
     """
 
     names: tuple[str, ...]
@@ -98,10 +98,10 @@ class Calibration:
     num_draws: int
     """L."""
     level: float
-    """Probability that all is found well where it is."""
+    """Probability that an exact posterior gives no alarm."""
 
     def band(self) -> Band:
-        """The band of each ECDF, so wide that all Q stay inside with probability ``level``."""
+        """The band of each ECDF: if q(z|x) is exact, all Q stay inside with probability ``level``."""
         return ecdf_band(len(self.pit), 1 - (1 - self.level) / len(self.names))
 
     def ecdf(self, *, weighted: bool = False) -> Tensor:
@@ -118,7 +118,7 @@ class Calibration:
 
     @property
     def weighted_miscalibrated(self) -> dict[str, str]:
-        """The same of the re-weighted draws: what importance weights do not mend."""
+        """The same of the re-weighted draws: the faults that importance weights do not correct."""
         return self._outside(weighted=True)
 
     def _outside(self, *, weighted: bool) -> dict[str, str]:
@@ -145,7 +145,7 @@ class Calibration:
         if not levels or not all(0 < level < 1 for level in levels):
             raise ValueError(f"levels lie between 0 and 1, got {tuple(levels)}")
         pit = (self.weighted_pit if weighted else self.pit)[:, :-1]
-        # How much of the posterior is nearer to the middle, or denser, than z*.
+        # The share of the posterior that is closer to the median, or denser, than z*.
         within = torch.cat([(2 * pit[:, :-1] - 1).abs(), 1 - pit[:, -1:]], dim=1)
         wanted = torch.tensor(tuple(levels), dtype=torch.float64)
         share = (within[..., None] <= wanted).double().mean(0)
@@ -165,7 +165,7 @@ class Calibration:
 
     @property
     def biased(self) -> dict[str, str]:
-        """The coordinates whose p-value is below (1 − level) / K, and which way they lean."""
+        """The coordinates whose p-value is below (1 − level) / K, and the direction of the bias."""
         words = Words()
         tests = zip(self.names, self.bias_p_value, self.pit.mean(0), strict=False)
         return {
@@ -210,8 +210,8 @@ def calibrate(
         u_w = (Σ_l w_l 1[z_l < z*] + U w̄) / (Σ_l w_l + w̄),   w̄ = Σ_l w_l² / Σ_l w_l
 
     which is u for equal weights. Where u is not uniform and u_w is, the guide is wrong but good
-    enough to weigh draws of. All this is about data of the model's own: a model far from the real
-    ones is not found out by it.
+    enough as a proposal. All of this is about simulated data: it does not tell whether the model
+    fits the real ones.
 
     Args:
         model: Pyro program ``model(x, *context)``.
@@ -310,7 +310,7 @@ def _pit(truth: Tensor, drawn: Tensor, weight: Tensor, noise: Tensor) -> Tensor:
 
 
 def describe_pit(pit: Tensor, words: Words = Words()) -> str:
-    """How a PIT sample (M,) leans, in a word: the larger of two deviations from uniform.
+    """Name how a PIT sample (M,) deviates from uniform: by the larger of two deviations.
 
     ::
 
@@ -332,28 +332,29 @@ def describe_pit(pit: Tensor, words: Words = Words()) -> str:
 
 
 def judge_calibration(found: Calibration) -> list[Finding]:
-    """Whether credible regions hold what they say, and medians lean."""
+    """Whether ranks are uniform, and whether medians are shifted to one side."""
     wrong, mended = found.miscalibrated, found.weighted_miscalibrated
     count, level = len(found.pit), f"{found.level:.0%}"
     said = f"On {count:,} data simulated from the model"
     if not wrong:
-        text = f"{said}, no rank of {len(found.names)} quantities is out of its {level} band."
+        text = f"{said}, the ranks of all {len(found.names)} quantities are in their {level} band."
         findings = [Finding("calibration", Level.GOOD, text)]
     else:
-        # Means that are off at random, datum by datum, look to ranks like too little width.
+        # Ranks cannot tell means that are randomly off from standard deviations too small.
         narrow = "too narrow or misplaced"
         told = _count_words({n: narrow if w == "too narrow" else w for n, w in wrong.items()})
         cover = found.coverage((0.8,)).share[-1, 0].item()
         text = (
             f"{said}, {len(wrong)} of {len(found.names)} quantities {_out_of(len(wrong))} {level} "
-            f"band ({told}); regions that should hold z in 80% hold it in {cover:.0%}. "
+            f"band ({told}); credible regions of 80% contain z in {cover:.0%} of the cases. "
         )
-        left = f"{len(mended)} {'is' if len(mended) == 1 else 'are'}" if mended else "none is"
-        text += f"With {found.num_draws} draws weighed by importance, {left}."
+        are = "is" if len(mended) == 1 else "are"
+        left = f"{len(mended)} {are} still out" if mended else "none is"
+        text += f"After importance weighting of {found.num_draws} draws, {left}."
         findings = [Finding("calibration", Level.BAD if mended else Level.WARNING, text)]
     if found.biased:
         text = (
-            f"Posterior medians lean to one side in {len(found.biased)} of "
+            f"Posterior medians are shifted to one side in {len(found.biased)} of "
             f"{len(found.names) - 2} coordinates ({_count_words(found.biased)})."
         )
         findings.append(Finding("bias", Level.WARNING, text))
@@ -383,8 +384,8 @@ def _count_words(words: Mapping[str, str]) -> str:
 def plot_calibration(calibration: Calibration) -> "Figure":
     """Ranks of z* on simulated data: ECDF of u minus u, as drawn and re-weighted.
 
-    All lines stay in the band with probability ``calibration.level`` if the guide is the posterior.
-    Of those that leave it, the :data:`NAMED_CURVES` that go furthest are named.
+    If the guide is the exact posterior, all lines stay in the band with probability
+    ``calibration.level``. Of those that leave it, the :data:`NAMED_CURVES` furthest out are named.
 
     >>> import torch
     >>> u = (torch.arange(100.0)[:, None].double() + 0.5) / 100
@@ -445,10 +446,10 @@ def _line(name: str, outside: Mapping[str, str], told: dict[str, str]) -> dict[s
 
 
 def plot_coverage(calibration: Calibration) -> "Figure":
-    """How often z* lies in credible regions of each nominal level, as drawn and re-weighted.
+    """How often credible regions of each nominal level contain z*, as drawn and re-weighted.
 
     A thin line is a coordinate's central interval, the thick one the region of highest density of
-    all z. Beside the diagonal, what chance leaves of it at any one level.
+    all z. The grey band has the diagonal's noise at any one level.
 
     >>> import torch
     >>> u = (torch.arange(100.0)[:, None].double() + 0.5).expand(-1, 3) / 100
@@ -494,7 +495,7 @@ def _numbers(found: Calibration) -> list[Number]:
         ("miscalibrated", found.miscalibrated, "quantities out of their band", count),
         ("weighted_miscalibrated", found.weighted_miscalibrated, "the same, re-weighted", count),
         # The two densities have no median.
-        ("biased", found.biased, "coordinates whose medians lean", count - 2),
+        ("biased", found.biased, "coordinates with shifted medians", count - 2),
     )
     return [
         Number(key, names, label, text=f"{len(names)} of {total}")
@@ -515,7 +516,7 @@ def _groups(found: Calibration) -> "Mapping[str, Dataset]":
 
 CALIBRATION = Diagnostic(
     name="calibration",
-    question="Are posteriors right on data of the model's own?",
+    question="Are posteriors right on data simulated from the model?",
     topics=("calibration", "bias"),
     run=_run,
     judge=judge_calibration,
@@ -523,19 +524,19 @@ CALIBRATION = Diagnostic(
         DiagnosticFigure(
             "calibration",
             "Ranks of the true z among the guide's draws, for simulated data. Good: all lines in "
-            "the band. A line that lies to one side of zero is biased (above it: the guide is too "
-            "high); one that is above on the left and below on the right comes from posteriors "
-            "that are too narrow, the reverse from too wide ones. What is back in the band on the "
-            "right is mended by importance weights.",
+            "the band. A line on one side of zero means bias (above zero: the guide is too high). "
+            "A line above zero on the left and below zero on the right means that posteriors are "
+            "too narrow; the reverse, that they are too wide. Lines that are back in the band in "
+            "the right panel are corrected by importance weights.",
             plot_calibration,
         ),
         DiagnosticFigure(
             "coverage",
-            "How often credible regions of each level hold the true z, for simulated data. Good: "
-            "along the diagonal. Below it, regions are too narrow and the guide too sure of "
-            "itself; above it, they are too wide. On the right, after importance weights.",
+            "How often credible regions of each level contain the true z, for simulated data. "
+            "Good: along the diagonal. Below it, regions are too narrow: the guide is "
+            "overconfident. Above it, they are too wide. Right: after importance weighting.",
             plot_coverage,
-            title="Do credible regions hold what they say?",
+            title="Do credible regions contain z as often as they should?",
             topics=("calibration",),
         ),
     ),
@@ -543,4 +544,4 @@ CALIBRATION = Diagnostic(
     groups=_groups,
     applies=lambda context: context.all_local and context.budget.simulations > 0,
 )
-"""Simulation-based calibration: ranks, coverage, and medians that lean to one side."""
+"""Simulation-based calibration: ranks, coverage, and medians shifted to one side."""

@@ -59,17 +59,17 @@ def summarize_findings(findings: Sequence[Finding]) -> str:
     Nothing was found against this posterior.
     >>> print(summarize_findings([Finding("evidence", Level.BAD, "k̂ is high."),
     ...                           Finding("NUTS", Level.NOTE, "Not looked at.")]))
-    Do not take this posterior at its word.
+    Do not trust this posterior.
     - evidence: k̂ is high.
-    Nothing can be said of: NUTS (see the findings).
+    Nothing can be said about: NUTS (see the findings).
     """
     head = {
         Level.GOOD: "Nothing was found against this posterior",
         Level.WARNING: "Use this posterior with care",
-        Level.BAD: "Do not take this posterior at its word",
+        Level.BAD: "Do not trust this posterior",
     }.get(
         worst_level([finding for finding in findings if not finding.about_model]),
-        "Nothing could be said of this posterior",
+        "Nothing could be said about this posterior",
     )
     if worst_level([finding for finding in findings if finding.about_model]) >= Level.WARNING:
         head += ", but" if head.startswith("N") else ", and"
@@ -79,7 +79,7 @@ def summarize_findings(findings: Sequence[Finding]) -> str:
     told.sort(key=lambda finding: -finding.level)
     lines = [f"{head}.", *(f"- {finding.topic}: {finding.sentence}" for finding in told)]
     if unseen:
-        lines.append(f"Nothing can be said of: {', '.join(unseen)} (see the findings).")
+        lines.append(f"Nothing can be said about: {', '.join(unseen)} (see the findings).")
     return "\n".join(lines)
 
 

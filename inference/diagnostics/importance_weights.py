@@ -32,10 +32,10 @@ def _run(context: DiagnosticContext) -> Evidence:
 
 def judge_evidence(evidence: Evidence) -> list[Finding]:
     """Whether importance weights can be trusted."""
-    count = len(evidence.log_px)
+    count = counted(len(evidence.log_px), "datum", "data")
     said = (
         f"log p(x) = {evidence.mean:.2f} ± {evidence.mean_standard_error:.2f} nats per datum by "
-        f"importance sampling ({count:,} data, S = {evidence.num_samples:,})"
+        f"importance sampling ({count}, S = {evidence.num_samples:,})"
     )
     if evidence.num_samples < MIN_KHAT_SAMPLES:
         return [Finding("evidence", Level.NOTE, f"{said}. {evidence.caveat}")]
@@ -48,7 +48,7 @@ def judge_evidence(evidence: Evidence) -> list[Finding]:
         said = (
             f"{said}; but Pareto k̂ is above {threshold:.2f} for {share:.1%} of the data: the guide "
             "is too narrow somewhere, or so wide that few draws count, and their log p(x) is "
-            f"likely too low by more than ± says. {evidence.caveat}".rstrip()
+            f"likely too low, by more than its ± says. {evidence.caveat}".rstrip()
         )
     return [Finding("evidence", level, said)]
 
@@ -120,8 +120,8 @@ IMPORTANCE_WEIGHTS = Diagnostic(
         DiagnosticFigure(
             "evidence",
             "Pareto k̂ of each datum's importance weights. Good: all below the dashed threshold. "
-            "Above it the guide is too narrow for that datum, and its log p(x) likely too low; "
-            "above 1, more draws do not help.",
+            "Above it, the guide is too narrow for that datum, and the estimate of log p(x) is "
+            "likely too low. Above 1, more draws do not help.",
             plot_khat,
         ),
     ),
@@ -130,4 +130,4 @@ IMPORTANCE_WEIGHTS = Diagnostic(
     applies=lambda context: context.all_local,
     required=True,
 )
-"""Pareto k̂ of the importance weights; the first to run, as it checks the pair."""
+"""Pareto k̂ of the importance weights. It runs first, because it also checks the pair."""

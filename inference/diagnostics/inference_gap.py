@@ -1,4 +1,4 @@
-"""Where is the bound loose? What family and encoder lose against posteriors of each datum."""
+"""Where is the bound loose? What is lost by the guide's family, and what by its encoder."""
 
 import math
 from collections.abc import Mapping
@@ -68,7 +68,7 @@ class InferenceGap:
     khat: Tensor
     """Pareto k̂ of its weights."""
     elbo: Tensor
-    """The encoder's ELBO."""
+    """The ELBO of the guide itself."""
     elbo_local: Tensor
     """The best ELBO found in the guide's own family; NaN where the family cannot be refined."""
     elbo_full_rank: Tensor
@@ -80,8 +80,8 @@ class InferenceGap:
     full_rank: LocalPosterior = field(repr=False)
     """The posteriors of ``elbo_full_rank``, a guide for these data: nearest to the posterior in z.
 
-    What climbs the ELBO is fined for draws outside the posterior, and hardly for a tail left out,
-    so as proposals local posteriors can have a worse k̂ than the encoder, with more effective draws.
+    The ELBO penalizes draws outside the posterior strongly, and a tail that is left out hardly. So,
+    as proposals, local posteriors can have a worse k̂ than the encoder, with more effective draws.
     """
 
     def __repr__(self) -> str:
@@ -93,12 +93,12 @@ class InferenceGap:
 
     @property
     def approximation(self) -> Tensor:
-        """log p(x) − the best ELBO of the family: what the family cannot do."""
+        """log p(x) − the best ELBO of the family: the loss that no parameters can mend."""
         return self.log_px - self.elbo_local
 
     @property
     def amortization(self) -> Tensor:
-        """The best ELBO of the family − the encoder's: what the encoder does not do."""
+        """The best ELBO of the family − the encoder's: the loss that a better encoder can mend."""
         return self.elbo_local - self.elbo
 
     @property
@@ -130,8 +130,8 @@ def inference_gap(
     puts it: once in the guide's own family, and from there as a full-rank normal of the
     unconstrained latent variables. The family of a guide with methods ``features`` and ``family``,
     as ours, is that of all features; of any other guide, that of its distributions' parameters. A
-    family cannot be refined where a distribution has none that PyTorch knows of (a flow), or one
-    that depends on other draws: then the two parts are NaN, and the total is known still.
+    family cannot be refined where a distribution has no parameters known to PyTorch (a flow), or
+    parameters that depend on other draws: then the two parts are NaN, and the total is still known.
 
     Args:
         data: x (N, *event_shape), or a tuple (x, *context); the test part of a ``Data``. Cost grows
@@ -197,7 +197,7 @@ def inference_gap(
 
 @dataclass(frozen=True)
 class _Fitting:
-    """How parameters of each datum's own are found."""
+    """How the parameters of each datum are fitted."""
 
     model: Program
     args: tuple[Tensor, ...]
@@ -209,15 +209,15 @@ class _Fitting:
     def best(self, start: LocalPosterior, advance: Advance) -> LocalPosterior:
         """The posterior whose parameters make each datum's ELBO largest, from a start."""
         leaves = [value.detach().clone().requires_grad_() for value in start.parameters]
-        # Adam's step of one parameter knows nothing of others': each datum goes its own way.
+        # Adam scales each parameter by itself, so the data are fitted independently.
         optimizer = torch.optim.Adam(leaves, self.learning_rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.num_steps)
         for step in range(self.num_steps):
             with torch.enable_grad():
                 bound = self._bound(start, leaves)
-                # A datum whose draws have run off keeps still, and does not stop the others.
+                # A datum whose bound is not finite takes no step, and does not stop the others.
                 loss = -bound[bound.isfinite()].sum()
-                # Not backward(): the pair's own parameters are to get no gradient.
+                # Not backward(): the pair's own parameters must get no gradient.
                 slopes = torch.autograd.grad(loss, leaves, allow_unused=True)
             for leaf, slope in zip(leaves, slopes, strict=True):
                 leaf.grad = None if slope is None else slope.nan_to_num(0.0, 0.0, 0.0)
@@ -228,7 +228,7 @@ class _Fitting:
         return LocalPosterior(self.args, found, start.sampler)
 
     def _bound(self, start: LocalPosterior, leaves: list[Tensor]) -> Tensor:
-        """log p(x, z) − log q(z), with no gradient but through z: quiet where q is the truth.
+        """log p(x, z) − log q(z), with gradients through z only: without noise where q is exact.
 
         Source: Roeder, Wu and Duvenaud 2017 (arXiv 1703.09194).
         """
@@ -261,7 +261,7 @@ def _most_trusted(measured: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     scores = []
     for one in measured:
         khat = one["khat"].nan_to_num(math.inf, math.inf, -math.inf)
-        # An error that k̂ does not vouch for may be far too small: then k̂ itself decides.
+        # Where k̂ is bad, the error may be far too small: then k̂ itself decides.
         scores.append(torch.where(khat <= KHAT_GOOD, one["standard_error"], 1e6 * (1 + khat.abs())))
     best = torch.stack(scores).argmin(0, keepdim=True)
     return {
@@ -274,18 +274,18 @@ def judge_gap(gap: InferenceGap) -> list[Finding]:
     """Where the bound is loose."""
     total, count = gap.total.mean().item(), len(gap.elbo)
     if not math.isfinite(total):
-        text = "The ELBO is −∞ for some data: the guide puts draws where the model has no density."
+        text = "The ELBO is −∞ for some data: the guide has draws where the model has no density."
         return [Finding("gap", Level.WARNING, text)]
-    said = f"The ELBO is {in_nats(total)} nats below log p(x) ({count} data)"
+    said = f"The ELBO is {in_nats(total)} nats below log p(x) ({counted(count, 'datum', 'data')})"
     if gap.local is None:
         gain = (gap.elbo_full_rank - gap.elbo).mean().item()
         said += (
-            f"; the guide's family cannot be taken apart, full-rank normals fitted to each datum "
-            f"gain {in_nats(gain)}"
+            f"; the guide's family cannot be fitted to one datum, full-rank normals fitted to each "
+            f"datum gain {in_nats(gain)}"
         )
     else:
         family, encoder = gap.approximation.mean().item(), gap.amortization.mean().item()
-        said += f": {in_nats(family)} are left by the family, {in_nats(encoder)} by the encoder"
+        said += f": {in_nats(family)} are due to the family, {in_nats(encoder)} to the encoder"
         if total >= TOLERATED_NATS:
             said += (
                 ". A longer fit or a better encoder would gain more than a richer family"
@@ -329,7 +329,7 @@ def plot_gap(gap: InferenceGap) -> "Figure":
         bottom = np.zeros(count), np.zeros(1)
         for name, (values, colour, hatch) in parts.items():
             style = {"color": colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0}
-            # Noise can put a part below zero: it is then drawn downwards from there.
+            # Noise can make a part negative: it is then drawn downwards.
             ax.bar(np.arange(count), values[order], 0.9, bottom[0], label=name, **style)
             means.bar([0], values.mean(), 0.7, bottom[1], **style)
             bottom = bottom[0] + values[order], bottom[1] + values.mean()
@@ -346,7 +346,7 @@ def plot_gap(gap: InferenceGap) -> "Figure":
         write_below(ax, "data, by log p(x) − ELBO", note)
         for panel in (ax, means):
             low, high = panel.get_ylim()
-            panel.set_ylim(min(low, -0.005), max(high, 0.1))  # next to nothing is to look like it
+            panel.set_ylim(min(low, -0.005), max(high, 0.1))  # a tiny gap must look tiny
         _name_means(means, total, {name: values for name, (values, *_) in parts.items()})
         whole_ticks(ax)
         bad = int((gap.khat > KHAT_GOOD).sum())
@@ -384,8 +384,8 @@ def _numbers(gap: InferenceGap) -> list[Number]:
     unit = "nats per datum"
     parts = (
         ("inference_gap", gap.total, "log p(x) − ELBO, of the first data", False),
-        ("approximation_gap", gap.approximation, "of it, the family's", True),
-        ("amortization_gap", gap.amortization, "of it, the encoder's", True),
+        ("approximation_gap", gap.approximation, "due to the family", True),
+        ("amortization_gap", gap.amortization, "due to the encoder", True),
     )
     return [
         Number(key, value.mean().item(), label, unit, is_part=is_part)
@@ -407,10 +407,10 @@ INFERENCE_GAP = Diagnostic(
     figures=(
         DiagnosticFigure(
             "gap",
-            "How far the ELBO of each datum is below log p(x). Good: hardly at all. Where it is "
-            "the encoder's part that is large, a longer fit or a wider encoder would help; where "
-            "it is the family's, a richer posterior. A part below zero is noise, or a fit to that "
-            "datum that was not done.",
+            "How far the ELBO of each datum is below log p(x). Good: close to zero. Where the "
+            "encoder's part is large, a longer fit or a larger encoder would help; where the "
+            "family's part is large, a richer posterior. A part below zero is noise, or the fit "
+            "to that datum has not converged.",
             plot_gap,
         ),
     ),

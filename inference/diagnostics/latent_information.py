@@ -1,4 +1,4 @@
-"""What do the latent variables say? KL of each dimension, and the information of all together."""
+"""How much do the latent variables say about x? KL by dimension, and mutual information."""
 
 import math
 from dataclasses import dataclass, replace
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_PAIRS = 4_000_000
-"""Numbers held together where each draw is scored under each datum's posterior."""
+"""The most numbers in memory while each draw is scored under the posterior of each datum."""
 
 
 IDLE_KL, IDLE_SHARE = 0.01, 0.99
@@ -65,7 +65,7 @@ NAMED_DIMENSIONS = 20
 
 @dataclass(frozen=True)
 class LatentInformation:
-    """What the latent variables of a pair say of N data, in nats."""
+    """How much the latent variables of a pair say about N data, in nats."""
 
     names: tuple[str, ...]
     """The J parts that the KL splits into: dimensions, where it does, else sites."""
@@ -80,7 +80,7 @@ class LatentInformation:
     mutual_information_error: float
     """Its standard error."""
     marginal_kl: float
-    """KL(q(z) ‖ p(z)); NaN where the prior is another for each datum."""
+    """KL(q(z) ‖ p(z)); NaN where the prior differs from datum to datum."""
     marginal_kl_error: float
     """Its standard error."""
 
@@ -112,7 +112,7 @@ class LatentInformation:
 
     @property
     def collapsed(self) -> bool:
-        """Whether the posterior is the prior, whatever the datum: every part is idle."""
+        """Whether the posterior of every datum is the prior: every part is idle."""
         return len(self.idle) == len(self.names) and self.num_data > 1
 
 
@@ -125,9 +125,9 @@ def latent_information(
 
         mean KL(q(z|x) ‖ p(z)) = I(x; z) + KL(q(z) ‖ p(z)),   q(z) = 1/N Σₙ q(z|xₙ)
 
-    (Hoffman and Johnson 2016). The first term is what z says of x, the second how far the draws
-    that the decoder was trained on are from those of the prior. The KL of a dimension is in closed
-    form where there is one.
+    (Hoffman and Johnson 2016). The first term is what z says about x, the second is how far the
+    draws that the decoder was trained on are from draws of the prior. The KL of a dimension is in
+    closed form where there is one.
 
     Args:
         data: x (N, *event_shape), or a tuple (x, *context); the test part of a ``Data``. Cost grows
@@ -205,7 +205,7 @@ def _kl_by_dimension(reading: Reading) -> tuple[tuple[str, ...], Tensor]:
         names += [name] if size == 1 else [f"{name}[{index}]" for index in range(size)]
         parts.append(kl.double().mean(0).cpu())
     if not parts:
-        raise ValueError("nothing is latent in the plate 'data': there is no z to be idle")
+        raise ValueError("nothing is latent in the plate 'data': there is no z to measure")
     return tuple(names), torch.cat(parts, dim=-1)
 
 
@@ -223,7 +223,8 @@ def _split(space: LatentSpace) -> tuple[Tensor, Tensor]:
             for some in points[0].split(block)
         ]
     ) - math.log(num_data)
-    # One point under the prior of each datum: a conditional prior has no one KL to q(z).
+    # The same point under the prior of each datum: these differ where the prior is conditional,
+    # and then there is no single KL to q(z).
     shared = space.log_joint(points[:, :1].expand(-1, num_data, -1))[1][0]
     marginal = log_aggregated - log_prior
     if not torch.allclose(shared, shared[:1], rtol=1e-4, atol=1e-4):
@@ -239,7 +240,7 @@ def judge_information(found: LatentInformation) -> list[Finding]:
     if found.num_data > 1:
         said += f", {found.active_units} of {found.latent_dim} latent dimensions are in use"
     if found.collapsed:
-        text = f"{said}: the posterior has collapsed onto the prior, z says nothing of x."
+        text = f"{said}: the posterior has collapsed onto the prior, z says nothing about x."
         return [Finding("information", Level.BAD, text)]
     if found.idle:
         names = ", ".join(found.idle[:5]) + (", …" if len(found.idle) > 5 else "")
@@ -253,7 +254,7 @@ def judge_information(found: LatentInformation) -> list[Finding]:
     if found.limit - mutual < SATURATED_NATS:
         said += (
             f". z tells the {found.num_data:,} data apart: I(x; z) is at least {in_nats(mutual)} "
-            "nats, as much as so many data can show"
+            "nats, close to the most that so many data can show"
         )
         if not math.isnan(marginal):
             said += (
@@ -270,7 +271,7 @@ def judge_information(found: LatentInformation) -> list[Finding]:
 
 
 def plot_information(information: LatentInformation) -> "Figure":
-    """Mean KL of each latent dimension, and what the whole is made of against log N.
+    """Mean KL of each latent dimension; and I(x; z) and the aggregated posterior's KL, with log N.
 
     >>> import torch
     >>> kl = torch.tensor([[2.0, 0.0], [1.0, 0.001]])
@@ -292,7 +293,7 @@ def plot_information(information: LatentInformation) -> "Figure":
             if chosen.any():
                 style = {"color": colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0}
                 ax.bar(place[chosen], mean[order][chosen], 0.85, label=label, **style)
-        # Linear up to the threshold, which would not be seen on a scale of nats.
+        # Linear up to the threshold, which would be invisible on a linear scale.
         ax.set_yscale("symlog", linthresh=IDLE_KL, linscale=0.4)
         ax.set_ylim(min(0.0, 1.3 * mean.min(initial=0)), max(0.1, 1.6 * mean.max(initial=0)))
         _plain_ticks(ax)
@@ -331,7 +332,7 @@ def _plain_ticks(ax: "Axes") -> None:
 
 
 def _draw_whole(ax: "Axes", information: LatentInformation) -> None:
-    """I(x; z) and KL(q(z) ‖ p(z)), one on the other, against log N."""
+    """I(x; z) and KL(q(z) ‖ p(z)), stacked, beside log N."""
     parts = (
         ("I(x; z)", information.mutual_information, information.mutual_information_error, BLUE),
         ("KL(q(z) ‖ p(z))", information.marginal_kl, information.marginal_kl_error, SKY),
@@ -376,18 +377,19 @@ def _numbers(found: LatentInformation) -> list[Number]:
 
 LATENT_INFORMATION = Diagnostic(
     name="information",
-    question="What do the latent variables say?",
+    question="How much do the latent variables say about x?",
     topics=("information",),
     run=_run,
     judge=judge_information,
     figures=(
         DiagnosticFigure(
             "information",
-            "Left: what each latent dimension says of x, linear up to the dashed line and "
-            "logarithmic above. Good: all above it; those below are idle, and if all are, the "
-            "posterior has collapsed. Right: what all say together, I(x; z), and how far the "
-            "aggregated posterior is from the prior. Where the blue bar comes near log N, the data "
-            "are too few to say more than that I(x; z) is at least as large, and the rest at most.",
+            "Left: mean KL of each latent dimension, on a scale that is linear up to the dashed "
+            "line and logarithmic above. Good: all above the line. Those below it are idle; if all "
+            "are, the posterior has collapsed. Right: the mutual information I(x; z), and the KL "
+            "from the aggregated posterior to the prior. Where the blue bar is close to log N, the "
+            "data are too few: I(x; z) is then at least that large, and the KL at most as large as "
+            "drawn.",
             plot_information,
         ),
     ),

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def judge_loo(loo: "ELPDData") -> list[Finding]:
-    """How well each datum is predicted by the others, and whether that figure can be trusted."""
+    """How well each datum is predicted by the others, and whether that estimate can be trusted."""
     khat = torch.as_tensor(loo.pareto_k.values.copy())
     share = (khat > loo.good_k).double().mean().item()
     count = loo.n_data_points
@@ -42,7 +42,8 @@ def judge_loo(loo: "ELPDData") -> list[Finding]:
     else:
         said = (
             f"{said}; but Pareto k̂ is above {loo.good_k:.2f} for {share:.0%} of them: the fitted "
-            "posterior of what they share is not near enough to that without them, or to the truth."
+            "posterior of the shared variables is too far from the one without that datum, or from "
+            "the exact one."
         )
     return [Finding("leaving one out", level, said)]
 
@@ -99,14 +100,14 @@ LEAVE_ONE_OUT = Diagnostic(
     figures=(
         DiagnosticFigure(
             "loo",
-            "Left: Pareto k̂ of leaving each datum out. Good: all below the dashed threshold; above "
-            "it, the estimate on the right cannot be trusted. Right: log predictive density of "
-            "each; those far below the others are predicted badly by them.",
+            "Left: Pareto k̂ of leaving each datum out. Good: all below the dashed threshold. Above "
+            "it, the estimate in the right panel cannot be trusted. Right: log predictive density "
+            "of each datum given the others. Data far below the rest are predicted badly.",
             plot_loo,
         ),
     ),
     numbers=_numbers,
-    # q(w) is of all the data that were fitted, and so is leaving one of them out.
+    # Without a shared variable, the other data say nothing about a datum.
     applies=lambda context: not context.all_local,
 )
 """Leave-one-out densities of a pair with a global latent variable."""

@@ -1,4 +1,4 @@
-"""Is the guide's posterior that of NUTS? Posteriors of a few data by Markov chains."""
+"""Does the guide agree with NUTS? Posteriors of a few data by Markov chains."""
 
 import math
 from dataclasses import dataclass, field
@@ -36,11 +36,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_COORDINATES = 2_000
-"""Coordinates of all data together that one chain can be asked to move."""
+"""The most latent coordinates, of all data together, that one chain moves."""
 
 
 GUIDE_DRAWS = 4_000
-"""Draws of the guide, whose moments are held against the chains'."""
+"""Draws of the guide, whose moments are compared with those of the chains."""
 
 
 WARMUP_STEPS = 200
@@ -59,7 +59,7 @@ SHOWN_MARGINALS = 6
 class NUTSReference:
     """Posteriors of M data by the No-U-Turn sampler, and the guide's beside them.
 
-    All of it is in the K unconstrained coordinates of a datum's latent variables; tensors are
+    All numbers are in the K unconstrained coordinates of a datum's latent variables; tensors are
     (M, K), float64, on CPU.
     """
 
@@ -100,11 +100,12 @@ class NUTSReference:
         return (self.rhat < 1.05) & (self.ess > 100)
 
     def misses(self, *, tolerance: float = 0.2, level: float = 0.95) -> Tensor:
-        """Where the guide's mean is off by more than so many standard deviations, or the ratio of
-        the two is beyond 1 ± as much; beyond what the noise of all draws explains.
+        """Where the guide's mean is off by more than ``tolerance`` standard deviations, or the
+        ratio of standard deviations by more than ``tolerance`` from 1, noise apart.
 
-        With the exact posterior for a guide, the probability that any of the M · K coordinates
-        shows is at most 1 − ``level`` (Bonferroni). Coordinates that have not converged never do.
+        With the exact posterior as the guide, the probability that any of the M · K coordinates
+        is marked is at most 1 − ``level`` (Bonferroni). Coordinates that have not converged are
+        never marked.
 
         Returns:
             Booleans (M, K).
@@ -112,7 +113,7 @@ class NUTSReference:
         quantile = float(norm.isf((1 - level) / (4 * self.mean.numel())))
         count = len(self.guide_draws)
         mean_error = (1 / self.ess + self.ratio.square() / count).sqrt()
-        # Of a normal; half a chain's effective draws, as its squares are more correlated.
+        # Of a normal; with half of the effective draws, as squares are more correlated.
         ratio_error = self.ratio * (1 / self.ess + 1 / (2 * count)).sqrt()
         off = self.shift.abs() > tolerance + quantile * mean_error
         narrow = self.ratio < 1 - tolerance - quantile * ratio_error
@@ -131,17 +132,17 @@ def nuts_posterior(
     seed: int = 0,
     show_progress: bool = False,
 ) -> NUTSReference:
-    """Sample z | x of a few data by Pyro's NUTS, from the guide's draws on.
+    """Sample z | x of a few data by Pyro's NUTS, from starting points drawn from the guide.
 
     The data are independent given the model, so one chain moves the latent variables of all of them
-    at once. What the guide's family misses shows in the moments and marginals beside each other. A
-    mode that no chain starts near stays missed by both.
+    at once. What the guide's family misses shows in moments and marginals side by side. A mode that
+    no chain starts near is missed by both.
 
     Args:
         data: x (M, *event_shape), or a tuple (x, *context), of a few data.
         num_samples: draws of each chain that are kept.
         warmup_steps: steps before, in which step size and scales adapt.
-        num_chains: at least 2, so that R̂ can tell.
+        num_chains: at least 2, for R̂.
         seed: of all draws.
         show_progress: show the steps done.
 
@@ -221,18 +222,20 @@ def _summarize(
 
 def judge_nuts(nuts: NUTSReference) -> list[Finding]:
     """Whether the guide's moments are those of the posterior."""
-    count, misses, settled = len(nuts.mean), nuts.misses(), nuts.converged
+    of_data = counted(len(nuts.mean), "datum", "data")
+    misses, settled = nuts.misses(), nuts.converged
     if not settled.any():
         text = (
-            f"NUTS has not converged on any coordinate of {count} data (R̂ up to "
-            f"{nuts.rhat.max():.2f}, effective draws from {nuts.ess.min():.0f} on): take more."
+            f"NUTS has not converged on any coordinate of {of_data} (R̂ up to "
+            f"{nuts.rhat.max():.2f}, as few as {nuts.ess.min():.0f} effective draws): take more."
         )
         return [Finding("NUTS", Level.NOTE, text)]
     said = (
-        f"By NUTS on {count} data, the guide's standard deviations are "
-        f"{nuts.ratio[settled].median():.2f} of the posterior's, its means off by "
-        f"{nuts.shift[settled].abs().median():.2f} of one (medians); beyond noise and a fifth, "
-        f"{int(misses.sum())} of {int(settled.sum())} coordinates"
+        f"Compared with NUTS on {of_data}, the guide's standard deviations "
+        f"are {nuts.ratio[settled].median():.2f} times as large and its means are off by "
+        f"{nuts.shift[settled].abs().median():.2f} standard deviations (medians); "
+        f"{int(misses.sum())} of {int(settled.sum())} coordinates are off by more than a fifth plus "
+        "noise"
     )
     if not settled.all():
         said += f"; {int((~settled).sum())} have not converged and are left out"
@@ -242,9 +245,9 @@ def judge_nuts(nuts: NUTSReference) -> list[Finding]:
 
 
 def plot_nuts(nuts: NUTSReference) -> "Figure":
-    """The guide's posteriors on those of NUTS, where they differ most; and moments of all of them.
+    """The guide's marginals on those of NUTS, where they differ most; and the moments of all.
 
-    On the right, the dashed box is what :meth:`NUTSReference.misses` lets pass, noise apart.
+    On the right, the dashed box is what :meth:`NUTSReference.misses` tolerates, noise apart.
 
     >>> import torch
     >>> draws, one = torch.randn(2, 200, 1, 1).double(), torch.ones(1, 1).double()
@@ -358,7 +361,7 @@ def _numbers(nuts: NUTSReference) -> list[Number]:
 
 NUTS_REFERENCE = Diagnostic(
     name="nuts",
-    question="Is the guide's posterior that of NUTS?",
+    question="Does the guide agree with NUTS?",
     topics=("NUTS",),
     run=_run,
     judge=judge_nuts,
@@ -366,10 +369,10 @@ NUTS_REFERENCE = Diagnostic(
         DiagnosticFigure(
             "nuts",
             "Left: the guide's marginals on those of NUTS, where they differ most, in "
-            "unconstrained coordinates (the logarithm of what is positive). Right: all "
-            "coordinates; good is the dashed box, or near it. Lower down the guide is too narrow, "
-            "higher up too wide, to either side it is shifted. Where NUTS has not converged, "
-            "nothing can be said.",
+            "unconstrained coordinates (the logarithm of a positive variable). Right: all "
+            "coordinates. Good: in the dashed box, or near it. Below it the guide is too narrow, "
+            "above it too wide, to the left or right its mean is shifted. Where NUTS has not "
+            "converged, nothing can be said.",
             plot_nuts,
         ),
     ),

@@ -13,7 +13,7 @@ from pyro.distributions import Unit
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from ..common.plotting import BLUE, RED, grid, legend_below, num_bins
+from ..common.plotting import BLUE, RED, counted, grid, legend_below, num_bins
 from ..common.progress import progress
 from ..data.datasets import evaluation_rows
 from ..data.rows import BLOCK
@@ -53,9 +53,9 @@ DEFAULT_QUANTITIES: dict[str, Quantity] = {
     "largest": lambda x: x.max(),
     "share of zeros": lambda x: (x == 0).double().mean(),
 }
-"""What :func:`predictive_check` looks at, unless told otherwise: level, spread, spread of the data
-apart from that within a datum, extremes, and zeros. Where one cannot vary, as the extremes of bits
-cannot, its p-value is ½."""
+"""The quantities of :func:`predictive_check` if none are given: level, spread, spread between data
+apart from that within each, extremes, and zeros. A quantity that cannot vary, such as the extremes
+of bits, has the p-value ½."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def predictive_check(
     predictive ones are not: zₙ was found from the very xₙ that is then checked, so the data are
     used twice, and p keeps nearer to ½ than a uniform number would (Gelman, Meng and Stern 1996;
     Robins, van der Vaart and Ventura 2000). They are conservative: an extreme one says that the
-    model cannot make such data even when told what to imitate, a middling one says little.
+    model cannot make such data even with z inferred from them, one near ½ says little.
 
     Args:
         model: Pyro program ``model(x, *context)``.
@@ -129,8 +129,8 @@ def predictive_check(
 
     Raises:
         ValueError: if S < 1, there is no quantity, or one gives no finite number, the data cannot
-            be used, the pair sums a site out, or the model does not say how x comes about: it
-            observes something other than x, or the distribution of x is written with x itself.
+            be used, the pair sums a site out, or the model does not define how x is drawn: it
+            observes something other than x, or the distribution of x depends on x itself.
 
     >>> import pyro.distributions as dist
     >>> def model(x):
@@ -165,10 +165,10 @@ def predictive_check(
         for number, args in enumerate(blocks):
             check_support(model, guide, args, "data", number * BLOCK)
         structure = inspect_drawn(model, guide, blocks[0])
-        _check_says_x(model, guide, blocks[0])
+        _check_draws_x(model, guide, blocks[0])
         if from_prior:
-            _check_untilted(model, blocks[0])
-        # A guide may find shared variables from all data: it has to see them together.
+            _check_no_factor(model, blocks[0])
+        # A guide may compute shared variables from all data: it must see them together.
         together = structure.global_latents and not from_prior
         whole = tuple(map(torch.cat, zip(*blocks, strict=True))) if together else None
         with (
@@ -184,7 +184,7 @@ def predictive_check(
 
 
 def _number(name: str, value: Any) -> float:
-    """What a quantity gave, as a number."""
+    """The value of a quantity, as a number."""
     try:
         number = float(value)
     except (TypeError, ValueError, RuntimeError):
@@ -228,8 +228,8 @@ def _replicate(
     return torch.cat(parts)
 
 
-def _check_untilted(model: Program, args: tuple[Tensor, ...]) -> None:
-    """Refuse to draw from a prior that a factor has tilted: its draws are of what was before."""
+def _check_no_factor(model: Program, args: tuple[Tensor, ...]) -> None:
+    """Refuse to draw from a prior that a factor reweights: its draws would ignore the factor."""
     with pyro.validation_enabled(False), plain_errors():
         trace = poutine.trace(model).get_trace(*args)
     for name, site in observed_sites(trace).items():
@@ -240,8 +240,8 @@ def _check_untilted(model: Program, args: tuple[Tensor, ...]) -> None:
             )
 
 
-def _check_says_x(model: Program, guide: Program, args: tuple[Tensor, ...]) -> None:
-    """Refuse a model that does not say how x itself comes about."""
+def _check_draws_x(model: Program, guide: Program, args: tuple[Tensor, ...]) -> None:
+    """Refuse a model that does not define how x itself is drawn."""
     with pyro.validation_enabled(False), plain_errors():
         given = poutine.trace(guide).get_trace(*args)
         trace = poutine.trace(poutine.replay(model, trace=given)).get_trace(*args)
@@ -256,10 +256,10 @@ def _check_says_x(model: Program, guide: Program, args: tuple[Tensor, ...]) -> N
 
 
 def unlike(checks: Mapping[str, PredictiveCheck]) -> dict[str, PredictiveCheck]:
-    """The quantities that the model does not make.
+    """The quantities in which the data are unlike the replicated data sets.
 
-    Those whose two-sided p-value, with the data counted among the S replications as one more,
-    2 (least count + 1) / (S + 1), is below 5 % shared among all quantities (Bonferroni).
+    The two-sided p-value of each, 2 (least count + 1) / (S + 1), counts the data as one more of the
+    S replications, and is below 5 % divided by the number of quantities (Bonferroni).
     """
     level = FALSE_ALARM_RATE / max(1, len(checks))
     return {
@@ -290,7 +290,7 @@ def judge_checks(found: PredictiveChecks) -> list[Finding]:
 
 def _judge(distribution: str, checks: Mapping[str, PredictiveCheck]) -> Finding:
     """The finding of the checks against data drawn from one of the two distributions."""
-    topic, made = f"{distribution} predictive", f"data sets drawn anew from the {distribution}"
+    topic, made = f"{distribution} predictive", f"data sets replicated from the {distribution}"
     odd, threshold = unlike(checks), FALSE_ALARM_RATE / len(checks)
     replications = min(len(check.replicated) for check in checks.values())
     if 2 / (replications + 1) >= threshold:
@@ -301,11 +301,11 @@ def _judge(distribution: str, checks: Mapping[str, PredictiveCheck]) -> Finding:
         )
     elif not odd:
         level = Level.GOOD
-        text = f"In {len(checks)} quantities the data are like {made}."
+        text = f"In {counted(len(checks), 'quantity', 'quantities')} the data are like {made}."
     else:
         level = Level.WARNING
         told = "; ".join(
-            f"{name} is {check.observed:.4g}, theirs {check.replicated.mean():.4g} ± "
+            f"{name} is {check.observed:.4g}, in them {check.replicated.mean():.4g} ± "
             f"{check.replicated.std():.2g}"
             for name, check in odd.items()
         )
@@ -319,7 +319,7 @@ def plot_checks(
     checks: Mapping[str, PredictiveCheck] | None,
     prior_checks: Mapping[str, PredictiveCheck] | None = None,
 ) -> "Figure":
-    """Quantities of the data (lines) in those of data sets drawn anew (histograms).
+    """Quantities of the data (lines) and of replicated data sets (histograms).
 
     Each histogram is as high as its panel, so that a narrow and a wide one both show.
 
@@ -369,7 +369,7 @@ def _draw_check(ax: "Axes", name: str, found: Mapping[str, PredictiveCheck], odd
     lines = [name]
     for distribution, check in found.items():
         drawn = check.replicated.numpy()
-        # What does not vary gets one bar that can be seen.
+        # Where nothing varies, one bar wide enough to be seen.
         edges: Any = (
             num_bins(len(drawn))
             if np.ptp(drawn) > 1e-3 * pad
@@ -422,10 +422,10 @@ PREDICTIVE_CHECKS = Diagnostic(
     figures=(
         DiagnosticFigure(
             "checks",
-            "A quantity of the data (line) among those of data sets drawn anew. Good: inside both "
-            "histograms. Outside the filled one, the model cannot make such data even when told "
-            "what to imitate; outside the outlined one only, its prior is not where the data are. "
-            "Each histogram is scaled to its own peak.",
+            "A quantity of the data (line) and of replicated data sets (histograms). Good: the "
+            "line is inside both. Outside the filled histogram, the model cannot make such data "
+            "even with z inferred from them. Outside the outlined one only, its prior does not "
+            "fit the data. Each histogram is scaled to its own peak.",
             _plot,
         ),
     ),
