@@ -14,11 +14,11 @@ from ..common.plotting import (
     RED,
     counted,
     dots,
+    integer_ticks,
     legend_below,
     marker_size,
     new_figure,
     signed,
-    whole_ticks,
 )
 from ..evidence.annealed_importance_sampling import Annealed, annealed_evidence
 from ..evidence.importance_sampling import Evidence
@@ -177,7 +177,7 @@ def plot_evidence_methods(
         dots(ax, place + 0.2, elbo, "v", RED, size=marker_size(count), label="ELBO")
         ax.set(title=counted(count, "datum", "data"), xlabel="datum", xlim=(-0.6, count - 0.4))
         ax.set_ylabel("nats above annealing")
-        whole_ticks(ax)
+        integer_ticks(ax)
         if sandwich is not None:
             _draw_sandwich(axes[1], sandwich)
         legend_below(figure, *axes)
@@ -201,7 +201,7 @@ def _draw_sandwich(ax: "Axes", sandwich: Sandwich) -> None:
     title = f"simulated data: {signed(f'{sandwich.gap:.2f}')} nats apart"
     ax.set(title=title, xlabel="simulated datum", xlim=(-0.6, len(place) - 0.4))
     ax.set_ylabel("nats about the middle")
-    whole_ticks(ax)
+    integer_ticks(ax)
 
 
 def _plot(found: Annealing) -> "Figure":

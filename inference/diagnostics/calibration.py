@@ -101,7 +101,7 @@ class Calibration:
     """Probability that an exact posterior gives no alarm."""
 
     def band(self) -> Band:
-        """The band of each ECDF: if q(z|x) is exact, all Q stay inside with probability ``level``."""
+        """The band of each ECDF: if q(z|x) is exact, all Q stay in with probability ``level``."""
         return ecdf_band(len(self.pit), 1 - (1 - self.level) / len(self.names))
 
     def ecdf(self, *, weighted: bool = False) -> Tensor:

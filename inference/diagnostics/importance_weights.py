@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..common.plotting import counted, legend_below, new_figure, only_say, write_below
+from ..common.plotting import counted, legend_below, new_figure, text_figure, write_below
 from ..evidence.importance_sampling import Evidence, log_evidence
 from .diagnostic import Diagnostic, DiagnosticContext, DiagnosticFigure, Number, per_datum
 from .finding import Finding, Level
@@ -65,7 +65,7 @@ def plot_khat(evidence: Evidence) -> "Figure":
     'Pareto $\\\\hat{k}$'
     """
     if evidence.num_samples < MIN_KHAT_SAMPLES:
-        return only_say(f"S = {evidence.num_samples} is too small for Pareto {KHAT_LABEL}")
+        return text_figure(f"S = {evidence.num_samples} is too small for Pareto {KHAT_LABEL}")
     khat = evidence.khat.numpy()
     with new_figure(2.7) as (figure, (ax,)):
         draw_khat(ax, np.sort(khat), evidence.khat_threshold)

@@ -19,11 +19,11 @@ from ..common.plotting import (
     counted,
     dots,
     grid,
+    integer_ticks,
     legend_below,
     marker_size,
-    only_say,
     signed,
-    whole_ticks,
+    text_figure,
     write_below,
     write_beside,
 )
@@ -324,7 +324,7 @@ def plot_gap(gap: InferenceGap) -> "Figure":
     else:
         parts = {"log p(x) − ELBO": (total, SKY, None)}
     if count == 0:
-        return only_say(f"log p(x) − ELBO is not finite for any of {len(shown)} data")
+        return text_figure(f"log p(x) − ELBO is not finite for any of {len(shown)} data")
     with grid(2.9, 1, 2, width_ratios=(3, 1.3)) as (figure, ((ax, means),)):
         bottom = np.zeros(count), np.zeros(1)
         for name, (values, colour, hatch) in parts.items():
@@ -348,7 +348,7 @@ def plot_gap(gap: InferenceGap) -> "Figure":
             low, high = panel.get_ylim()
             panel.set_ylim(min(low, -0.005), max(high, 0.1))  # a tiny gap must look tiny
         _name_means(means, total, {name: values for name, (values, *_) in parts.items()})
-        whole_ticks(ax)
+        integer_ticks(ax)
         bad = int((gap.khat > KHAT_GOOD).sum())
         note = f"; {KHAT_LABEL} of log p(x) is above {KHAT_GOOD} for {bad}" if bad else ""
         ax.set_title(counted(count, "datum", "data") + note)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..common.plotting import BLUE, RED, dots, marker_size, whole_ticks
+from ..common.plotting import BLUE, RED, dots, integer_ticks, marker_size
 from .finding import Level
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def draw_khat(ax: "Axes", khat: np.ndarray, threshold: float) -> None:
     ax.set_ylim(min(0, finite.min(initial=0)) - 0.1, max(1.1, finite.max(initial=0) + 0.1))
     ax.set_xlim(-0.02 * len(khat) - 0.5, 1.02 * len(khat) - 0.5)
     ax.set_ylabel(f"Pareto {KHAT_LABEL}")
-    whole_ticks(ax)
+    integer_ticks(ax)
 
 
 def khat_not_drawn(khat: np.ndarray) -> str:

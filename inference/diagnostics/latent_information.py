@@ -14,11 +14,11 @@ from ..common.plotting import (
     SKY,
     counted,
     grid,
+    integer_ticks,
     legend_below,
-    say,
-    short,
+    shorten,
+    show_text,
     signed,
-    whole_ticks,
     write_below,
     write_beside,
 )
@@ -308,13 +308,13 @@ def plot_information(information: LatentInformation) -> "Figure":
         note = f"not drawn: {lost} whose KL is not finite" if lost else ""
         write_below(ax, "latent dimensions, by KL", note)
         if len(mean) <= NAMED_DIMENSIONS:
-            names = [short(information.names[index]) for index in order]
+            names = [shorten(information.names[index]) for index in order]
             crowded = len(names) * max(map(len, names)) > 40
             ax.set_xticks(
                 place, names, rotation=60 if crowded else 0, ha="right" if crowded else "center"
             )
         else:
-            whole_ticks(ax)
+            integer_ticks(ax)
         many = counted(len(mean), "dimension", "dimensions")
         ax.set_title(f"{many}, {len(information.idle)} idle")
         _draw_whole(whole, information)
@@ -346,7 +346,7 @@ def _draw_whole(ax: "Axes", information: LatentInformation) -> None:
             if math.isfinite(error):
                 ax.errorbar([0.2], [bottom], [error], color="black", linewidth=1)
     if not labels:
-        say(ax, "I(x; z) is not\ndefined here")
+        show_text(ax, "I(x; z) is not\ndefined here")
         return
     label = f"log N = {information.limit:.2f}"
     ax.axhline(information.limit, color="black", linewidth=0.8, linestyle=":", label=label)

@@ -10,11 +10,11 @@ from ..common.plotting import (
     BLUE,
     RED,
     dots,
+    integer_ticks,
     legend_below,
     marker_size,
     new_figure,
     signed,
-    whole_ticks,
     write_below,
 )
 from ..evaluation.leave_one_out import psis_loo
@@ -69,7 +69,7 @@ def plot_loo(loo: "ELPDData") -> "Figure":
         axes[1].set_title(f"{each} ± {error} nats each")
         lost = int((~np.isfinite(elpd)).sum())
         write_below(axes[1], "datum", f"not drawn: {lost} that are not finite" if lost else "")
-        whole_ticks(axes[1])
+        integer_ticks(axes[1])
         legend_below(figure, axes[0])
     return figure
 

@@ -20,7 +20,7 @@ from ..common.plotting import (
     legend_below,
     new_figure,
     num_bins,
-    short,
+    shorten,
 )
 from ..common.progress import progress
 from ..data.datasets import evaluation_rows
@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 
 MAX_COORDINATES = 2_000
 """The most latent coordinates, of all data together, that one chain moves."""
+
+
+CONVERGED_RHAT, CONVERGED_ESS = 1.05, 100
+"""R̂ below which, and effective draws above which, a coordinate has converged."""
 
 
 GUIDE_DRAWS = 4_000
@@ -97,7 +101,7 @@ class NUTSReference:
     @property
     def converged(self) -> Tensor:
         """Whether a coordinate's R̂ is below 1.05 and its effective sample size above 100."""
-        return (self.rhat < 1.05) & (self.ess > 100)
+        return (self.rhat < CONVERGED_RHAT) & (self.ess > CONVERGED_ESS)
 
     def misses(self, *, tolerance: float = 0.2, level: float = 0.95) -> Tensor:
         """Where the guide's mean is off by more than ``tolerance`` standard deviations, or the
@@ -234,8 +238,8 @@ def judge_nuts(nuts: NUTSReference) -> list[Finding]:
         f"Compared with NUTS on {of_data}, the guide's standard deviations "
         f"are {nuts.ratio[settled].median():.2f} times as large and its means are off by "
         f"{nuts.shift[settled].abs().median():.2f} standard deviations (medians); "
-        f"{int(misses.sum())} of {int(settled.sum())} coordinates are off by more than a fifth plus "
-        "noise"
+        f"{int(misses.sum())} of {int(settled.sum())} coordinates are off by more than a fifth "
+        "plus noise"
     )
     if not settled.all():
         said += f"; {int((~settled).sum())} have not converged and are left out"
@@ -299,7 +303,7 @@ def _draw_marginal(ax: "Axes", nuts: NUTSReference, datum: int, index: int) -> N
         ax.stairs(height, edges, **style)
     settled = bool(nuts.converged[datum, index])
     ax.set_title(
-        f"datum {datum}, {short(nuts.names[index])}" + ("" if settled else "\nnot converged")
+        f"datum {datum}, {shorten(nuts.names[index])}" + ("" if settled else "\nnot converged")
     )
     ax.set(yticks=[], ylim=(0, None))
     ax.spines.left.set_visible(False)
