@@ -2,12 +2,16 @@
 from .data.contexts import quadrants as quadrants
 from .data.datasets import Data as Data
 from .data.datasets import load_data as load_data
+from .diagnostics.budget import Budget as Budget
 from .diagnostics.calibration import Calibration as Calibration
 from .diagnostics.calibration import Coverage as Coverage
 from .diagnostics.calibration import calibrate as calibrate
-from .diagnostics.diagnosis import Budget as Budget
+from .diagnostics.diagnose import diagnose as diagnose
 from .diagnostics.diagnosis import Diagnosis as Diagnosis
-from .diagnostics.diagnosis import diagnose as diagnose
+from .diagnostics.diagnostic import Diagnostic as Diagnostic
+from .diagnostics.diagnostic import DiagnosticContext as DiagnosticContext
+from .diagnostics.diagnostic import DiagnosticFigure as DiagnosticFigure
+from .diagnostics.diagnostic import Number as Number
 from .diagnostics.finding import Finding as Finding
 from .diagnostics.finding import Level as Level
 from .diagnostics.inference_gap import InferenceGap as InferenceGap
@@ -20,6 +24,7 @@ from .diagnostics.nuts import nuts_posterior as nuts_posterior
 from .diagnostics.predictive_checks import DEFAULT_QUANTITIES as DEFAULT_QUANTITIES
 from .diagnostics.predictive_checks import PredictiveCheck as PredictiveCheck
 from .diagnostics.predictive_checks import predictive_check as predictive_check
+from .diagnostics.registry import DIAGNOSTICS as DIAGNOSTICS
 from .evaluation.arviz_export import to_datatree as to_datatree
 from .evaluation.leave_one_out import psis_loo as psis_loo
 from .evaluation.metrics import active_units as active_units
@@ -53,6 +58,7 @@ from .recipes.posteriors import POSTERIOR_FAMILIES as POSTERIOR_FAMILIES
 from .recipes.posteriors import Posterior as Posterior
 from .recipes.recipe import Recipe as Recipe
 from .recipes.registry import RECIPES as RECIPES
+from .reporting.diagnosis_folder import save_report as save_report
 from .reporting.run_figures import plot_all as plot_all
 from .reporting.run_figures import plot_interpolation as plot_interpolation
 from .reporting.run_figures import plot_latent as plot_latent

@@ -18,7 +18,7 @@ from latente.inference.diagnostics.calibration import (
     Words,
     _pit,
     calibrate,
-    describe,
+    describe_pit,
 )
 from latente.inference.diagnostics.ecdf_band import ecdf_band
 
@@ -284,10 +284,10 @@ UNIFORM = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
     ],
 )
 def test_a_pit_sample_in_words(pit, word):
-    assert describe(pit) == word
+    assert describe_pit(pit) == word
     words = Words("low", "high", "ends", "middle")
     told = {"biased high": "low", "biased low": "high", "too narrow": "ends", "too wide": "middle"}
-    assert describe(pit, words) == told.get(word, "unclear")
+    assert describe_pit(pit, words) == told.get(word, "unclear")
     assert WORDS.keys() == {LOG_Q, LOG_JOINT}
 
 

@@ -71,14 +71,14 @@ def test_plot_and_sample_leave_pictures(folder):
 
 
 def test_diagnose_writes_a_page_and_says_the_verdict(folder, monkeypatch):
-    from latente.inference.diagnostics import diagnosis
+    from latente.inference.diagnostics import budget
 
     few = {"nuts_data": 0, "temperatures": 10, "annealed_data": 4, "gap_steps": 20}
     few |= {"gap_data": 5, "replications": 10}
     # The command has no options for these: they would each take a while.
-    small = lambda **settings: diagnosis_budget(**settings, **few)  # noqa: E731
-    diagnosis_budget = diagnosis.Budget
-    monkeypatch.setattr(diagnosis, "Budget", small)
+    small = lambda **settings: full_budget(**settings, **few)  # noqa: E731
+    full_budget = budget.Budget
+    monkeypatch.setattr(budget, "Budget", small)
     size = ["--num-data", 40, "--num-samples", 50, "--simulations", 40]
     result = latente("diagnose", folder, *size)
     report = folder / "diagnosis" / "report.html"

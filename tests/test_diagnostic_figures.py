@@ -11,30 +11,29 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+import xarray
 from matplotlib.colors import to_hex
 
 from latente.inference.common.plotting import BLUE, GREY, RED
-from latente.inference.diagnostics.calibration import Calibration
-from latente.inference.diagnostics.diagnostic_figures import (
-    plot_diagnosis,
-    plot_evidence_methods,
-    plot_gap,
-    plot_information,
-    plot_khat,
-    plot_loo,
-)
-from latente.inference.diagnostics.inference_gap import InferenceGap
-from latente.inference.diagnostics.latent_information import LatentInformation
-from latente.inference.diagnostics.nuts import NUTSReference
-from latente.inference.diagnostics.posterior_figures import (
+from latente.inference.diagnostics.annealing import Annealing, plot_evidence_methods
+from latente.inference.diagnostics.calibration import (
     NAMED_CURVES,
-    SHOWN_MARGINALS,
+    Calibration,
     plot_calibration,
-    plot_checks,
     plot_coverage,
-    plot_nuts,
 )
-from latente.inference.diagnostics.predictive_checks import PredictiveCheck
+from latente.inference.diagnostics.diagnosis import Diagnosis
+from latente.inference.diagnostics.importance_weights import plot_khat
+from latente.inference.diagnostics.inference_gap import InferenceGap, plot_gap
+from latente.inference.diagnostics.latent_information import LatentInformation, plot_information
+from latente.inference.diagnostics.leave_one_out import plot_loo
+from latente.inference.diagnostics.nuts import SHOWN_MARGINALS, NUTSReference, plot_nuts
+from latente.inference.diagnostics.predictive_checks import (
+    PredictiveCheck,
+    PredictiveChecks,
+    plot_checks,
+)
+from latente.inference.diagnostics.registry import DIAGNOSTICS
 from latente.inference.evidence.annealed_importance_sampling import Annealed
 from latente.inference.evidence.importance_sampling import Evidence
 from latente.inference.evidence.sandwich import Sandwich
@@ -321,22 +320,23 @@ def test_numbers_that_are_not_are_survived():
     drawn(plot_loo(loo([nan, nan], [nan, -inf])))
 
 
-def test_only_what_there_is_gets_drawn_in_the_reports_order():
-    nothing = dict.fromkeys(
-        (
-            "evidence", "annealed", "sandwich", "gap", "information", "calibration", "nuts",
-            "checks", "prior_checks", "loo",
-        )
-    )  # fmt: skip
-    assert plot_diagnosis(SimpleNamespace(**nothing)) == {}  # pyright: ignore
+def figures_of(**results):
+    """The figures of a diagnosis with these results only."""
+    ran = tuple(diagnostic for diagnostic in DIAGNOSTICS if diagnostic.name in results)
+    return Diagnosis((), results, (), xarray.DataTree(), ran, 1).figures
+
+
+def test_only_what_there_is_gets_drawn_in_the_order_of_the_registry():
+    assert figures_of() == {}
+    assert figures_of(checks=PredictiveChecks(None, None)) == {}
     check = {"mean": PredictiveCheck(0.5, torch.rand(10, **DOUBLE))}
-    some = {
-        "loo": loo([0.1], [-1.0]), "prior_checks": check, "calibration": calibration(0, 1),
-        "evidence": evidence([0.1]), "annealed": annealed([-80.0]), "gap": gap([1.0], [1.0]),
-        "information": latent_information(torch.ones(2, 2)), "nuts": nuts(),
-    }  # fmt: skip
-    figures = plot_diagnosis(SimpleNamespace(**{**nothing, **some}))  # pyright: ignore
+    figures = figures_of(
+        loo=loo([0.1], [-1.0]), checks=PredictiveChecks(None, check),
+        calibration=calibration(0, 1), evidence=evidence([0.1]),
+        annealing=Annealing(annealed([-80.0]), None, evidence([0.1])), gap=gap([1.0], [1.0]),
+        information=latent_information(torch.ones(2, 2)), nuts=nuts(),
+    )  # fmt: skip
     assert list(figures) == [
-        "evidence", "annealing", "gap", "information", "calibration", "coverage", "nuts", "checks",
-        "loo",
+        "evidence", "loo", "annealing", "gap", "information", "calibration", "coverage", "nuts",
+        "checks",
     ]  # fmt: skip

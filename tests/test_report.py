@@ -14,28 +14,24 @@ import torch
 import xarray
 
 from latente.guides import ExactPosterior
-from latente.inference.diagnostics.diagnosis import Budget, Diagnosis, diagnose
-from latente.inference.diagnostics.finding import Finding, Level
+from latente.inference import Budget, Diagnosis, diagnose, save_report
+from latente.inference.diagnostics.finding import Finding, Level, worst_level
 from latente.inference.diagnostics.latent_information import LatentInformation
-from latente.inference.diagnostics.predictive_checks import PredictiveCheck
+from latente.inference.diagnostics.predictive_checks import PredictiveCheck, PredictiveChecks
+from latente.inference.diagnostics.registry import DIAGNOSTICS
 from latente.inference.evidence.importance_sampling import Evidence
-from latente.inference.reporting.diagnosis_folder import numbers, write_report
-from latente.inference.reporting.html_page import CAPTIONS, TITLES, worst
 from latente.models import PPCA
 
-NOTHING = dict.fromkeys(
-    (
-        "evidence", "annealed", "sandwich", "gap", "information", "calibration", "nuts", "checks",
-        "prior_checks", "loo",
-    )
-)  # fmt: skip
+FIGURES = {figure.name: figure for one in DIAGNOSTICS for figure in one.figures}
 
 
 def made(findings=(), **results):
     """A diagnosis with these results only."""
     dataset = xarray.Dataset({"z": (("draw",), np.zeros(5))})
     tree = xarray.DataTree.from_dict({"posterior": dataset})
-    return Diagnosis(findings=tuple(findings), tree=tree, **{**NOTHING, **results})
+    ran = tuple(diagnostic for diagnostic in DIAGNOSTICS if diagnostic.name in results)
+    numbers = [number for one in ran for number in one.numbers(results[one.name])]
+    return Diagnosis(tuple(findings), results, tuple(numbers), tree, ran, num_data=2)
 
 
 def evidence(log_px=(-80.0, -82.0), khat=0.9):
@@ -75,7 +71,7 @@ class Page(HTMLParser):
 
 
 def read(diagnosis, folder):
-    report, *_ = write_report(diagnosis, folder)
+    report, *_ = save_report(diagnosis, folder)
     text = report.read_text(encoding="utf-8")
     return text, Page(text)
 
@@ -91,7 +87,7 @@ def whole(tmp_path_factory):
     )  # fmt: skip
     found = diagnose(model, ExactPosterior(model), torch.randn(10, 4), budget=budget)
     folder = tmp_path_factory.mktemp("report") / "of" / "all"
-    return found, folder, write_report(found, folder)
+    return found, folder, save_report(found, folder)
 
 
 def test_all_files_are_written_and_named_the_report_first(whole):
@@ -126,30 +122,34 @@ def test_each_figure_is_shown_once_with_words(whole):
     sections = [attrs["id"] for tag, attrs in page.tags if tag == "section" and "id" in attrs]
     assert sections == list(found.figures)
     for name in found.figures:
-        assert CAPTIONS[name] in page.text
+        assert FIGURES[name].caption in page.text
     anchors = {attrs["href"] for tag, attrs in page.tags if tag == "a"}
     assert anchors <= {f"#{name}" for name in sections}
 
 
 def test_every_figure_has_a_title_and_a_caption():
-    assert list(CAPTIONS) == list(TITLES)
+    for diagnostic in DIAGNOSTICS:
+        assert diagnostic.question.endswith("?")
+        assert all(len(figure.caption) > 100 for figure in diagnostic.figures)
 
 
 def test_every_topic_of_a_finding_leads_to_a_figure(whole):
-    topics = {topic for _, known in TITLES.values() for topic in known}
-    assert {finding.topic for finding in whole[0].findings} <= topics
+    found, _, (report, *_) = whole
+    topics = {topic for one in DIAGNOSTICS if one.figures for topic in one.topics}
+    assert {finding.topic for finding in found.findings} <= topics
+    assert report.read_text(encoding="utf-8").count('<a href="#') == len(found.findings)
 
 
 def test_the_verdict_comes_first_and_levels_are_words(tmp_path):
     findings = [
         Finding("information", Level.GOOD, "All is in use."),
-        Finding("nuts", Level.NOTE, "Not looked at."),
+        Finding("NUTS", Level.NOTE, "Not looked at."),
         Finding("gap", Level.WARNING, "It is loose by -1.5 nats."),
         Finding("evidence", Level.BAD, "k̂ is high."),
     ]
     found = made(findings, evidence=evidence())
     _, page = read(found, tmp_path)
-    words = ["Do not take this posterior at its word.", "k̂ is high", "It is loose by −1.5 nats"]
+    words = ["Do not trust this posterior.", "k̂ is high", "It is loose by −1.5 nats"]
     words += ["Not looked at", "All is in use"]
     places = [page.text.rindex(word) for word in words]  # the title of the page apart
     assert places == sorted(places)
@@ -170,14 +170,15 @@ def test_the_verdict_comes_first_and_levels_are_words(tmp_path):
     ],
 )
 def test_the_badge_is_that_of_the_verdict(levels, expected):
-    assert worst([Finding("gap", level, "It is so.") for level in levels]).name == expected
+    assert worst_level([Finding("gap", level, "It is so.") for level in levels]).name == expected
 
 
 def test_what_users_name_is_escaped(tmp_path):
     name = '<script>alert("x")</script> & co'
     check = PredictiveCheck(0.5, torch.rand(10).double())
     finding = Finding("posterior predictive", Level.WARNING, f"{name} is odd.")
-    text, page = read(made([finding], checks={"a < b": check}), tmp_path)
+    checks = PredictiveChecks({"a < b": check}, None)
+    text, page = read(made([finding], checks=checks), tmp_path)
     assert "<script" not in text
     assert f"{name} is odd." in page.text
     assert name in page.images[0]["alt"]
@@ -208,14 +209,14 @@ def test_the_numbers_are_strict_json(whole, tmp_path):
 
     found, _, (_, facts, *_) = whole
     kept = json.loads(facts.read_text(encoding="utf-8"), parse_constant=refuse)
-    assert kept == numbers(found)
+    assert kept == found.numbers
     assert kept["verdict"] == found.verdict
     assert [one["level"] for one in kept["findings"]] == [
         one.level.name.lower() for one in found.findings
     ]
 
     infinite = made(evidence=evidence((-math.inf, -80.0)))
-    _, facts, *_ = write_report(infinite, tmp_path)
+    _, facts, *_ = save_report(infinite, tmp_path)
     kept = json.loads(facts.read_text(encoding="utf-8"), parse_constant=refuse)
     assert kept["log_evidence"] is None
 
@@ -232,14 +233,14 @@ def test_the_tree_reads_back(whole):
 
 def test_what_stops_the_writing_leaves_the_former_files(whole, tmp_path, monkeypatch):
     found = made(evidence=evidence())
-    before = [path.read_bytes() for path in write_report(found, tmp_path)[:3]]
+    before = [path.read_bytes() for path in save_report(found, tmp_path)[:3]]
 
     def stop(*args, **options):
         raise OSError("the disk is full")
 
     monkeypatch.setattr(xarray.DataTree, "to_netcdf", stop)
     with pytest.raises(OSError, match="the disk is full"):
-        write_report(made(), tmp_path)
+        save_report(made(), tmp_path)
     names = ("report.html", "diagnosis.json", "diagnosis.nc")
     after = [(tmp_path / name).read_bytes() for name in names]
     assert after[0] == before[0]
@@ -249,6 +250,6 @@ def test_what_stops_the_writing_leaves_the_former_files(whole, tmp_path, monkeyp
 
 def test_a_report_is_the_same_each_time(whole, tmp_path):
     found, _, (report, facts, *_) = whole
-    again, same, *_ = write_report(replace(found), tmp_path)
+    again, same, *_ = save_report(replace(found), tmp_path)
     assert again.read_bytes() == report.read_bytes()
     assert same.read_bytes() == facts.read_bytes()

@@ -310,9 +310,10 @@ def diagnose(
     device: Device = "auto",
 ) -> None:
     """Can the posterior be trusted? Writes a page, DIR/diagnosis/report.html, and its figures."""
-    from ..diagnostics.diagnosis import Budget
-    from ..diagnostics.diagnosis import diagnose as diagnose_pair
+    from ..diagnostics.budget import Budget
+    from ..diagnostics.diagnose import diagnose as diagnose_pair
     from ..recipes.plan import load_plan_data, load_run, read_plan
+    from ..reporting.diagnosis_folder import save_report
 
     run = load_run(folder, device=device)
     data = load_plan_data(read_plan(folder), folder)
@@ -323,7 +324,7 @@ def diagnose(
         run.model, run.guide, data, budget=budget, seed=seed, show_progress=True
     )
     Console(highlight=False).print(diagnosis.verdict, markup=False)
-    typer.echo(str(diagnosis.save(folder / "diagnosis")[0]))
+    typer.echo(str(save_report(diagnosis, folder / "diagnosis")[0]))
 
 
 @app.command()

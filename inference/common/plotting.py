@@ -1,4 +1,4 @@
-"""The style of all figures: sizes, colours, grids, legends, and words beside what is drawn."""
+"""The style of all figures: sizes, colours, grids, legends, ticks and labels."""
 
 import contextlib
 import math
@@ -18,7 +18,7 @@ BLUE, SKY, ORANGE, RED, GREY = "#0072B2", "#56B4E9", "#E69F00", "#D55E00", "0.6"
 
 
 def signed(text: str) -> str:
-    """A number in print: with a minus sign, and none before zero.
+    """Write a number in print: with a minus sign, and without minus zero.
 
     >>> signed(f"{-1.5:.1f}"), signed(f"{-0.0:.2f}")
     ('−1.5', '0.00')
@@ -29,7 +29,7 @@ def signed(text: str) -> str:
 
 
 def counted(count: int, one: str, many: str) -> str:
-    """A number of things.
+    """Write a number of things.
 
     >>> counted(1, "datum", "data"), counted(2000, "datum", "data")
     ('1 datum', '2,000 data')
@@ -37,10 +37,10 @@ def counted(count: int, one: str, many: str) -> str:
     return f"{count:,} {one if count == 1 else many}"
 
 
-def short(name: str, most: int = 14) -> str:
-    """A name of a coordinate that fits: what is left out is in the middle, before its index.
+def shorten(name: str, most: int = 14) -> str:
+    """Shorten the name of a coordinate in the middle, so that its index stays.
 
-    >>> short("z[3]"), short("log_concentration[12]")
+    >>> shorten("z[3]"), shorten("log_concentration[12]")
     ('z[3]', 'log_conc…n[12]')
     """
     return name if len(name) <= most else f"{name[: most - 6]}…{name[-5:]}"
@@ -59,7 +59,7 @@ def grid(
 def legend_below(
     figure: "Figure", *axes: "Axes", columns: int = 3, first: Iterable[str] = ()
 ) -> None:
-    """One legend of several axes, each name once, below all of them."""
+    """Draw one legend of several axes below all of them, each name once."""
     entries: dict[str, Any] = {}
     for ax in axes:
         for handle, name in zip(*ax.get_legend_handles_labels(), strict=True):
@@ -74,30 +74,35 @@ def legend_below(
 def dots(
     ax: "Axes", x: Any, y: Any, marker: str, colour: str, *, size: float, label: str | None = None
 ) -> None:
-    """Markers, not joined by a line."""
+    """Draw markers that are not joined by a line."""
     style: dict[str, Any] = {"marker": marker, "markersize": size, "label": label}
     ax.plot(x, y, color=colour, linestyle="none", **style)
 
 
 def marker_size(count: int) -> float:
-    """Of markers in points: smaller the more there are."""
+    """The size of markers in points: the more there are, the smaller."""
     return float(np.clip(60 / math.sqrt(max(count, 1)), 2, 5))
 
 
-def whole_ticks(ax: "Axes") -> None:
-    """Only whole numbers along the axis."""
+def num_bins(count: int) -> int:
+    """How many bins a histogram of so many draws gets (the rule of Rice), from 5 to 30."""
+    return int(np.clip(math.ceil(2 * count ** (1 / 3)), 5, 30))
+
+
+def integer_ticks(ax: "Axes") -> None:
+    """Let the horizontal axis have ticks at integers only."""
     from matplotlib.ticker import MaxNLocator
 
     ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
 
 
 def write_below(ax: "Axes", label: str, note: str) -> None:
-    """The label of an axis, and below it a note, if there is one."""
+    """Write the label of an axis, and a note below it if there is one."""
     ax.set_xlabel(f"{label}\n{note}" if note else label)
 
 
 def write_beside(ax: "Axes", labels: list[tuple[float, str]], apart: float) -> None:
-    """Write labels to the right of a bar, at their heights, or above where one stands there."""
+    """Write labels to the right of a bar at their heights, moved up where they would overlap."""
     low, high = ax.get_ylim()
     ax.set_ylim(low, high)
     apart *= high - low
@@ -107,16 +112,16 @@ def write_beside(ax: "Axes", labels: list[tuple[float, str]], apart: float) -> N
         ax.annotate(text, (0.45, last), va="center")
 
 
-def say(ax: "Axes", text: str) -> None:
-    """A sentence in place of a picture."""
+def show_text(ax: "Axes", text: str) -> None:
+    """Write a sentence in place of a plot."""
     ax.axis("off")
     ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes)
 
 
-def only_say(text: str) -> "Figure":
-    """A figure that is a sentence."""
+def text_figure(text: str) -> "Figure":
+    """A figure with a sentence in place of a plot."""
     with new_figure(1.0) as (figure, (ax,)):
-        say(ax, text)
+        show_text(ax, text)
     return figure
 
 

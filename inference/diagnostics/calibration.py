@@ -1,15 +1,17 @@
-"""Simulation-based calibration: ranks of true latent variables among the guide's draws."""
+"""Are posteriors right on simulated data? Ranks of the true z among draws, and coverage (SBC)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyro
 import torch
 from scipy import stats
 from torch import Tensor
 
+from ..common.plotting import BLUE, GREY, ORANGE, RED, SKY, legend_below, new_figure
 from ..common.progress import progress
 from ..data.batches import epoch_seed
 from ..evidence.importance_sampling import inspect_local
@@ -20,13 +22,29 @@ from ..pairs.programs import Program, evaluating
 from ..pairs.scoring import SCORED_AT_ONCE
 from ..pairs.sites import latent_sites
 from ..simulation.simulate import simulate
+from .diagnostic import Diagnostic, DiagnosticContext, DiagnosticFigure, Number
 from .ecdf_band import Band, ecdf_band
+from .finding import Finding, Level
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from xarray import Dataset
 
 CLEAR_ERRORS = 3.0
-"""Standard errors by which a PIT sample must lean before it is said which way."""
+"""Standard errors from uniform that a PIT sample must have before its deviation gets a name."""
 
 
 LOG_Q, LOG_JOINT = "log q(z|x)", "log p(x, z)"
+
+
+NAMED_CURVES = 5
+"""The most quantities that get a colour and a name of their own in a figure."""
+
+
+_LINE_STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+
+
+_LINE_COLOURS = (RED, BLUE, "#009E73", "#CC79A7", "black")
 
 
 @dataclass(frozen=True)
@@ -43,12 +61,12 @@ WORDS = {
     LOG_Q: Words("overconfident", "underconfident", "unclear", "unclear"),
     LOG_JOINT: Words("draws too likely", "draws too unlikely", "unclear", "unclear"),
 }
-"""Of the two densities: z* less dense than the draws lies outside of where the guide expects it."""
+"""Of the two densities: a z* of low density lies outside the region where the guide expects it."""
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """How often intervals, or regions, of a stated level held z*."""
+    """How often intervals, or regions, of a nominal level contain z*."""
 
     names: tuple[str, ...]
     """The coordinates, and ``"log q(z|x)"`` for regions of highest density."""
@@ -65,8 +83,8 @@ class Calibration:
 
     The quantities are the K unconstrained coordinates of z, ``"log q(z|x)"`` and
     ``"log p(x, z)"``. Tensors are float64, on CPU. Each of :attr:`miscalibrated`,
-    :attr:`weighted_miscalibrated` and :attr:`biased` is one family of tests, and names anything at
-    all with probability at most 1 − ``level`` where q(z|x) is the posterior.
+    :attr:`weighted_miscalibrated` and :attr:`biased` is one family of tests: where q(z|x) is the
+    exact posterior, it is not empty with probability at most 1 − ``level``.
     """
 
     names: tuple[str, ...]
@@ -80,10 +98,10 @@ class Calibration:
     num_draws: int
     """L."""
     level: float
-    """Probability that all is found well where it is."""
+    """Probability that an exact posterior gives no alarm."""
 
     def band(self) -> Band:
-        """The band of each ECDF, so wide that all Q stay inside with probability ``level``."""
+        """The band of each ECDF: if q(z|x) is exact, all Q stay in with probability ``level``."""
         return ecdf_band(len(self.pit), 1 - (1 - self.level) / len(self.names))
 
     def ecdf(self, *, weighted: bool = False) -> Tensor:
@@ -95,12 +113,12 @@ class Calibration:
 
     @property
     def miscalibrated(self) -> dict[str, str]:
-        """The quantities whose ECDF leaves :meth:`band`, and how; see :func:`describe`."""
+        """The quantities whose ECDF leaves :meth:`band`, and how; see :func:`describe_pit`."""
         return self._outside(weighted=False)
 
     @property
     def weighted_miscalibrated(self) -> dict[str, str]:
-        """The same of the re-weighted draws: what importance weights do not mend."""
+        """The same of the re-weighted draws: the faults that importance weights do not correct."""
         return self._outside(weighted=True)
 
     def _outside(self, *, weighted: bool) -> dict[str, str]:
@@ -108,7 +126,7 @@ class Calibration:
         beyond = (ecdf < band.lower[:, None] - 1e-12) | (ecdf > band.upper[:, None] + 1e-12)
         pit = self.weighted_pit if weighted else self.pit
         return {
-            name: describe(sample, WORDS.get(name, Words()))
+            name: describe_pit(sample, WORDS.get(name, Words()))
             for name, sample, out in zip(self.names, pit.T, beyond.any(0), strict=True)
             if out
         }
@@ -127,7 +145,7 @@ class Calibration:
         if not levels or not all(0 < level < 1 for level in levels):
             raise ValueError(f"levels lie between 0 and 1, got {tuple(levels)}")
         pit = (self.weighted_pit if weighted else self.pit)[:, :-1]
-        # How much of the posterior is nearer to the middle, or denser, than z*.
+        # The share of the posterior that is closer to the median, or denser, than z*.
         within = torch.cat([(2 * pit[:, :-1] - 1).abs(), 1 - pit[:, -1:]], dim=1)
         wanted = torch.tensor(tuple(levels), dtype=torch.float64)
         share = (within[..., None] <= wanted).double().mean(0)
@@ -147,7 +165,7 @@ class Calibration:
 
     @property
     def biased(self) -> dict[str, str]:
-        """The coordinates whose p-value is below (1 − level) / K, and which way they lean."""
+        """The coordinates whose p-value is below (1 − level) / K, and the direction of the bias."""
         words = Words()
         tests = zip(self.names, self.bias_p_value, self.pit.mean(0), strict=False)
         return {
@@ -192,8 +210,8 @@ def calibrate(
         u_w = (Σ_l w_l 1[z_l < z*] + U w̄) / (Σ_l w_l + w̄),   w̄ = Σ_l w_l² / Σ_l w_l
 
     which is u for equal weights. Where u is not uniform and u_w is, the guide is wrong but good
-    enough to weigh draws of. All this is about data of the model's own: a model far from the real
-    ones is not found out by it.
+    enough as a proposal. All of this is about simulated data: it does not tell whether the model
+    fits the real ones.
 
     Args:
         model: Pyro program ``model(x, *context)``.
@@ -291,8 +309,8 @@ def _pit(truth: Tensor, drawn: Tensor, weight: Tensor, noise: Tensor) -> Tensor:
     return (below + noise * (level + own)) / (weight.sum(0)[:, None] + own)
 
 
-def describe(pit: Tensor, words: Words = Words()) -> str:
-    """How a PIT sample (M,) leans, in a word: the larger of two deviations from uniform.
+def describe_pit(pit: Tensor, words: Words = Words()) -> str:
+    """Name how a PIT sample (M,) deviates from uniform: by the larger of two deviations.
 
     ::
 
@@ -301,7 +319,7 @@ def describe(pit: Tensor, words: Words = Words()) -> str:
     ``"unclear"`` where neither is :data:`CLEAR_ERRORS` standard errors.
 
     >>> u = (torch.arange(200) + 0.5) / 200
-    >>> describe(u**3), describe(torch.sin(u * math.pi / 2) ** 2), describe(u / 4 + 0.4)
+    >>> describe_pit(u**3), describe_pit(torch.sin(u * math.pi / 2) ** 2), describe_pit(u / 4 + 0.4)
     ('biased high', 'too narrow', 'too wide')
     """
     place = ((pit.mean() - 0.5) * math.sqrt(12 * len(pit))).item()
@@ -311,3 +329,219 @@ def describe(pit: Tensor, words: Words = Words()) -> str:
     if abs(place) >= abs(spread):
         return words.low if place < 0 else words.high
     return words.ends if spread > 0 else words.middle
+
+
+def judge_calibration(found: Calibration) -> list[Finding]:
+    """Whether ranks are uniform, and whether medians are shifted to one side."""
+    wrong, mended = found.miscalibrated, found.weighted_miscalibrated
+    count, level = len(found.pit), f"{found.level:.0%}"
+    said = f"On {count:,} data simulated from the model"
+    if not wrong:
+        text = f"{said}, the ranks of all {len(found.names)} quantities are in their {level} band."
+        findings = [Finding("calibration", Level.GOOD, text)]
+    else:
+        # Ranks cannot tell means that are randomly off from standard deviations too small.
+        narrow = "too narrow or misplaced"
+        told = _count_words({n: narrow if w == "too narrow" else w for n, w in wrong.items()})
+        cover = found.coverage((0.8,)).share[-1, 0].item()
+        text = (
+            f"{said}, {len(wrong)} of {len(found.names)} quantities {_out_of(len(wrong))} {level} "
+            f"band ({told}); credible regions of 80% contain z in {cover:.0%} of the cases. "
+        )
+        are = "is" if len(mended) == 1 else "are"
+        left = f"{len(mended)} {are} still out" if mended else "none is"
+        text += f"After importance weighting of {found.num_draws} draws, {left}."
+        findings = [Finding("calibration", Level.BAD if mended else Level.WARNING, text)]
+    if found.biased:
+        text = (
+            f"Posterior medians are shifted to one side in {len(found.biased)} of "
+            f"{len(found.names) - 2} coordinates ({_count_words(found.biased)})."
+        )
+        findings.append(Finding("bias", Level.WARNING, text))
+    return findings
+
+
+def _out_of(count: int) -> str:
+    return "is out of its" if count == 1 else "are out of their"
+
+
+def _count_words(words: Mapping[str, str]) -> str:
+    """How many are wrong in each way, with the first names.
+
+    >>> _count_words({"a": "too narrow", "b": "too narrow", "c": "too wide"})
+    'too narrow: a, b; too wide: c'
+    """
+    groups: dict[str, list[str]] = {}
+    for name, word in words.items():
+        groups.setdefault(word, []).append(name)
+    return "; ".join(
+        f"{word}: {', '.join(names[:3])}"
+        + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        for word, names in groups.items()
+    )
+
+
+def plot_calibration(calibration: Calibration) -> "Figure":
+    """Ranks of z* on simulated data: ECDF of u minus u, as drawn and re-weighted.
+
+    If the guide is the exact posterior, all lines stay in the band with probability
+    ``calibration.level``. Of those that leave it, the :data:`NAMED_CURVES` furthest out are named.
+
+    >>> import torch
+    >>> u = (torch.arange(100.0)[:, None].double() + 0.5) / 100
+    >>> u = torch.cat([u**3, u, u], 1)
+    >>> names = ("z", "log q(z|x)", "log p(x, z)")
+    >>> figure = plot_calibration(Calibration(names, u, u, u[:, 0], 99, 0.95))
+    >>> [text.get_text() for text in figure.legends[0].get_texts()][0]
+    'z: biased high'
+    """
+    panels = {
+        "as the guide draws them": (calibration.ecdf(), calibration.miscalibrated),
+        "re-weighted": (calibration.ecdf(weighted=True), calibration.weighted_miscalibrated),
+    }
+    band = calibration.band()
+    points = np.concatenate([[0.0], band.points.numpy(), [1.0]])
+    below = np.concatenate([[0.0], (band.lower - band.points).numpy(), [0.0]])
+    above = np.concatenate([[0.0], (band.upper - band.points).numpy(), [0.0]])
+    told = _furthest(calibration)
+    with new_figure(3.1, columns=2) as (figure, axes):
+        for ax, (title, (ecdf, outside)) in zip(axes, panels.items(), strict=True):
+            label = f"{calibration.level:.0%} band for all lines together"
+            ax.fill_between(points, below, above, color="0.88", linewidth=0, label=label)
+            curves = (ecdf - band.points[:, None]).numpy()
+            curves = np.pad(curves, ((1, 1), (0, 0)))
+            for name, curve in zip(calibration.names, curves.T, strict=True):
+                ax.plot(points, curve, **_line(name, outside, told))
+            count = f"{len(outside)} of {len(calibration.names)} outside"
+            ax.set(title=f"{title}: {count}", xlabel="u, the rank of z* as a share", xlim=(0, 1))
+        axes[1].sharey(axes[0])
+        axes[0].set_ylabel("ECDF(u) − u")
+        legend_below(figure, *axes, columns=2, first=told.values())
+    return figure
+
+
+def _furthest(calibration: Calibration) -> dict[str, str]:
+    """The quantities that leave the band the furthest, and what to call them in the legend."""
+    band, beyond = calibration.band(), np.zeros(len(calibration.names))
+    for weighted in (False, True):
+        ecdf = calibration.ecdf(weighted=weighted)
+        apart = torch.maximum(ecdf - band.upper[:, None], band.lower[:, None] - ecdf)
+        beyond = np.maximum(beyond, apart.max(0).values.numpy())
+    plain, weighted = calibration.miscalibrated, calibration.weighted_miscalibrated
+    words = {name: f"{name}: re-weighted, {word}" for name, word in weighted.items()}
+    words |= {name: f"{name}: {word}" for name, word in plain.items()}
+    order = [calibration.names[index] for index in np.argsort(-beyond, kind="stable")]
+    return {name: words[name] for name in [name for name in order if name in words][:NAMED_CURVES]}
+
+
+def _line(name: str, outside: Mapping[str, str], told: dict[str, str]) -> dict[str, Any]:
+    """How a quantity's ECDF is drawn."""
+    if name not in outside:
+        return {"color": GREY, "linewidth": 0.6, "label": "inside"}
+    if name not in told:
+        return {"color": ORANGE, "linewidth": 0.6, "label": "others outside"}
+    index = list(told).index(name)
+    style = {"color": _LINE_COLOURS[index], "linestyle": _LINE_STYLES[index]}
+    return {**style, "linewidth": 1.4, "zorder": 3, "label": told[name]}
+
+
+def plot_coverage(calibration: Calibration) -> "Figure":
+    """How often credible regions of each nominal level contain z*, as drawn and re-weighted.
+
+    A thin line is a coordinate's central interval, the thick one the region of highest density of
+    all z. The grey band has the diagonal's noise at any one level.
+
+    >>> import torch
+    >>> u = (torch.arange(100.0)[:, None].double() + 0.5).expand(-1, 3) / 100
+    >>> names = ("z", "log q(z|x)", "log p(x, z)")
+    >>> figure = plot_coverage(Calibration(names, u, u, u[:, 0], 99, 0.95))
+    >>> [ax.get_title() for ax in figure.axes]
+    ['as the guide draws them', 're-weighted']
+    """
+    levels = np.arange(1, 50) / 50
+    chance = 1.96 * np.sqrt(levels * (1 - levels) / len(calibration.pit))
+    with new_figure(3.5, columns=2) as (figure, axes):
+        for ax, weighted in zip(axes, (False, True), strict=True):
+            share = calibration.coverage(tuple(levels), weighted=weighted).share.numpy()
+            low, high = np.clip([levels - chance, levels + chance], 0, 1)
+            label = "95% of chance, at one level"
+            ax.fill_between(levels, low, high, color="0.88", linewidth=0, label=label)
+            label = "exact (below: too narrow, above: too wide)"
+            ax.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle="--", label=label)
+            for row in share[:-1]:
+                ax.plot(levels, row, color=SKY, linewidth=0.8, label="interval of a coordinate")
+            ax.plot(levels, share[-1], color=RED, linewidth=2, label="region of highest density")
+            title = "re-weighted" if weighted else "as the guide draws them"
+            ax.set(title=title, xlabel="nominal level", xlim=(0, 1), ylim=(0, 1), aspect="equal")
+        axes[0].set_ylabel("share of simulations inside")
+        legend_below(figure, *axes, columns=2)
+    return figure
+
+
+def _run(context: DiagnosticContext) -> Calibration:
+    return calibrate(
+        *context.pair,
+        context.rows,
+        num_simulations=context.budget.simulations,
+        num_draws=context.budget.draws,
+        seed=context.seed,
+        show_progress=context.show_progress,
+    )
+
+
+def _numbers(found: Calibration) -> list[Number]:
+    count = len(found.names)
+    rows = (
+        ("miscalibrated", found.miscalibrated, "quantities out of their band", count),
+        ("weighted_miscalibrated", found.weighted_miscalibrated, "the same, re-weighted", count),
+        # The two densities have no median.
+        ("biased", found.biased, "coordinates with shifted medians", count - 2),
+    )
+    return [
+        Number(key, names, label, text=f"{len(names)} of {total}")
+        for key, names, label, total in rows
+    ]
+
+
+def _groups(found: Calibration) -> "Mapping[str, Dataset]":
+    import xarray
+
+    pits = {"pit": found.pit, "weighted_pit": found.weighted_pit}
+    dataset = xarray.Dataset(
+        {name: (("simulation", "quantity"), value.numpy()) for name, value in pits.items()},
+        coords={"quantity": list(found.names), "simulation": range(len(found.pit))},
+    )
+    return {"calibration": dataset}
+
+
+CALIBRATION = Diagnostic(
+    name="calibration",
+    question="Are posteriors right on data simulated from the model?",
+    topics=("calibration", "bias"),
+    run=_run,
+    judge=judge_calibration,
+    figures=(
+        DiagnosticFigure(
+            "calibration",
+            "Ranks of the true z among the guide's draws, for simulated data. Good: all lines in "
+            "the band. A line on one side of zero means bias (above zero: the guide is too high). "
+            "A line above zero on the left and below zero on the right means that posteriors are "
+            "too narrow; the reverse, that they are too wide. Lines that are back in the band in "
+            "the right panel are corrected by importance weights.",
+            plot_calibration,
+        ),
+        DiagnosticFigure(
+            "coverage",
+            "How often credible regions of each level contain the true z, for simulated data. "
+            "Good: along the diagonal. Below it, regions are too narrow: the guide is "
+            "overconfident. Above it, they are too wide. Right: after importance weighting.",
+            plot_coverage,
+            title="Do credible regions contain z as often as they should?",
+            topics=("calibration",),
+        ),
+    ),
+    numbers=_numbers,
+    groups=_groups,
+    applies=lambda context: context.all_local and context.budget.simulations > 0,
+)
+"""Simulation-based calibration: ranks, coverage, and medians shifted to one side."""

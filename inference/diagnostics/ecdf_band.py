@@ -10,12 +10,12 @@ from scipy import stats
 from torch import Tensor
 
 BAND_POINTS = 200
-"""Points at which an ECDF is held against its band, at most."""
+"""The most points at which an ECDF is compared with its band."""
 
 
 @dataclass(frozen=True)
 class Band:
-    """A band that the whole ECDF of M uniform numbers stays in with a stated probability."""
+    """A band that the whole ECDF of M uniform numbers stays in with a known probability."""
 
     points: Tensor
     """(G,), inside (0, 1)."""
@@ -24,7 +24,7 @@ class Band:
     upper: Tensor
     """(G,), a share of the M."""
     probability: float
-    """That the whole ECDF is inside, its edges included: exact, and at least what was asked."""
+    """Of the whole ECDF being inside, edges included: exact, and at least the level asked for."""
 
 
 @lru_cache(maxsize=64)

@@ -1,14 +1,32 @@
-"""What an encoder loses against posteriors that are fitted to each datum by itself."""
+"""Where is the bound loose? What is lost by the guide's family, and what by its encoder."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyro
 import torch
 from torch import Tensor
 
 from ..common.arguments import check_least
+from ..common.plotting import (
+    BLUE,
+    ORANGE,
+    RED,
+    SKY,
+    counted,
+    dots,
+    grid,
+    integer_ticks,
+    legend_below,
+    marker_size,
+    signed,
+    text_figure,
+    write_below,
+    write_beside,
+)
 from ..common.progress import Advance, progress
 from ..data.datasets import evaluation_rows
 from ..evidence.importance_sampling import inspect_local
@@ -20,10 +38,22 @@ from ..pairs.programs import Program, evaluating
 from ..pairs.scoring import DRAWS_AT_ONCE, Scorer
 from ..pairs.sites import latent_sites
 from ..pairs.structure import Structure
+from .diagnostic import Diagnostic, DiagnosticContext, DiagnosticFigure, Number, per_datum
+from .finding import TOLERATED_NATS, Finding, Level, in_nats
+from .khat import KHAT_LABEL
 from .local_posteriors import LocalPosterior, check_flat, full_rank, own_family
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from xarray import Dataset
 
 KHAT_GOOD = 0.7
 """Pareto k̂ up to which the error of an estimate can be trusted."""
+
+
+TOLERATED_UNTRUSTED_SHARE = 0.1
+"""Share of the data whose log p(x) may have a k̂ above :data:`KHAT_GOOD` without being named."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +68,7 @@ class InferenceGap:
     khat: Tensor
     """Pareto k̂ of its weights."""
     elbo: Tensor
-    """The encoder's ELBO."""
+    """The ELBO of the guide itself."""
     elbo_local: Tensor
     """The best ELBO found in the guide's own family; NaN where the family cannot be refined."""
     elbo_full_rank: Tensor
@@ -50,8 +80,8 @@ class InferenceGap:
     full_rank: LocalPosterior = field(repr=False)
     """The posteriors of ``elbo_full_rank``, a guide for these data: nearest to the posterior in z.
 
-    What climbs the ELBO is fined for draws outside the posterior, and hardly for a tail left out,
-    so as proposals local posteriors can have a worse k̂ than the encoder, with more effective draws.
+    The ELBO penalizes draws outside the posterior strongly, and a tail that is left out hardly. So,
+    as proposals, local posteriors can have a worse k̂ than the encoder, with more effective draws.
     """
 
     def __repr__(self) -> str:
@@ -63,12 +93,12 @@ class InferenceGap:
 
     @property
     def approximation(self) -> Tensor:
-        """log p(x) − the best ELBO of the family: what the family cannot do."""
+        """log p(x) − the best ELBO of the family: the loss that no parameters can mend."""
         return self.log_px - self.elbo_local
 
     @property
     def amortization(self) -> Tensor:
-        """The best ELBO of the family − the encoder's: what the encoder does not do."""
+        """The best ELBO of the family − the encoder's: the loss that a better encoder can mend."""
         return self.elbo_local - self.elbo
 
     @property
@@ -100,8 +130,8 @@ def inference_gap(
     puts it: once in the guide's own family, and from there as a full-rank normal of the
     unconstrained latent variables. The family of a guide with methods ``features`` and ``family``,
     as ours, is that of all features; of any other guide, that of its distributions' parameters. A
-    family cannot be refined where a distribution has none that PyTorch knows of (a flow), or one
-    that depends on other draws: then the two parts are NaN, and the total is known still.
+    family cannot be refined where a distribution has no parameters known to PyTorch (a flow), or
+    parameters that depend on other draws: then the two parts are NaN, and the total is still known.
 
     Args:
         data: x (N, *event_shape), or a tuple (x, *context); the test part of a ``Data``. Cost grows
@@ -167,7 +197,7 @@ def inference_gap(
 
 @dataclass(frozen=True)
 class _Fitting:
-    """How parameters of each datum's own are found."""
+    """How the parameters of each datum are fitted."""
 
     model: Program
     args: tuple[Tensor, ...]
@@ -179,15 +209,15 @@ class _Fitting:
     def best(self, start: LocalPosterior, advance: Advance) -> LocalPosterior:
         """The posterior whose parameters make each datum's ELBO largest, from a start."""
         leaves = [value.detach().clone().requires_grad_() for value in start.parameters]
-        # Adam's step of one parameter knows nothing of others': each datum goes its own way.
+        # Adam scales each parameter by itself, so the data are fitted independently.
         optimizer = torch.optim.Adam(leaves, self.learning_rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.num_steps)
         for step in range(self.num_steps):
             with torch.enable_grad():
                 bound = self._bound(start, leaves)
-                # A datum whose draws have run off keeps still, and does not stop the others.
+                # A datum whose bound is not finite takes no step, and does not stop the others.
                 loss = -bound[bound.isfinite()].sum()
-                # Not backward(): the pair's own parameters are to get no gradient.
+                # Not backward(): the pair's own parameters must get no gradient.
                 slopes = torch.autograd.grad(loss, leaves, allow_unused=True)
             for leaf, slope in zip(leaves, slopes, strict=True):
                 leaf.grad = None if slope is None else slope.nan_to_num(0.0, 0.0, 0.0)
@@ -198,7 +228,7 @@ class _Fitting:
         return LocalPosterior(self.args, found, start.sampler)
 
     def _bound(self, start: LocalPosterior, leaves: list[Tensor]) -> Tensor:
-        """log p(x, z) − log q(z), with no gradient but through z: quiet where q is the truth.
+        """log p(x, z) − log q(z), with gradients through z only: without noise where q is exact.
 
         Source: Roeder, Wu and Duvenaud 2017 (arXiv 1703.09194).
         """
@@ -231,10 +261,161 @@ def _most_trusted(measured: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     scores = []
     for one in measured:
         khat = one["khat"].nan_to_num(math.inf, math.inf, -math.inf)
-        # An error that k̂ does not vouch for may be far too small: then k̂ itself decides.
+        # Where k̂ is bad, the error may be far too small: then k̂ itself decides.
         scores.append(torch.where(khat <= KHAT_GOOD, one["standard_error"], 1e6 * (1 + khat.abs())))
     best = torch.stack(scores).argmin(0, keepdim=True)
     return {
         name: torch.stack([one[name] for one in measured]).gather(0, best)[0]
         for name in measured[0]
     }
+
+
+def judge_gap(gap: InferenceGap) -> list[Finding]:
+    """Where the bound is loose."""
+    total, count = gap.total.mean().item(), len(gap.elbo)
+    if not math.isfinite(total):
+        text = "The ELBO is −∞ for some data: the guide has draws where the model has no density."
+        return [Finding("gap", Level.WARNING, text)]
+    said = f"The ELBO is {in_nats(total)} nats below log p(x) ({counted(count, 'datum', 'data')})"
+    if gap.local is None:
+        gain = (gap.elbo_full_rank - gap.elbo).mean().item()
+        said += (
+            f"; the guide's family cannot be fitted to one datum, full-rank normals fitted to each "
+            f"datum gain {in_nats(gain)}"
+        )
+    else:
+        family, encoder = gap.approximation.mean().item(), gap.amortization.mean().item()
+        said += f": {in_nats(family)} are due to the family, {in_nats(encoder)} to the encoder"
+        if total >= TOLERATED_NATS:
+            said += (
+                ". A longer fit or a better encoder would gain more than a richer family"
+                if encoder > family
+                else ". A richer family would gain more than a better encoder"
+            )
+    bad = (gap.khat > KHAT_GOOD).double().mean().item()
+    if bad > TOLERATED_UNTRUSTED_SHARE:
+        said += f" (k̂ of that log p(x) is above {KHAT_GOOD} for {bad:.0%}: the gap may be larger)"
+    level = Level.GOOD if total < TOLERATED_NATS else Level.WARNING
+    return [Finding("gap", level, f"{said}.")]
+
+
+def plot_gap(gap: InferenceGap) -> "Figure":
+    """log p(x) − ELBO of each datum in its two parts, by size, and their means.
+
+    Where the family cannot be taken apart: the whole, and what full-rank normals gain of it.
+
+    >>> import torch
+    >>> from latente.guides import DiagonalNormal
+    >>> from latente.models import PPCA, mlp
+    >>> model, guide = PPCA(5, 2), DiagonalNormal(mlp(5, out=4), 2)
+    >>> figure = plot_gap(inference_gap(model, guide, torch.randn(3, 5), num_steps=10))
+    >>> len(figure.axes[0].patches)  # two parts of three data
+    6
+    """
+    known = bool(gap.amortization.isfinite().any())
+    shown = (gap.total + (gap.amortization if known else 0)).isfinite()
+    total, gain = (part[shown].numpy() for part in (gap.total, gap.elbo_full_rank - gap.elbo))
+    order, count = np.argsort(-total, kind="stable"), len(total)
+    if known:
+        parts = {
+            "amortization: the encoder's": (gap.amortization[shown].numpy(), BLUE, None),
+            "approximation: the family's": (gap.approximation[shown].numpy(), ORANGE, "///"),
+        }
+    else:
+        parts = {"log p(x) − ELBO": (total, SKY, None)}
+    if count == 0:
+        return text_figure(f"log p(x) − ELBO is not finite for any of {len(shown)} data")
+    with grid(2.9, 1, 2, width_ratios=(3, 1.3)) as (figure, ((ax, means),)):
+        bottom = np.zeros(count), np.zeros(1)
+        for name, (values, colour, hatch) in parts.items():
+            style = {"color": colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0}
+            # Noise can make a part negative: it is then drawn downwards.
+            ax.bar(np.arange(count), values[order], 0.9, bottom[0], label=name, **style)
+            means.bar([0], values.mean(), 0.7, bottom[1], **style)
+            bottom = bottom[0] + values[order], bottom[1] + values.mean()
+        place = np.arange(count)
+        if known:
+            dots(ax, place, total[order], "_", "black", size=4, label="log p(x) − ELBO")
+        else:
+            label = "gained by full-rank normals"
+            dots(ax, place, gain[order], "D", RED, size=marker_size(count), label=label)
+            dots(means, [0], [gain.mean()], "D", RED, size=5)
+        ax.set(ylabel="nats", xlim=(-0.6, max(count, 8) - 0.4))
+        lost = len(shown) - count
+        note = f"not drawn: {lost} whose gap is not finite" if lost else ""
+        write_below(ax, "data, by log p(x) − ELBO", note)
+        for panel in (ax, means):
+            low, high = panel.get_ylim()
+            panel.set_ylim(min(low, -0.005), max(high, 0.1))  # a tiny gap must look tiny
+        _name_means(means, total, {name: values for name, (values, *_) in parts.items()})
+        integer_ticks(ax)
+        bad = int((gap.khat > KHAT_GOOD).sum())
+        note = f"; {KHAT_LABEL} of log p(x) is above {KHAT_GOOD} for {bad}" if bad else ""
+        ax.set_title(counted(count, "datum", "data") + note)
+        legend_below(figure, ax, first=parts)
+    return figure
+
+
+def _name_means(ax: "Axes", total: np.ndarray, parts: dict[str, np.ndarray]) -> None:
+    """Write the means beside their bar."""
+    error = total.std(ddof=1) / math.sqrt(len(total)) if len(total) > 1 else math.nan
+    noise = f" ± {error:.2f}" if math.isfinite(error) else ""
+    bottom, labels = 0.0, []
+    for name, values in parts.items():
+        middle, bottom = bottom + values.mean() / 2, bottom + values.mean()
+        what = f" {name.split(':')[0]}" if len(parts) > 1 else ""
+        labels.append((middle, signed(f"{values.mean():.2f}") + what))
+    write_beside(ax, labels, 0.1)
+    ax.set(xlim=(-0.5, 2.6), xticks=[], title=f"mean: {signed(f'{total.mean():.2f}')}{noise}")
+    ax.hlines(0, -0.4, 0.4, color="black", linewidth=0.8)
+
+
+def _run(context: DiagnosticContext) -> InferenceGap:
+    return inference_gap(
+        *context.pair,
+        context.first(context.budget.gap_data),
+        num_steps=context.budget.gap_steps,
+        seed=context.seed,
+        show_progress=context.show_progress,
+    )
+
+
+def _numbers(gap: InferenceGap) -> list[Number]:
+    unit = "nats per datum"
+    parts = (
+        ("inference_gap", gap.total, "log p(x) − ELBO, of the first data", False),
+        ("approximation_gap", gap.approximation, "due to the family", True),
+        ("amortization_gap", gap.amortization, "due to the encoder", True),
+    )
+    return [
+        Number(key, value.mean().item(), label, unit, is_part=is_part)
+        for key, value, label, is_part in parts
+    ]
+
+
+def _groups(gap: InferenceGap) -> "Mapping[str, Dataset]":
+    names = ("log_px", "elbo", "elbo_local", "elbo_full_rank", "khat")
+    return {"inference_gap": per_datum({name: getattr(gap, name) for name in names})}
+
+
+INFERENCE_GAP = Diagnostic(
+    name="gap",
+    question="Where is the bound loose?",
+    topics=("gap",),
+    run=_run,
+    judge=judge_gap,
+    figures=(
+        DiagnosticFigure(
+            "gap",
+            "How far the ELBO of each datum is below log p(x). Good: close to zero. Where the "
+            "encoder's part is large, a longer fit or a larger encoder would help; where the "
+            "family's part is large, a richer posterior. A part below zero is noise, or the fit "
+            "to that datum has not converged.",
+            plot_gap,
+        ),
+    ),
+    numbers=_numbers,
+    groups=_groups,
+    applies=lambda context: context.all_local and context.budget.gap_data > 0,
+)
+"""log p(x) − ELBO, split into what the family and what the encoder loses."""

@@ -1,12 +1,27 @@
-"""Where a model is idle: what each latent dimension carries, and all of them together."""
+"""How much do the latent variables say about x? KL by dimension, and mutual information."""
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from ..common.plotting import (
+    BLUE,
+    ORANGE,
+    SKY,
+    counted,
+    grid,
+    integer_ticks,
+    legend_below,
+    shorten,
+    show_text,
+    signed,
+    write_below,
+    write_beside,
+)
 from ..data.datasets import evaluation_rows
 from ..evaluation.metrics import ACTIVE_VARIANCE
 from ..objectives.reading import Reading, closed_forms
@@ -17,18 +32,40 @@ from ..pairs.parameters import place_all
 from ..pairs.programs import Program, evaluating
 from ..pairs.scoring import SCORED_AT_ONCE
 from ..simulation.predictive import posterior_means
+from .diagnostic import Diagnostic, DiagnosticContext, DiagnosticFigure, Number
+from .finding import Finding, Level, in_nats
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 MAX_PAIRS = 4_000_000
-"""Numbers held together where each draw is scored under each datum's posterior."""
+"""The most numbers in memory while each draw is scored under the posterior of each datum."""
 
 
 IDLE_KL, IDLE_SHARE = 0.01, 0.99
 """A dimension is idle whose KL is below 0.01 nats for 99 % of the data (Lucas et al. 2019)."""
 
 
+MIN_AGGREGATED_DATA = 20
+"""The fewest data whose posteriors, averaged, can stand for the aggregated posterior."""
+
+
+SATURATED_NATS = 2.0
+"""Distance from log N, in nats, below which the estimate of I(x; z) falls short of the truth."""
+
+
+TOLERATED_MARGINAL_KL = 1.0
+"""KL(q(z) ‖ p(z)) in nats that gives no warning."""
+
+
+NAMED_DIMENSIONS = 20
+"""The most dimensions whose names are written below a figure."""
+
+
 @dataclass(frozen=True)
 class LatentInformation:
-    """What the latent variables of a pair say of N data, in nats."""
+    """How much the latent variables of a pair say about N data, in nats."""
 
     names: tuple[str, ...]
     """The J parts that the KL splits into: dimensions, where it does, else sites."""
@@ -43,7 +80,7 @@ class LatentInformation:
     mutual_information_error: float
     """Its standard error."""
     marginal_kl: float
-    """KL(q(z) ‖ p(z)); NaN where the prior is another for each datum."""
+    """KL(q(z) ‖ p(z)); NaN where the prior differs from datum to datum."""
     marginal_kl_error: float
     """Its standard error."""
 
@@ -75,7 +112,7 @@ class LatentInformation:
 
     @property
     def collapsed(self) -> bool:
-        """Whether the posterior is the prior, whatever the datum: every part is idle."""
+        """Whether the posterior of every datum is the prior: every part is idle."""
         return len(self.idle) == len(self.names) and self.num_data > 1
 
 
@@ -88,9 +125,9 @@ def latent_information(
 
         mean KL(q(z|x) ‖ p(z)) = I(x; z) + KL(q(z) ‖ p(z)),   q(z) = 1/N Σₙ q(z|xₙ)
 
-    (Hoffman and Johnson 2016). The first term is what z says of x, the second how far the draws
-    that the decoder was trained on are from those of the prior. The KL of a dimension is in closed
-    form where there is one.
+    (Hoffman and Johnson 2016). The first term is what z says about x, the second is how far the
+    draws that the decoder was trained on are from draws of the prior. The KL of a dimension is in
+    closed form where there is one.
 
     Args:
         data: x (N, *event_shape), or a tuple (x, *context); the test part of a ``Data``. Cost grows
@@ -168,7 +205,7 @@ def _kl_by_dimension(reading: Reading) -> tuple[tuple[str, ...], Tensor]:
         names += [name] if size == 1 else [f"{name}[{index}]" for index in range(size)]
         parts.append(kl.double().mean(0).cpu())
     if not parts:
-        raise ValueError("nothing is latent in the plate 'data': there is no z to be idle")
+        raise ValueError("nothing is latent in the plate 'data': there is no z to measure")
     return tuple(names), torch.cat(parts, dim=-1)
 
 
@@ -186,9 +223,176 @@ def _split(space: LatentSpace) -> tuple[Tensor, Tensor]:
             for some in points[0].split(block)
         ]
     ) - math.log(num_data)
-    # One point under the prior of each datum: a conditional prior has no one KL to q(z).
+    # The same point under the prior of each datum: these differ where the prior is conditional,
+    # and then there is no single KL to q(z).
     shared = space.log_joint(points[:, :1].expand(-1, num_data, -1))[1][0]
     marginal = log_aggregated - log_prior
     if not torch.allclose(shared, shared[:1], rtol=1e-4, atol=1e-4):
         marginal = torch.full_like(marginal, math.nan)
     return (log_posterior[0].double() - log_aggregated).cpu(), marginal.cpu()
+
+
+def judge_information(found: LatentInformation) -> list[Finding]:
+    """Whether the posterior has collapsed."""
+    kl = found.kl.sum(1).mean().item()
+    said = f"KL(q(z|x) ‖ p(z)) is {in_nats(kl)} nats per datum"
+    # Of one datum, no variance over the data is known.
+    if found.num_data > 1:
+        said += f", {found.active_units} of {found.latent_dim} latent dimensions are in use"
+    if found.collapsed:
+        text = f"{said}: the posterior has collapsed onto the prior, z says nothing about x."
+        return [Finding("information", Level.BAD, text)]
+    if found.idle:
+        names = ", ".join(found.idle[:5]) + (", …" if len(found.idle) > 5 else "")
+        said += f"; idle: {names}"
+    level = Level.WARNING if found.idle else Level.GOOD
+    if found.num_data < MIN_AGGREGATED_DATA:  # too few for their average to stand for q(z)
+        return [Finding("information", level, f"{said}.")]
+    mutual, marginal = found.mutual_information, found.marginal_kl
+    if math.isnan(mutual):  # not defined, with a global latent variable
+        return [Finding("information", level, f"{said}.")]
+    if found.limit - mutual < SATURATED_NATS:
+        said += (
+            f". z tells the {found.num_data:,} data apart: I(x; z) is at least {in_nats(mutual)} "
+            "nats, close to the most that so many data can show"
+        )
+        if not math.isnan(marginal):
+            said += (
+                f", and the aggregated posterior at most {in_nats(marginal)} nats from the prior"
+            )
+        return [Finding("information", level, f"{said}.")]
+    said += f". I(x; z) is {in_nats(mutual)} nats"
+    if not math.isnan(marginal):
+        said += f", the aggregated posterior {in_nats(marginal)} nats from the prior"
+        if marginal > TOLERATED_MARGINAL_KL + 3 * found.marginal_kl_error:
+            said += ": draws of the prior fall where the decoder was not trained"
+            level = Level.WARNING
+    return [Finding("information", level, f"{said}.")]
+
+
+def plot_information(information: LatentInformation) -> "Figure":
+    """Mean KL of each latent dimension; and I(x; z) and the aggregated posterior's KL, with log N.
+
+    >>> import torch
+    >>> kl = torch.tensor([[2.0, 0.0], [1.0, 0.001]])
+    >>> figure = plot_information(LatentInformation(("a", "b"), kl, {}, 0.6, 0.1, 0.9, 0.1))
+    >>> figure.axes[0].get_title()
+    '2 dimensions, 1 idle'
+    """
+    mean = information.kl.mean(0)
+    lost = int((~mean.isfinite()).sum())
+    mean = mean.nan_to_num(0.0, 0.0, 0.0).numpy()
+    order = np.argsort(-mean, kind="stable")
+    idle = np.array([information.names[index] in information.idle for index in order])
+    place = np.arange(len(mean))
+    with grid(2.9, 1, 2, width_ratios=(3, 1.3)) as (figure, ((ax, whole),)):
+        for chosen, colour, hatch, label in (
+            (~idle, BLUE, None, "in use"),
+            (idle, ORANGE, "///", "idle"),
+        ):
+            if chosen.any():
+                style = {"color": colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0}
+                ax.bar(place[chosen], mean[order][chosen], 0.85, label=label, **style)
+        # Linear up to the threshold, which would be invisible on a linear scale.
+        ax.set_yscale("symlog", linthresh=IDLE_KL, linscale=0.4)
+        ax.set_ylim(min(0.0, 1.3 * mean.min(initial=0)), max(0.1, 1.6 * mean.max(initial=0)))
+        _plain_ticks(ax)
+        ax.axhline(
+            IDLE_KL,
+            color="black",
+            linewidth=0.8,
+            linestyle="--",
+            label=f"idle below {IDLE_KL} nats",
+        )
+        ax.set(ylabel="mean KL, nats", xlim=(-0.6, max(len(mean), 4) - 0.4))
+        note = f"not drawn: {lost} whose KL is not finite" if lost else ""
+        write_below(ax, "latent dimensions, by KL", note)
+        if len(mean) <= NAMED_DIMENSIONS:
+            names = [shorten(information.names[index]) for index in order]
+            crowded = len(names) * max(map(len, names)) > 40
+            ax.set_xticks(
+                place, names, rotation=60 if crowded else 0, ha="right" if crowded else "center"
+            )
+        else:
+            integer_ticks(ax)
+        many = counted(len(mean), "dimension", "dimensions")
+        ax.set_title(f"{many}, {len(information.idle)} idle")
+        _draw_whole(whole, information)
+        legend_below(figure, ax, whole, columns=4)
+    return figure
+
+
+def _plain_ticks(ax: "Axes") -> None:
+    """Numbers of nats in full, on a scale that is linear near zero."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    ax.yaxis.set_major_locator(FixedLocator([-1, -0.1, 0, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100]))
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: signed(f"{value:g}")))
+
+
+def _draw_whole(ax: "Axes", information: LatentInformation) -> None:
+    """I(x; z) and KL(q(z) ‖ p(z)), stacked, beside log N."""
+    parts = (
+        ("I(x; z)", information.mutual_information, information.mutual_information_error, BLUE),
+        ("KL(q(z) ‖ p(z))", information.marginal_kl, information.marginal_kl_error, SKY),
+    )
+    bottom, labels = 0.0, []
+    for name, value, error, colour in parts:
+        if math.isfinite(value):
+            ax.bar([0], [value], 0.7, bottom, color=colour)
+            labels.append((bottom + value / 2, f"{name}\n{signed(f'{value:.2f}')}"))
+            bottom += value
+            if math.isfinite(error):
+                ax.errorbar([0.2], [bottom], [error], color="black", linewidth=1)
+    if not labels:
+        show_text(ax, "I(x; z) is not\ndefined here")
+        return
+    label = f"log N = {information.limit:.2f}"
+    ax.axhline(information.limit, color="black", linewidth=0.8, linestyle=":", label=label)
+    ax.set(xlim=(-0.5, 2.2), xticks=[], ylabel="nats", title="all together")
+    write_beside(ax, labels, 0.2)
+
+
+def _run(context: DiagnosticContext) -> LatentInformation:
+    return latent_information(*context.pair, context.rows, seed=context.seed)
+
+
+def _numbers(found: LatentInformation) -> list[Number]:
+    active = f"{found.active_units} of {found.latent_dim}"
+    return [
+        Number("kl", found.kl.sum(1).mean().item(), "KL(q(z|x) ‖ p(z))", "nats per datum"),
+        Number("mutual_information", found.mutual_information, "I(x; z)", "nats"),
+        Number(
+            "marginal_kl",
+            found.marginal_kl,
+            "KL(q(z) ‖ p(z)) of the aggregated posterior",
+            "nats",
+        ),
+        Number("active_units", found.active_units, "latent dimensions in use", text=active),
+        Number("idle", list(found.idle)),
+        Number("collapsed", found.collapsed),
+    ]
+
+
+LATENT_INFORMATION = Diagnostic(
+    name="information",
+    question="How much do the latent variables say about x?",
+    topics=("information",),
+    run=_run,
+    judge=judge_information,
+    figures=(
+        DiagnosticFigure(
+            "information",
+            "Left: mean KL of each latent dimension, on a scale that is linear up to the dashed "
+            "line and logarithmic above. Good: all above the line. Those below it are idle; if all "
+            "are, the posterior has collapsed. Right: the mutual information I(x; z), and the KL "
+            "from the aggregated posterior to the prior. Where the blue bar is close to log N, the "
+            "data are too few: I(x; z) is then at least that large, and the KL at most as large as "
+            "drawn.",
+            plot_information,
+        ),
+    ),
+    numbers=_numbers,
+)
+"""KL of each latent dimension, active units, mutual information, the aggregated posterior's KL."""

@@ -1,4 +1,4 @@
-"""Posteriors with parameters of each datum's own, and how a guide's family becomes one."""
+"""Posteriors that have parameters for each datum, made from a guide's family or full-rank."""
 
 import math
 import operator
@@ -24,7 +24,7 @@ EQUIVALENT_PARAMETERS = (
     ("scale_tril", ("covariance_matrix", "precision_matrix")),
     ("logits", ("probs",)),
 )
-"""Parameters of a distribution that are others in other words."""
+"""Parameters of a distribution that are functions of another one."""
 
 
 Sampler = Callable[[Sequence[Tensor]], None]
@@ -33,8 +33,7 @@ Sampler = Callable[[Sequence[Tensor]], None]
 
 @runtime_checkable
 class Amortizing(Protocol):
-    """A guide that is a family of distributions of one site, and features of x that choose among
-    them."""
+    """A guide of one site: features of x, and a family of distributions that they choose from."""
 
     def features(self, x: Tensor, *context: Tensor) -> Tensor:
         """Features (N, width) of data."""
@@ -89,7 +88,7 @@ class LocalPosterior:
 
 
 def _keys(args: tuple[Tensor, ...]) -> list[bytes]:
-    """What tells one datum, with its context, from another."""
+    """A key for each datum with its context, the same for equal data."""
     parts = [value.detach().cpu().contiguous().flatten(1).numpy() if value.dim() > 1
              else value.detach().cpu().numpy()[:, None] for value in args]  # fmt: skip
     return [b"|".join(part[row].tobytes() for part in parts) for row in range(len(args[0]))]
@@ -170,7 +169,7 @@ class _OpenDistribution:
 
 
 def _open(distribution: Any, data_dim: int | None = None) -> _OpenDistribution | None:
-    """Take a distribution apart; ``None`` where it has no parameters that are known, or no
+    """Take a distribution apart; ``None`` where its parameters are not known, or give no
     gradient."""
     data_dim = len(distribution.batch_shape) - 1 if data_dim is None else data_dim
     if isinstance(distribution, torch.distributions.Independent):
@@ -200,7 +199,7 @@ def _open(distribution: Any, data_dim: int | None = None) -> _OpenDistribution |
             moved = (value.movedim(0, data_dim) for value in given)
             return type(distribution)(**{n: maps[n](v) for n, v in zip(known, moved, strict=True)})
 
-        # What is more to a distribution than its parameters, such as a temperature, shows here.
+        # A distribution that has more than its parameters, such as a temperature, fails here.
         value = distribution.sample()
         if not torch.allclose(
             close(parameters).log_prob(value), distribution.log_prob(value), rtol=1e-3, atol=1e-3
@@ -212,7 +211,7 @@ def _open(distribution: Any, data_dim: int | None = None) -> _OpenDistribution |
 
 
 def _moves(support: Any) -> bool:
-    """Whether a support has bounds that are parameters: no gradient through draws shows these."""
+    """Whether a support depends on parameters: gradients through draws miss that dependence."""
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
     return any(isinstance(value, Tensor) for value in vars(support).values())

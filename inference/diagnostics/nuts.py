@@ -1,7 +1,8 @@
-"""NUTS for a few data: their posteriors by Markov chains, beside the guide's."""
+"""Does the guide agree with NUTS? Posteriors of a few data by Markov chains."""
 
+import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyro
@@ -11,26 +12,58 @@ from scipy.stats import norm
 from torch import Tensor
 
 from ..common.arguments import check_least
+from ..common.plotting import (
+    BLUE,
+    RED,
+    counted,
+    dots,
+    legend_below,
+    new_figure,
+    num_bins,
+    shorten,
+)
 from ..common.progress import progress
 from ..data.datasets import evaluation_rows
 from ..evidence.importance_sampling import inspect_local
 from ..pairs.latent_space import latent_space
 from ..pairs.parameters import place_all
 from ..pairs.programs import Program, evaluating
+from .diagnostic import Diagnostic, DiagnosticContext, DiagnosticFigure, Number
+from .finding import Finding, Level
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 MAX_COORDINATES = 2_000
-"""Coordinates of all data together that one chain can be asked to move."""
+"""The most latent coordinates, of all data together, that one chain moves."""
+
+
+CONVERGED_RHAT, CONVERGED_ESS = 1.05, 100
+"""R̂ below which, and effective draws above which, a coordinate has converged."""
 
 
 GUIDE_DRAWS = 4_000
-"""Draws of the guide, whose moments are held against the chains'."""
+"""Draws of the guide, whose moments are compared with those of the chains."""
+
+
+WARMUP_STEPS = 200
+"""Warm-up steps of a chain in a diagnosis."""
+
+
+BAD_MISS_SHARE = 0.5
+"""Share of the coordinates that the guide misses, above which the finding is bad."""
+
+
+SHOWN_MARGINALS = 6
+"""The most marginals that are drawn."""
 
 
 @dataclass(frozen=True)
 class NUTSReference:
     """Posteriors of M data by the No-U-Turn sampler, and the guide's beside them.
 
-    All of it is in the K unconstrained coordinates of a datum's latent variables; tensors are
+    All numbers are in the K unconstrained coordinates of a datum's latent variables; tensors are
     (M, K), float64, on CPU.
     """
 
@@ -68,14 +101,15 @@ class NUTSReference:
     @property
     def converged(self) -> Tensor:
         """Whether a coordinate's R̂ is below 1.05 and its effective sample size above 100."""
-        return (self.rhat < 1.05) & (self.ess > 100)
+        return (self.rhat < CONVERGED_RHAT) & (self.ess > CONVERGED_ESS)
 
     def misses(self, *, tolerance: float = 0.2, level: float = 0.95) -> Tensor:
-        """Where the guide's mean is off by more than so many standard deviations, or the ratio of
-        the two is beyond 1 ± as much; beyond what the noise of all draws explains.
+        """Where the guide's mean is off by more than ``tolerance`` standard deviations, or the
+        ratio of standard deviations by more than ``tolerance`` from 1, noise apart.
 
-        With the exact posterior for a guide, the probability that any of the M · K coordinates
-        shows is at most 1 − ``level`` (Bonferroni). Coordinates that have not converged never do.
+        With the exact posterior as the guide, the probability that any of the M · K coordinates
+        is marked is at most 1 − ``level`` (Bonferroni). Coordinates that have not converged are
+        never marked.
 
         Returns:
             Booleans (M, K).
@@ -83,7 +117,7 @@ class NUTSReference:
         quantile = float(norm.isf((1 - level) / (4 * self.mean.numel())))
         count = len(self.guide_draws)
         mean_error = (1 / self.ess + self.ratio.square() / count).sqrt()
-        # Of a normal; half a chain's effective draws, as its squares are more correlated.
+        # Of a normal; with half of the effective draws, as squares are more correlated.
         ratio_error = self.ratio * (1 / self.ess + 1 / (2 * count)).sqrt()
         off = self.shift.abs() > tolerance + quantile * mean_error
         narrow = self.ratio < 1 - tolerance - quantile * ratio_error
@@ -102,17 +136,17 @@ def nuts_posterior(
     seed: int = 0,
     show_progress: bool = False,
 ) -> NUTSReference:
-    """Sample z | x of a few data by Pyro's NUTS, from the guide's draws on.
+    """Sample z | x of a few data by Pyro's NUTS, from starting points drawn from the guide.
 
     The data are independent given the model, so one chain moves the latent variables of all of them
-    at once. What the guide's family misses shows in the moments and marginals beside each other. A
-    mode that no chain starts near stays missed by both.
+    at once. What the guide's family misses shows in moments and marginals side by side. A mode that
+    no chain starts near is missed by both.
 
     Args:
         data: x (M, *event_shape), or a tuple (x, *context), of a few data.
         num_samples: draws of each chain that are kept.
         warmup_steps: steps before, in which step size and scales adapt.
-        num_chains: at least 2, so that R̂ can tell.
+        num_chains: at least 2, for R̂.
         seed: of all draws.
         show_progress: show the steps done.
 
@@ -188,3 +222,165 @@ def _summarize(
         draws=draws,
         guide_draws=guide_draws,
     )
+
+
+def judge_nuts(nuts: NUTSReference) -> list[Finding]:
+    """Whether the guide's moments are those of the posterior."""
+    of_data = counted(len(nuts.mean), "datum", "data")
+    misses, settled = nuts.misses(), nuts.converged
+    if not settled.any():
+        text = (
+            f"NUTS has not converged on any coordinate of {of_data} (R̂ up to "
+            f"{nuts.rhat.max():.2f}, as few as {nuts.ess.min():.0f} effective draws): take more."
+        )
+        return [Finding("NUTS", Level.NOTE, text)]
+    said = (
+        f"Compared with NUTS on {of_data}, the guide's standard deviations "
+        f"are {nuts.ratio[settled].median():.2f} times as large and its means are off by "
+        f"{nuts.shift[settled].abs().median():.2f} standard deviations (medians); "
+        f"{int(misses.sum())} of {int(settled.sum())} coordinates are off by more than a fifth "
+        "plus noise"
+    )
+    if not settled.all():
+        said += f"; {int((~settled).sum())} have not converged and are left out"
+    share = misses.sum() / settled.sum()
+    level = Level.GOOD if share == 0 else Level.WARNING if share <= BAD_MISS_SHARE else Level.BAD
+    return [Finding("NUTS", level, f"{said}.")]
+
+
+def plot_nuts(nuts: NUTSReference) -> "Figure":
+    """The guide's marginals on those of NUTS, where they differ most; and the moments of all.
+
+    On the right, the dashed box is what :meth:`NUTSReference.misses` tolerates, noise apart.
+
+    >>> import torch
+    >>> draws, one = torch.randn(2, 200, 1, 1).double(), torch.ones(1, 1).double()
+    >>> nuts = NUTSReference(("z",), 0 * one, one, 0 * one, one, one, 400 * one, 0, draws, draws[0])
+    >>> figure = plot_nuts(nuts)
+    >>> figure.axes[0].get_title()
+    'datum 0, z'
+    """
+    chosen = _most_off(nuts)
+    columns = min(3, len(chosen))
+    with new_figure(3.4) as (figure, (ax,)):
+        ax.remove()
+        halves: Any = figure.subfigures(1, 2, width_ratios=(0.9 * max(columns, 1), 2.0))
+        left, right = halves
+        panels = left.subplots(-(-len(chosen) // 3) or 1, max(columns, 1), squeeze=False).ravel()
+        for ax in panels[len(chosen) :]:
+            ax.remove()
+        for ax, (datum, index) in zip(panels, chosen, strict=False):
+            _draw_marginal(ax, nuts, datum, index)
+        moments = right.subplots()
+        _draw_moments(moments, nuts)
+        legend_below(figure, panels[0], moments)
+    return figure
+
+
+def _most_off(nuts: NUTSReference) -> list[tuple[int, int]]:
+    """Datum and coordinate of the marginals that differ most; where chains have settled, first."""
+    off = np.maximum(nuts.shift.abs().numpy(), np.abs(np.log(nuts.ratio.clamp(1e-9).numpy())))
+    off = np.where(np.isfinite(off), off, -1) + 1e6 * nuts.converged.numpy()
+    order = np.argsort(-off, axis=None, kind="stable")[:SHOWN_MARGINALS]
+    pairs = np.stack(np.unravel_index(order, off.shape), axis=1).tolist()
+    return [(datum, index) for datum, index in pairs]
+
+
+def _draw_marginal(ax: "Axes", nuts: NUTSReference, datum: int, index: int) -> None:
+    chains = nuts.draws[..., datum, index].numpy().ravel()
+    guide = nuts.guide_draws[:, datum, index].numpy()
+    chains, guide = chains[np.isfinite(chains)], guide[np.isfinite(guide)]
+    both = [np.quantile(draws, (0.002, 0.998)) for draws in (chains, guide) if len(draws)]
+    low, high = (np.min(both), np.max(both)) if both else (0.0, 1.0)
+    if not high - low > 1e-9 * max(abs(low), abs(high)):
+        low, high = low - 0.5, high + 0.5
+    edges = np.linspace(low, high, 1 + num_bins(len(chains)))
+    for draws, style in (
+        (chains, {"color": "0.75", "fill": True, "label": "NUTS"}),
+        (guide, {"color": BLUE, "linewidth": 1.2, "label": "guide"}),
+    ):
+        height = np.histogram(draws, edges)[0] / max(len(draws), 1) / (edges[1] - edges[0])
+        ax.stairs(height, edges, **style)
+    settled = bool(nuts.converged[datum, index])
+    ax.set_title(
+        f"datum {datum}, {shorten(nuts.names[index])}" + ("" if settled else "\nnot converged")
+    )
+    ax.set(yticks=[], ylim=(0, None))
+    ax.spines.left.set_visible(False)
+    ax.locator_params(axis="x", nbins=3)
+
+
+def _draw_moments(ax: "Axes", nuts: NUTSReference) -> None:
+    """Shift and ratio of all coordinates."""
+    from matplotlib.ticker import NullLocator, ScalarFormatter
+
+    shift, ratio = nuts.shift.numpy(), np.clip(nuts.ratio.numpy(), 0.01, 100)
+    known = np.isfinite(shift) & np.isfinite(ratio)
+    misses, settled = nuts.misses().numpy(), nuts.converged.numpy()
+    ax.axhline(1, color="0.4", linewidth=0.8)
+    ax.axvline(0, color="0.4", linewidth=0.8)
+    box = {"facecolor": "none", "edgecolor": "0.6", "linewidth": 0.8, "linestyle": "--"}
+    ax.fill([-0.2, 0.2, 0.2, -0.2], [0.8, 0.8, 1.2, 1.2], **box, label="within a fifth")
+    for shown, marker, colour, label in (
+        (~settled & known, "x", "0.6", "NUTS has not converged"),
+        (settled & known & ~misses, "o", BLUE, "fine, or within noise"),
+        (settled & known & misses, "^", RED, "off, beyond noise"),
+    ):
+        if shown.any():
+            dots(ax, shift[shown], ratio[shown], marker, colour, size=4, label=label)
+    reach = max(0.5, 1.1 * np.abs(shift[known]).max(initial=0))
+    spread = max(math.log(1.5), 1.1 * np.abs(np.log(ratio[known])).max(initial=0))
+    limits = math.exp(-spread), math.exp(spread)
+    ax.set(xlim=(-reach, reach), yscale="log", ylim=limits)
+    ticks = [tick for tick in (0.01, 0.03, 0.1, 0.3, 0.5, 0.65, 0.8, 1, 1.2, 1.5, 2, 3, 10, 30, 100)
+             if limits[0] <= tick <= limits[1]]  # fmt: skip
+    ax.set_yticks(ticks)
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_formatter(ScalarFormatter())
+    ax.set(
+        title=counted(nuts.mean.numel(), "coordinate", "coordinates"),
+        ylabel="sd of guide / sd of NUTS",
+    )
+    ax.set_xlabel("shift of the mean / sd of NUTS")
+
+
+def _run(context: DiagnosticContext) -> NUTSReference:
+    return nuts_posterior(
+        *context.pair,
+        context.first(context.budget.nuts_data),
+        num_samples=context.budget.nuts_samples,
+        warmup_steps=WARMUP_STEPS,
+        seed=context.seed,
+        show_progress=context.show_progress,
+    )
+
+
+def _numbers(nuts: NUTSReference) -> list[Number]:
+    ratio = nuts.ratio[nuts.converged].median().item()  # NaN of none
+    return [
+        Number("nuts_sd_ratio", ratio, "sd of the guide / sd by NUTS, median"),
+        Number("nuts_rhat", nuts.rhat.max().item(), "R̂ of NUTS, largest"),
+    ]
+
+
+NUTS_REFERENCE = Diagnostic(
+    name="nuts",
+    question="Does the guide agree with NUTS?",
+    topics=("NUTS",),
+    run=_run,
+    judge=judge_nuts,
+    figures=(
+        DiagnosticFigure(
+            "nuts",
+            "Left: the guide's marginals on those of NUTS, where they differ most, in "
+            "unconstrained coordinates (the logarithm of a positive variable). Right: all "
+            "coordinates. Good: in the dashed box, or near it. Below it the guide is too narrow, "
+            "above it too wide, to the left or right its mean is shifted. Where NUTS has not "
+            "converged, nothing can be said.",
+            plot_nuts,
+        ),
+    ),
+    numbers=_numbers,
+    applies=lambda context: context.all_local and context.budget.nuts_data > 0,
+)
+"""Means and standard deviations of the guide beside those of Markov chains."""

@@ -1,10 +1,11 @@
-"""Whether a model could have made the data: quantities of theirs, and of data that it makes."""
+"""Could the model have made these data? Quantities of the data, and of replicated data sets."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyro
 import torch
 from pyro import poutine
@@ -12,6 +13,7 @@ from pyro.distributions import Unit
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
+from ..common.plotting import BLUE, RED, counted, grid, legend_below, num_bins
 from ..common.progress import progress
 from ..data.datasets import evaluation_rows
 from ..data.rows import BLOCK
@@ -28,6 +30,16 @@ from ..simulation.simulate import (
     main_site,
     simulate_block,
 )
+from .diagnostic import Diagnostic, DiagnosticContext, DiagnosticFigure
+from .finding import Finding, Level, not_looked_at
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FALSE_ALARM_RATE = 0.05
+"""Probability of any alarm among the checks of a model that did make the data."""
+
 
 Quantity = Callable[[Tensor], Any]
 """A function of a data set x (N, *event_shape) that gives one number."""
@@ -41,9 +53,9 @@ DEFAULT_QUANTITIES: dict[str, Quantity] = {
     "largest": lambda x: x.max(),
     "share of zeros": lambda x: (x == 0).double().mean(),
 }
-"""What :func:`predictive_check` looks at, unless told otherwise: level, spread, spread of the data
-apart from that within a datum, extremes, and zeros. Where one cannot vary, as the extremes of bits
-cannot, its p-value is ½."""
+"""The quantities of :func:`predictive_check` if none are given: level, spread, spread between data
+apart from that within each, extremes, and zeros. A quantity that cannot vary, such as the extremes
+of bits, has the p-value ½."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +113,7 @@ def predictive_check(
     predictive ones are not: zₙ was found from the very xₙ that is then checked, so the data are
     used twice, and p keeps nearer to ½ than a uniform number would (Gelman, Meng and Stern 1996;
     Robins, van der Vaart and Ventura 2000). They are conservative: an extreme one says that the
-    model cannot make such data even when told what to imitate, a middling one says little.
+    model cannot make such data even with z inferred from them, one near ½ says little.
 
     Args:
         model: Pyro program ``model(x, *context)``.
@@ -117,8 +129,8 @@ def predictive_check(
 
     Raises:
         ValueError: if S < 1, there is no quantity, or one gives no finite number, the data cannot
-            be used, the pair sums a site out, or the model does not say how x comes about: it
-            observes something other than x, or the distribution of x is written with x itself.
+            be used, the pair sums a site out, or the model does not define how x is drawn: it
+            observes something other than x, or the distribution of x depends on x itself.
 
     >>> import pyro.distributions as dist
     >>> def model(x):
@@ -153,10 +165,10 @@ def predictive_check(
         for number, args in enumerate(blocks):
             check_support(model, guide, args, "data", number * BLOCK)
         structure = inspect_drawn(model, guide, blocks[0])
-        _check_says_x(model, guide, blocks[0])
+        _check_draws_x(model, guide, blocks[0])
         if from_prior:
-            _check_untilted(model, blocks[0])
-        # A guide may find shared variables from all data: it has to see them together.
+            _check_no_factor(model, blocks[0])
+        # A guide may compute shared variables from all data: it must see them together.
         together = structure.global_latents and not from_prior
         whole = tuple(map(torch.cat, zip(*blocks, strict=True))) if together else None
         with (
@@ -172,7 +184,7 @@ def predictive_check(
 
 
 def _number(name: str, value: Any) -> float:
-    """What a quantity gave, as a number."""
+    """The value of a quantity, as a number."""
     try:
         number = float(value)
     except (TypeError, ValueError, RuntimeError):
@@ -216,8 +228,8 @@ def _replicate(
     return torch.cat(parts)
 
 
-def _check_untilted(model: Program, args: tuple[Tensor, ...]) -> None:
-    """Refuse to draw from a prior that a factor has tilted: its draws are of what was before."""
+def _check_no_factor(model: Program, args: tuple[Tensor, ...]) -> None:
+    """Refuse to draw from a prior that a factor reweights: its draws would ignore the factor."""
     with pyro.validation_enabled(False), plain_errors():
         trace = poutine.trace(model).get_trace(*args)
     for name, site in observed_sites(trace).items():
@@ -228,8 +240,8 @@ def _check_untilted(model: Program, args: tuple[Tensor, ...]) -> None:
             )
 
 
-def _check_says_x(model: Program, guide: Program, args: tuple[Tensor, ...]) -> None:
-    """Refuse a model that does not say how x itself comes about."""
+def _check_draws_x(model: Program, guide: Program, args: tuple[Tensor, ...]) -> None:
+    """Refuse a model that does not define how x itself is drawn."""
     with pyro.validation_enabled(False), plain_errors():
         given = poutine.trace(guide).get_trace(*args)
         trace = poutine.trace(poutine.replay(model, trace=given)).get_trace(*args)
@@ -241,3 +253,182 @@ def _check_says_x(model: Program, guide: Program, args: tuple[Tensor, ...]) -> N
         )
     check_unmasked(site["name"], site)
     check_own_distribution(model, *simulate_block(model, args))
+
+
+def unlike(checks: Mapping[str, PredictiveCheck]) -> dict[str, PredictiveCheck]:
+    """The quantities in which the data are unlike the replicated data sets.
+
+    The two-sided p-value of each, 2 (least count + 1) / (S + 1), counts the data as one more of the
+    S replications, and is below 5 % divided by the number of quantities (Bonferroni).
+    """
+    level = FALSE_ALARM_RATE / max(1, len(checks))
+    return {
+        name: check
+        for name, check in checks.items()
+        for count in [len(check.replicated)]
+        if (check.two_sided * count + 2) / (count + 1) < level
+    }
+
+
+@dataclass(frozen=True)
+class PredictiveChecks:
+    """Posterior and prior predictive checks of the same quantities."""
+
+    posterior: Mapping[str, PredictiveCheck] | None
+    """By the name of the quantity; ``None`` where it could not be checked."""
+    prior: Mapping[str, PredictiveCheck] | None
+    not_checked: tuple[Finding, ...] = ()
+    """The findings that say why."""
+
+
+def judge_checks(found: PredictiveChecks) -> list[Finding]:
+    """Whether the model makes data like these."""
+    checked = {"posterior": found.posterior, "prior": found.prior}
+    findings = [_judge(name, checks) for name, checks in checked.items() if checks is not None]
+    return sorted([*findings, *found.not_checked], key=lambda finding: finding.topic)
+
+
+def _judge(distribution: str, checks: Mapping[str, PredictiveCheck]) -> Finding:
+    """The finding of the checks against data drawn from one of the two distributions."""
+    topic, made = f"{distribution} predictive", f"data sets replicated from the {distribution}"
+    odd, threshold = unlike(checks), FALSE_ALARM_RATE / len(checks)
+    replications = min(len(check.replicated) for check in checks.values())
+    if 2 / (replications + 1) >= threshold:
+        level = Level.NOTE
+        text = (
+            f"{replications} replications are too few to judge {len(checks)} quantities by. "
+            f"Take {int(2 / threshold) + 1}."
+        )
+    elif not odd:
+        level = Level.GOOD
+        text = f"In {counted(len(checks), 'quantity', 'quantities')} the data are like {made}."
+    else:
+        level = Level.WARNING
+        told = "; ".join(
+            f"{name} is {check.observed:.4g}, in them {check.replicated.mean():.4g} ± "
+            f"{check.replicated.std():.2g}"
+            for name, check in odd.items()
+        )
+        text = (
+            f"The data are unlike {made}: {told}. (Test data can differ from training data, too.)"
+        )
+    return Finding(topic, level, text, about_model=True)
+
+
+def plot_checks(
+    checks: Mapping[str, PredictiveCheck] | None,
+    prior_checks: Mapping[str, PredictiveCheck] | None = None,
+) -> "Figure":
+    """Quantities of the data (lines) and of replicated data sets (histograms).
+
+    Each histogram is as high as its panel, so that a narrow and a wide one both show.
+
+    Raises:
+        ValueError: if there is no quantity.
+
+    >>> import torch
+    >>> check = PredictiveCheck(30.0, torch.randn(100).double())
+    >>> figure = plot_checks({"largest": check})
+    >>> figure.axes[0].get_title()
+    'largest\\nposterior: p = 0.00, unlike'
+    """
+    both = {"posterior": checks or {}, "prior": prior_checks or {}}
+    names = list(dict.fromkeys([*both["posterior"], *both["prior"]]))
+    if not names:
+        raise ValueError("there is no quantity to draw: give the checks of predictive_check")
+    columns = min(3, len(names))
+    rows = -(-len(names) // columns)
+    with grid(0.4 + 1.55 * rows, rows, columns) as (figure, axes):
+        panels = axes.ravel()
+        for ax in panels[len(names) :]:
+            ax.remove()
+        odd = {distribution: unlike(checks) for distribution, checks in both.items()}
+        for ax, name in zip(panels, names, strict=False):
+            found = {
+                distribution: checks[name]
+                for distribution, checks in both.items()
+                if name in checks
+            }
+            _draw_check(
+                ax,
+                name,
+                found,
+                {distribution for distribution in found if name in odd[distribution]},
+            )
+        legend_below(figure, *panels[: len(names)])
+    return figure
+
+
+def _draw_check(ax: "Axes", name: str, found: Mapping[str, PredictiveCheck], odd: set[str]) -> None:
+    """One quantity; ``found`` by the distribution that its replications are drawn from, ``odd`` of
+    which it is unlike."""
+    observed = next(iter(found.values())).observed
+    values = np.concatenate([[observed], *[check.replicated.numpy() for check in found.values()]])
+    low, high = values.min(), values.max()
+    pad = 0.06 * (high - low) or 0.5 * max(1.0, abs(low))
+    lines = [name]
+    for distribution, check in found.items():
+        drawn = check.replicated.numpy()
+        # Where nothing varies, one bar wide enough to be seen.
+        edges: Any = (
+            num_bins(len(drawn))
+            if np.ptp(drawn) > 1e-3 * pad
+            else np.array([-0.3, 0.3]) * pad + drawn[0]
+        )
+        height, edges = np.histogram(drawn, edges)
+        style: dict[str, Any] = {"color": BLUE, "alpha": 0.55, "fill": True}
+        if distribution == "prior":
+            style = {"color": RED, "linewidth": 1.2}
+        ax.stairs(height / max(height.max(), 1), edges, label=f"{distribution} predictive", **style)
+        same = (check.replicated == observed).all()
+        said = "always so" if same else f"p = {check.p_value:.2f}"
+        lines.append(f"{distribution}: {said}" + (", unlike" if distribution in odd else ""))
+    ax.axvline(observed, color="black", linewidth=1.4, label="data")
+    ax.set_title("\n".join(lines), fontsize=8)
+    ax.set(yticks=[], ylim=(0, 1.05), xlim=(low - pad, high + pad))
+    ax.spines.left.set_visible(False)
+    ax.locator_params(axis="x", nbins=3)
+
+
+def _run(context: DiagnosticContext) -> PredictiveChecks:
+    found: dict[str, Mapping[str, PredictiveCheck] | None] = {"posterior": None, "prior": None}
+    not_checked = []
+    for distribution in found:
+        try:
+            found[distribution] = predictive_check(
+                *context.pair,
+                context.rows,
+                context.quantities,
+                num_samples=context.budget.replications,
+                from_prior=distribution == "prior",
+                seed=context.seed,
+                show_progress=context.show_progress,
+            )
+        except Exception as error:  # a user's quantity may fail in any way
+            not_checked.append(not_looked_at(f"{distribution} predictive", error))
+    return PredictiveChecks(found["posterior"], found["prior"], tuple(not_checked))
+
+
+def _plot(found: PredictiveChecks) -> "Figure | None":
+    return plot_checks(found.posterior, found.prior) if found.posterior or found.prior else None
+
+
+PREDICTIVE_CHECKS = Diagnostic(
+    name="checks",
+    question="Could the model have made these data?",
+    topics=("posterior predictive", "prior predictive"),
+    run=_run,
+    judge=judge_checks,
+    figures=(
+        DiagnosticFigure(
+            "checks",
+            "A quantity of the data (line) and of replicated data sets (histograms). Good: the "
+            "line is inside both. Outside the filled histogram, the model cannot make such data "
+            "even with z inferred from them. Outside the outlined one only, its prior does not "
+            "fit the data. Each histogram is scaled to its own peak.",
+            _plot,
+        ),
+    ),
+    applies=lambda context: context.budget.replications > 0,
+)
+"""Posterior and prior predictive checks; they judge the model, not the posterior."""

@@ -3,116 +3,16 @@
 import base64
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..common.plotting import counted
-from ..diagnostics.finding import Finding, Level
-
-if TYPE_CHECKING:
-    from ..diagnostics.diagnosis import Diagnosis
-
-
-TITLES = {
-    "evidence": ("Can importance weights be trusted?", ("evidence",)),
-    "annealing": ("Does annealing find what the guide misses?", ("annealing",)),
-    "gap": ("Where is the bound loose?", ("gap",)),
-    "information": ("What do the latent variables say?", ("information",)),
-    "calibration": ("Are posteriors right on data of the model's own?", ("calibration", "bias")),
-    "coverage": ("Do credible regions hold what they say?", ("calibration",)),
-    "nuts": ("Is the guide's posterior that of NUTS?", ("nuts",)),
-    "checks": (
-        "Could the model have made these data?",
-        ("posterior predictive", "prior predictive"),
-    ),
-    "loo": ("How well is each datum predicted by the others?", ("leaving one out",)),
-}
-"""Of each figure, what it asks, and the topics of the findings that go with it."""
-
-
-CAPTIONS = {
-    "evidence": (
-        "Pareto k̂ of each datum's importance weights. Good: all below the dashed threshold. Above "
-        "it the guide is too narrow for that datum, and its log p(x) likely too low; above 1, more "
-        "draws do not help."
-    ),
-    "annealing": (
-        "Left: log p(x) by importance sampling and the ELBO, less what annealing gives. Good: "
-        "importance sampling within the grey bars; below them, the guide misses some of the "
-        "posterior; above them, annealing was too short. Right: its two bounds on simulated data, "
-        "which are far apart where it was too short."
-    ),
-    "gap": (
-        "How far the ELBO of each datum is below log p(x). Good: hardly at all. Where it is the "
-        "encoder's part that is large, a longer fit or a wider encoder would help; where it is the "
-        "family's, a richer posterior. A part below zero is noise, or a fit to that datum that was "
-        "not done."
-    ),
-    "information": (
-        "Left: what each latent dimension says of x, linear up to the dashed line and logarithmic "
-        "above. Good: all above it; those below are idle, and if all are, the posterior has "
-        "collapsed. Right: what all say together, I(x; z), and how far the aggregated posterior is "
-        "from the prior. Where the blue bar comes near log N, the data are too few to say more "
-        "than that I(x; z) is at least as large, and the rest at most."
-    ),
-    "calibration": (
-        "Ranks of the true z among the guide's draws, for simulated data. Good: all lines in the "
-        "band. A line that lies to one side of zero is biased (above it: the guide is too high); "
-        "one that is above on the left and below on the right comes from posteriors that are too "
-        "narrow, the reverse from too wide ones. What is back in the band on the right is mended "
-        "by importance weights."
-    ),
-    "coverage": (
-        "How often credible regions of each level hold the true z, for simulated data. Good: along "
-        "the diagonal. Below it, regions are too narrow and the guide too sure of itself; above "
-        "it, they are too wide. On the right, after importance weights."
-    ),
-    "nuts": (
-        "Left: the guide's marginals on those of NUTS, where they differ most, in unconstrained "
-        "coordinates (the logarithm of what is positive). Right: all "
-        "coordinates; good is the dashed box, or near it. Lower down the guide is too narrow, "
-        "higher up too wide, to either side it is shifted. Where NUTS has not converged, nothing "
-        "can be said."
-    ),
-    "checks": (
-        "A quantity of the data (line) among those of data sets drawn anew. Good: inside both "
-        "histograms. Outside the filled one, the model cannot make such data even when told what "
-        "to imitate; outside the outlined one only, its prior is not where the data are. Each "
-        "histogram is scaled to its own peak."
-    ),
-    "loo": (
-        "Left: Pareto k̂ of leaving each datum out. Good: all below the dashed threshold; above it, "
-        "the estimate on the right cannot be trusted. Right: log predictive density of each; those "
-        "far below the others are predicted badly by them."
-    ),
-}
-"""How to read each figure."""
-
-
-NUMBERS = (
-    ("log_evidence", "log p(x), importance sampling", "nats per datum"),
-    ("elbo", "ELBO", "nats per datum"),
-    ("annealed_evidence", "log p(x), annealing, of the first data", "nats per datum"),
-    ("sandwich_gap", "annealing's two bounds on simulated data, apart", "nats per datum"),
-    ("khat_bad_fraction", "Pareto k̂ beyond its threshold", "of the data"),
-    ("inference_gap", "log p(x) − ELBO, of the first data", "nats per datum"),
-    ("approximation_gap", "  of it, the family's", "nats per datum"),
-    ("amortization_gap", "  of it, the encoder's", "nats per datum"),
-    ("kl", "KL(q(z|x) ‖ p(z))", "nats per datum"),
-    ("mutual_information", "I(x; z)", "nats"),
-    ("marginal_kl", "KL(q(z) ‖ p(z)) of the aggregated posterior", "nats"),
-    ("active_units", "latent dimensions in use", ""),
-    ("miscalibrated", "quantities out of their band", ""),
-    ("weighted_miscalibrated", "the same, re-weighted", ""),
-    ("biased", "coordinates whose medians lean", ""),
-    ("nuts_sd_ratio", "sd of the guide / sd by NUTS, median", ""),
-    ("nuts_rhat", "R̂ of NUTS, largest", ""),
-    ("elpd_loo", "expected log predictive density, all data", "nats"),
-)
-"""The rows of the table: key in the numbers, what it is, and its unit."""
-
+from ..diagnostics.diagnosis import Diagnosis
+from ..diagnostics.diagnostic import Diagnostic, DiagnosticFigure, Number
+from ..diagnostics.finding import Finding, Level, worst_level
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --paper: #fff; --soft: #57606a; --line: #d0d7de;
@@ -160,19 +60,23 @@ a { color: inherit; }
 """
 
 
-def page(found: "Diagnosis", figures: Mapping[str, Path]) -> str:
+def page(diagnosis: Diagnosis, figures: Mapping[str, Path]) -> str:
     """The report: the verdict, the findings, the main numbers, and the figures.
 
     Args:
-        figures: PNG files by the names in ``found.figures``; they become part of the page.
+        figures: PNG files by the names in ``diagnosis.figures``; they become part of the page.
     """
-    head, level = found.verdict.split("\n")[0], worst(found.findings)
-    about = f"latente {metadata.version('latente')}"
-    count = _num_data(found)
-    if count:
-        about = f"{counted(count, 'datum', 'data')} · {about}"
+    head, level = diagnosis.verdict.split("\n")[0], worst_level(diagnosis.findings)
+    count = counted(diagnosis.num_data, "datum", "data")
+    about = f"{count} · latente {metadata.version('latente')}"
     question = "Can this posterior be trusted?"
-    pictures = "".join(_picture(name, path, found.findings) for name, path in figures.items())
+    shown = [
+        _Picture(diagnostic, figure, figures[figure.name])
+        for diagnostic in diagnosis.diagnostics
+        for figure in diagnostic.figures
+        if figure.name in figures
+    ]
+    pictures = "".join(picture.section(diagnosis.findings) for picture in shown)
     if pictures:
         pictures = f"<section>\n<h2>Figures</h2>\n{pictures}</section>"
     return f"""<!doctype html>
@@ -192,9 +96,9 @@ def page(found: "Diagnosis", figures: Mapping[str, Path]) -> str:
 </header>
 <section>
 <h2>Findings</h2>
-{_findings(found.findings, figures)}
+{_findings(diagnosis.findings, shown)}
 </section>
-{_table(found.numbers, found)}
+{_table(diagnosis.table)}
 {pictures}
 </main>
 </body>
@@ -202,22 +106,32 @@ def page(found: "Diagnosis", figures: Mapping[str, Path]) -> str:
 """
 
 
-def worst(findings: Sequence[Finding]) -> Level:
-    """The level of the verdict: the worst of those that say something.
+@dataclass(frozen=True)
+class _Picture:
+    """A figure, of which diagnostic it is, and its file."""
 
-    >>> worst([Finding("nuts", Level.NOTE, "Not looked at.")]).name
-    'NOTE'
-    """
-    told = [finding.level for finding in findings if finding.level != Level.NOTE]
-    return max(told, default=Level.NOTE)
+    diagnostic: Diagnostic[Any]
+    figure: DiagnosticFigure[Any]
+    path: Path
 
+    @property
+    def topics(self) -> tuple[str, ...]:
+        return self.figure.topics or self.diagnostic.topics
 
-def _num_data(found: "Diagnosis") -> int | None:
-    if found.evidence is not None:
-        return len(found.evidence.log_px)
-    if found.loo is not None:
-        return found.loo.n_data_points
-    return None if found.information is None else found.information.num_data
+    def section(self, findings: Sequence[Finding]) -> str:
+        """The figure with its caption; what was found is told to those who cannot see it."""
+        title = self.figure.title or self.diagnostic.question
+        said = [finding.sentence for finding in findings if finding.topic in self.topics]
+        alternative = _text(" ".join([title, *said]))
+        image = base64.b64encode(self.path.read_bytes()).decode()
+        return f"""<section class="picture" id="{escape(self.figure.name)}">
+<h3>{_text(title)}</h3>
+<figure>
+<img src="data:image/png;base64,{image}" alt="{alternative}">
+<figcaption>{_text(self.figure.caption)}</figcaption>
+</figure>
+</section>
+"""
 
 
 def _text(text: str) -> str:
@@ -234,33 +148,30 @@ def _badge(level: Level) -> str:
     return f'<span class="badge {name}">{name}</span>'
 
 
-def _findings(findings: Sequence[Finding], figures: Mapping[str, Path]) -> str:
+def _findings(findings: Sequence[Finding], pictures: Sequence[_Picture]) -> str:
     """All findings, the worst first, each with a link to its figure."""
     items = []
     for finding in sorted(findings, key=lambda finding: -finding.level):
         topic = _text(finding.topic)
         topic = topic[:1].upper() + topic[1:]
-        shown = [name for name in figures if finding.topic in TITLES[name][1]]
+        shown = [one.figure.name for one in pictures if finding.topic in one.topics]
         if shown:
-            topic = f'<a href="#{shown[0]}">{topic}</a>'
+            topic = f'<a href="#{escape(shown[0])}">{topic}</a>'
         text = f"<p><strong>{topic}.</strong> {_text(finding.sentence)}</p>"
         items.append(f"<li>{_badge(finding.level)}{text}</li>")
     return f'<ul class="findings">\n{chr(10).join(items)}\n</ul>'
 
 
-def _table(numbers: Mapping[str, Any], found: "Diagnosis") -> str:
+def _table(numbers: Sequence[Number]) -> str:
     """The main numbers that are known."""
-    rows = []
-    for key, label, unit in NUMBERS:
-        value = numbers.get(key)
-        if value is None:
-            continue
-        part = ' class="part"' if label.startswith("  ") else ""
-        rows.append(
-            f'<tr><th scope="row"{part}>{_text(label.strip())}</th>'
-            f'<td class="number">{_text(_number(key, value, numbers, found))}</td>'
-            f'<td class="unit">{_text(unit)}</td></tr>'
-        )
+    rows = [
+        f'<tr><th scope="row"{part}>{_text(number.label)}</th>'
+        f'<td class="number">{_text(_written(number))}</td>'
+        f'<td class="unit">{_text(number.unit)}</td></tr>'
+        for number in numbers
+        for part in [' class="part"' if number.is_part else ""]
+        if number.label and number.entries()[number.key] is not None
+    ]
     if not rows:
         return ""
     return f"""<section>
@@ -275,34 +186,14 @@ def _table(numbers: Mapping[str, Any], found: "Diagnosis") -> str:
 </section>"""
 
 
-def _number(key: str, value: Any, numbers: Mapping[str, Any], found: "Diagnosis") -> str:
-    """A number as it is written in the table, with its error, or out of how many it is."""
-    if key == "khat_bad_fraction":
-        return f"{value:.1%}"
-    if key == "active_units" and found.information is not None:
-        return f"{value} of {found.information.latent_dim}"
-    if not isinstance(value, float):
-        count = len(value) if isinstance(value, Mapping) else value
-        total = len(found.calibration.names) if found.calibration is not None else None
-        if total and key == "biased":
-            total -= 2  # the two densities have no median
-        return f"{count} of {total}" if total else f"{count}"
-    error = numbers.get(f"{key}_se")
-    text = f"{value:.2f}" + ("" if error is None else f" ± {error:.2f}")
+def _written(number: Number) -> str:
+    """A number as it is written in the table, with its error.
+
+    >>> _written(Number("elbo", -0.001)), _written(Number("elpd", 1.5, error=0.25))
+    ('0.00', '1.50 ± 0.25')
+    """
+    if number.text or not isinstance(number.value, float):
+        return number.text or str(number.value)
+    error = number.entries().get(f"{number.key}_se")
+    text = f"{number.value:.2f}" + ("" if error is None else f" ± {error:.2f}")
     return text.removeprefix("-") if text.startswith("-0.00") else text
-
-
-def _picture(name: str, path: Path, findings: Sequence[Finding]) -> str:
-    """A figure with its caption; what it says, for those who cannot see it, is what was found."""
-    title, topics = TITLES[name]
-    said = [finding.sentence for finding in findings if finding.topic in topics]
-    alternative = _text(" ".join([title, *said]))
-    image = base64.b64encode(path.read_bytes()).decode()
-    return f"""<section class="picture" id="{name}">
-<h3>{_text(title)}</h3>
-<figure>
-<img src="data:image/png;base64,{image}" alt="{alternative}">
-<figcaption>{_text(CAPTIONS[name])}</figcaption>
-</figure>
-</section>
-"""

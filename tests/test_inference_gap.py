@@ -176,7 +176,7 @@ def test_two_sites_of_a_positive_kind_find_their_exact_posteriors():
     assert torch.allclose(scale.exp(), number(math.sqrt(0.5)), rtol=0.05)
 
 
-LAWS = {
+DISTRIBUTIONS = {
     "Gamma": lambda x: dist.Gamma(x[:, 0].exp(), number(2.0)),
     "LogNormal": lambda x: dist.LogNormal(x[:, 0], number(0.5)),
     "Laplace": lambda x: dist.Laplace(x, number(0.5)).to_event(1),
@@ -196,12 +196,12 @@ LAWS = {
 }
 
 
-@pytest.mark.parametrize("name", LAWS)
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
 def test_a_distribution_is_taken_apart_and_put_together_again(name):
     """Densities are the guide's, with one set of parameters for each datum, in any order; they have
     gradients, and one datum's parameters move no other's."""
     x = torch.randn(4, 2, generator=torch.Generator().manual_seed(2)).double()
-    distribution = LAWS[name]
+    distribution = DISTRIBUTIONS[name]
 
     def guide(x):
         with pyro.plate("data", len(x)):
