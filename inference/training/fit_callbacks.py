@@ -14,7 +14,7 @@ from ..pairs.parameters import buffers
 from ..pairs.programs import attributes_kept, evaluation_mode, private_store
 from . import checkpoints
 from .callbacks import Callback, EarlyStopping, FitView, Stop
-from .history import append_history, best_epoch, describe_epoch, main_metric
+from .history import append_history, describe_epoch
 from .preparation import Preparation
 from .run_folder import METRICS
 from .saved_fit import save_fit
@@ -55,9 +55,7 @@ class KeepBest(Callback):
 
     def on_epoch_end(self, view: FitView) -> None:
         """Copy the weights, if this epoch is the best so far."""
-        best = best_epoch(view.history, f"validation_{main_metric(view.last)}")
-        if best == view.epoch:
-            self.state.best_epoch = best
+        if view.best_epoch == view.epoch:
             weights = self.fit.weights
             self.state.best = {name: value.detach().clone() for name, value in weights.items()}
 

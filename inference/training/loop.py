@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..objectives.objective import Objective
 from .callbacks import Callback, FitView, Stop
+from .history import best_epoch, main_metric
 from .measurement import measure
 from .preparation import Preparation
 from .state import State
@@ -29,7 +30,7 @@ def run_epochs(
         folder: the run's, which errors and callbacks name.
 
     Returns:
-        why a callback stopped the fit; empty if none did.
+        why a callback stopped the fit before its epochs were done; empty if none did.
 
     Raises:
         FloatingPointError: if a loss or a weight is no longer finite; the state is then that of
@@ -53,7 +54,7 @@ def run_epochs(
         for callback in begun:
             _tell(callback, view, error)
         raise
-    return "" if stop is None else stop.reason
+    return "" if stop is None or state.epoch == fit.settings.epochs else stop.reason
 
 
 def _view(fit: Preparation, state: State, folder: Path | None) -> FitView:
@@ -128,6 +129,8 @@ def _finish_epoch(
     row |= {"learning_rate": rate, "seconds": seconds}
     row["rows_per_second"] = fit.data.num_data / seconds
     state.history.append(row)
+    if fit.settings.patience is not None:
+        state.best_epoch = best_epoch(state.history, f"validation_{main_metric(row)}")
     if fit.scheduler is not None:
         fit.scheduler.step()
 

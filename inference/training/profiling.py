@@ -14,7 +14,7 @@ from ..execution.precision import multiplying
 from ..execution.replaying import Replay
 from ..pairs.minibatch_scaling import ScaleData
 from .preparation import Preparation
-from .step import Step
+from .step import HasDifferentiableLoss, Step
 
 NUM_STEPS = 50
 
@@ -86,7 +86,7 @@ def _parts(step: Step, batch: tuple[Tensor, ...]) -> dict[str, float]:
         seconds = {"forward": _timed(recorded.forward)[0], "backward": _timed(recorded.backward)[0]}
     else:
         seconds = {"forward and backward": _timed(lambda: evaluate(*batch))[0]}
-        if recorded is None and hasattr(step.objective, "differentiable_loss"):
+        if recorded is None and isinstance(step.objective, HasDifferentiableLoss):
             with multiplying(evaluate.precision), ScaleData(step.num_data):
                 forward = _timed(lambda: step.loss(*batch))[0]
             both = seconds.pop("forward and backward")
