@@ -109,7 +109,8 @@ def test_only_weights_of_networks_decay():
         "conv.weight", "recurrent.weight_ih_l0", "recurrent.weight_hh_l0",
         "normed.parametrizations.weight.original0", "normed.parametrizations.weight.original1",
         "model.decoder.1.weight", "model.decoder.3.weight",
-        *(name for name in named if name.startswith("guide.") and name.endswith("weight")),
+        "guide.encoder.1.weight", "guide.encoder.3.weight",
+        "model.prior.guide.encoder.1.weight", "model.prior.guide.encoder.3.weight",
     }  # fmt: skip
     assert any("pseudo_inputs" in name for name in named)
 
