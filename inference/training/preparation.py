@@ -112,8 +112,7 @@ def prepare(
             "RenyiELBO takes one average over all data: minibatches would change the bound; "
             f"set batch_size to {data.num_data}"
         )
-    if isinstance(model, ChecksData):
-        model.check_data(data.rows[0])
+    _let_check(model, data.rows[0])
     sample = next(data.batches(0))
     with pyro.validation_enabled(True), plain_errors():
         with evaluating(model, guide):
@@ -157,6 +156,11 @@ def _describe_groups(optimizer: Optimizer, named: Mapping[str, Tensor]) -> list[
         }
         for group in optimizer.param_groups
     ]
+
+
+def _let_check(model: Any, x: Rows) -> None:
+    if isinstance(model, ChecksData):
+        model.check_data(x)
 
 
 def _check_support(model: Program, guide: Program, data: FitData) -> None:
