@@ -71,7 +71,16 @@ from .simulation.predictive import posterior_means as posterior_means
 from .simulation.predictive import reconstruct as reconstruct
 from .simulation.predictive import sample_prior as sample_prior
 from .simulation.simulate import simulate as simulate
+from .training.callbacks import Callback as Callback
+from .training.callbacks import EarlyStopping as EarlyStopping
+from .training.callbacks import FitView as FitView
+from .training.callbacks import Stop as Stop
 from .training.expectation_maximization import expectation_maximization as expectation_maximization
 from .training.fit import fit as fit
 from .training.learning_rates import hold_then_fall as hold_then_fall
+from .training.optimizers import GroupedOptimizer as GroupedOptimizer
+from .training.optimizers import GroupRule as GroupRule
+from .training.optimizers import decay_weights as decay_weights
+from .training.optimizers import named_optimizer as named_optimizer
+from .training.optimizers import rate_by_prefix as rate_by_prefix
 from .training.run import Run as Run

@@ -222,24 +222,24 @@ def test_the_epochs_loss_is_its_mean_over_data():
 
 def test_the_bound_is_measured_over_all_validation_rows(monkeypatch):
     """More rows than a block, and a global variable whose KL is shared by the training data."""
-    from latente.inference.training import training
+    from latente.inference.training import fit_data
 
-    monkeypatch.setattr(training, "BLOCK", 64)
+    monkeypatch.setattr(fit_data, "BLOCK", 64)
     pair = GlobalMean()
-    x, held_out = torch.randn(50).double(), torch.linspace(-3, 3, 150).double() ** 3
+    x, outside = torch.randn(50).double(), torch.linspace(-3, 3, 150).double() ** 3
     run = quiet(
-        pair.model, pair.guide, x, validation=held_out, objective=Trace_ELBO(), epochs=1,
+        pair.model, pair.guide, x, validation=outside, objective=Trace_ELBO(), epochs=1,
         batch_size=50, learning_rate=1e-12,
     )  # fmt: skip
     # Averaged over many draws: E_q[log p(x|z, w) + log p(z) − log q(z)] and KL(q(w) ‖ p(w)) / N.
     loc, scale, slope = 0.3, 0.5, 0.2
-    square = (held_out - slope * held_out - loc) ** 2 + 0.8**2 + scale**2
+    square = (outside - slope * outside - loc) ** 2 + 0.8**2 + scale**2
     reconstruction = (-0.5 * square - 0.5 * math.log(2 * math.pi)).mean().item()
-    local = 0.5 * ((slope * held_out) ** 2 + 0.8**2 - 1) - math.log(0.8)
+    local = 0.5 * ((slope * outside) ** 2 + 0.8**2 - 1) - math.log(0.8)
     shared = (0.5 * (loc**2 + scale**2 - 1) - math.log(scale)) / len(x)
     row = run.history[0]
     # One draw of each z and one of w, shared: 5 standard errors of the linear terms, by hand.
-    spread = (held_out - slope * held_out - loc).abs()
+    spread = (outside - slope * outside - loc).abs()
     error = 5 * (0.8 * spread.square().mean().sqrt() / math.sqrt(150) + scale * spread.mean())
     assert row["validation_reconstruction"] == pytest.approx(reconstruction, abs=error.item())
     assert row["validation_kl"] == pytest.approx(local.mean().item() + shared, abs=0.8)

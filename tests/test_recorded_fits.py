@@ -15,7 +15,7 @@ from latente.inference.execution.recorded import FIRST_CHECK, Recorded
 from latente.inference.objectives.beta import Beta_ELBO
 from latente.inference.objectives.schedules import Warmup
 from latente.inference.pairs import scoring
-from latente.inference.training import training
+from latente.inference.training import preparation
 from latente.inference.training.learning_rates import hold_then_fall
 from latente.inference.training.step import Step
 from latente.models import VAE
@@ -40,7 +40,7 @@ def steps(monkeypatch):
         made.append(Step(*args, **{**options, "record_after": 0.0}))
         return made[-1]
 
-    monkeypatch.setattr(training, "Step", make)
+    monkeypatch.setattr(preparation, "Step", make)
     return made
 
 

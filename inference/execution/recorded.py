@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -12,6 +12,7 @@ from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 from .precision import Precision, multiplying
+from .undoing import undone
 
 Compile = Literal["recorded", "inductor", "plain"]
 
@@ -132,7 +133,7 @@ class Recorded:
     def _try(self, recorded: Callable[..., Any], args: tuple[Tensor, ...]) -> Any:
         """What a recording gives and writes, all of it undone; ``None`` where it fails."""
         try:
-            with self._undone():
+            with undone(self.tensors, self.keeping):
                 result = self._run(recorded, args)
                 return pytree.tree_map_only(Tensor, torch.clone, (result, self.tensors))
         except (RuntimeError, TypeError) as error:
@@ -169,7 +170,7 @@ class Recorded:
                 return self.function(*args)
 
         try:
-            with self._undone():
+            with undone(self.tensors, self.keeping):
                 recording = record(function, args)
                 torch.rand(())  # the second is to meet other random numbers
                 differs = difference(recording, record(function, shape.before))
@@ -185,18 +186,6 @@ class Recorded:
     def _give_up(self, why: str) -> None:
         self.note, self._plainly = why, True
         self._shapes.clear()
-
-    @contextlib.contextmanager
-    def _undone(self) -> Iterator[None]:
-        """Put back random state, and what is written on, as they were."""
-        kept = [tensor.detach().clone() for tensor in self.tensors]
-        try:
-            with torch.random.fork_rng(), self.keeping():
-                yield
-        finally:
-            with torch.no_grad():
-                for tensor, value in zip(self.tensors, kept, strict=True):
-                    tensor.copy_(value)
 
 
 def _first_line(error: Exception) -> str:

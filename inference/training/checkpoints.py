@@ -73,8 +73,8 @@ def weights(model: Program, guide: Program, trained: Mapping[str, Tensor]) -> di
     return {name: named[name] for name in unique.values()}
 
 
-def restore(into: Mapping[str, Tensor], saved: Mapping[str, Tensor], path: str) -> None:
-    """Copy saved weights into a pair's tensors, in place, after checking that they are its own.
+def check_weights(into: Mapping[str, Tensor], saved: Mapping[str, Tensor], path: str) -> None:
+    """Check that saved weights are a pair's own, by name and shape.
 
     Raises:
         ValueError: if a name or a shape differs: the checkpoint is of another model.
@@ -89,6 +89,15 @@ def restore(into: Mapping[str, Tensor], saved: Mapping[str, Tensor], path: str) 
                 f"{foreign}: {name} has shape {tuple(saved[name].shape)} in the file and "
                 f"{tuple(value.shape)} in this model"
             )
+
+
+def restore(into: Mapping[str, Tensor], saved: Mapping[str, Tensor], path: str) -> None:
+    """Copy saved weights into a pair's tensors, in place, after checking that they are its own.
+
+    Raises:
+        ValueError: if a name or a shape differs: the checkpoint is of another model.
+    """
+    check_weights(into, saved, path)
     with torch.no_grad():
         for name, value in into.items():
             value.copy_(saved[name])

@@ -1,8 +1,9 @@
 """Expectation maximization, for models that know their exact posterior."""
 
-from typing import Any, Protocol
+from collections.abc import Iterator
+from typing import Any, Protocol, runtime_checkable
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..common.progress import progress
 from ..data.datasets import Data
@@ -10,8 +11,13 @@ from ..data.rows import as_rows
 from ..pairs.parameters import place
 
 
+@runtime_checkable
 class HasEMStep(Protocol):
     """A model that can take one step of expectation maximization."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Its parameters, which say where data go."""
+        ...
 
     def em_step(self, x: Tensor, /) -> float:
         """Take the step; returns the mean log p(x) that it started from."""
@@ -57,7 +63,7 @@ def expectation_maximization(
     """
     if max_steps < 1:
         raise ValueError(f"max_steps must be at least 1, got {max_steps}")
-    if not callable(getattr(model, "em_step", None)):
+    if not isinstance(model, HasEMStep):
         raise ValueError(
             f"{type(model).__name__} has no em_step: expectation maximization needs an exact "
             "posterior; use fit"
@@ -65,7 +71,7 @@ def expectation_maximization(
     x, *context = as_rows(data.train if isinstance(data, Data) else data, "data")
     if context:
         raise ValueError("expectation maximization takes data without a context")
-    like = next(model.parameters())  # pyright: ignore
+    like = next(model.parameters())
     (x,) = place((x[: len(x)],), like.device, like.dtype)
     history: list[float] = []
     with progress("EM", max_steps, show=show_progress) as advance:

@@ -1,6 +1,6 @@
 """``fit``: fit a pair by stochastic variational inference."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,21 @@ from ..data.datasets import Data
 from ..data.rows import Rows, as_rows
 from ..execution.precision import Precision
 from ..execution.recorded import Compile
+from ..pairs.parameters import placement
 from ..pairs.programs import Program, StoredProgram, modules, private_store
+from .callbacks import Callback, check_callbacks
 from .device import resolve_device
+from .fit_callbacks import all_callbacks
+from .fit_data import settle
+from .loop import run_epochs
+from .optimizers import GroupedOptimizer
+from .preparation import prepare
+from .profiling import profile_fit
 from .run import Run
 from .run_folder import check_folder
+from .saved_fit import describe_fit, open_folder
 from .settings import Settings
-from .training import Training
+from .state import State
 
 BATCH_SIZE = 128
 """Data in a minibatch, unless told otherwise."""
@@ -34,10 +43,11 @@ def fit(
     epochs: int = 50,
     batch_size: int | None = None,
     learning_rate: float = 1e-3,
-    optimizer: Callable[..., Optimizer] | None = None,
+    optimizer: Callable[..., Optimizer] | GroupedOptimizer | None = None,
     schedule: Callable[[Optimizer], LRScheduler] | None = None,
     clip_norm: float | None = None,
     patience: int | None = None,
+    callbacks: Sequence[Callback] = (),
     seed: int = 0,
     device: str | torch.device = "auto",
     compile: Compile = "recorded",
@@ -74,11 +84,14 @@ def fit(
         batch_size: M; batches differ in size by one at most, so that they make up N. If not
             given, :data:`BATCH_SIZE`, or all data where they are fewer.
         learning_rate: step size at the start.
-        optimizer: makes the optimizer from parameters and ``lr``; Adam if not given.
+        optimizer: makes the optimizer from parameters and ``lr``; Adam if not given. A
+            :class:`GroupedOptimizer` gives parameters options of their own by name;
+            :func:`named_optimizer` makes the common ones.
         schedule: makes a learning-rate scheduler, stepped once an epoch.
         clip_norm: largest norm of the gradient of the loss per datum.
         patience: stop once the validation ELBO has not risen for so many epochs, and keep
             the best epoch's weights.
+        callbacks: called after each epoch, and at other points; see :class:`Callback`.
         seed: decides order, binarization and draws. Initial weights are the pair's own.
         device: ``"auto"`` takes CUDA where there is one.
         compile: how steps are run. ``"recorded"``: the operations of PyTorch that a step comes to
@@ -99,6 +112,7 @@ def fit(
         ValueError: if an argument or the data cannot be used, or the pair breaks the contract.
         FileExistsError: if ``out`` already holds a run and ``resume`` is not set.
         FloatingPointError: if the loss is no longer finite; the last checkpoint is good.
+        Exception: whatever a callback raises; the last checkpoint is good.
 
     >>> from latente.models import VAE, StandardNormal, Bernoulli, mlp
     >>> from latente.guides import DiagonalNormal
@@ -109,16 +123,11 @@ def fit(
     >>> [row["epoch"] for row in run.history]
     [1, 2]
     """
-    rows, held_out, resample = _unpack(data, validation)
+    check_callbacks(callbacks)
+    rows, validation, resample = _unpack(data, validation)
     batch_size = min(BATCH_SIZE, len(rows[0])) if batch_size is None else batch_size
     settings = Settings(epochs, batch_size, learning_rate, clip_norm, patience, seed, precision)
-    if patience is not None and held_out is None:
-        raise ValueError("patience needs data to validate on: give validation=")
-    if batch_size > len(rows[0]):
-        raise ValueError(
-            f"{len(rows[0])} training rows are fewer than a batch of {batch_size}: "
-            f"set batch_size to {len(rows[0])} or less"
-        )
+    _check_sizes(settings, rows, validation)
     folder = None if out is None else Path(out)
     if folder is not None:
         check_folder(folder, resume=resume)
@@ -128,21 +137,39 @@ def fit(
     for module in modules(model, guide).values():
         module.to(where)
     with private_store() as store, torch.random.fork_rng(), torch.enable_grad():
-        training = Training(
-            model, guide, objective, rows, held_out, resample=resample, settings=settings
-        )
-        training.prepare(where, optimizer, schedule, compile)
-        if folder is not None:
-            training.keep_in(folder, config or {}, resume=resume)
-        training.run(show=show_progress)
-        times = training.profile() if profile else {}
-    if training.needs_store:
+        dtype = placement(model, guide)[1]
+        fit_data = settle(
+            rows, validation, resample=resample, batch_size=batch_size, seed=seed, device=where,
+            dtype=dtype,
+        )  # fmt: skip
+        fitted = prepare(
+            model, guide, fit_data, settings, objective=objective, optimizer=optimizer,
+            schedule=schedule, compile=compile,
+        )  # fmt: skip
+        facts = {} if folder is None else describe_fit(fitted, config or {})
+        state = State() if folder is None else open_folder(folder, fitted, facts, resume=resume)
+        called = all_callbacks(fitted, state, callbacks, folder=folder, show_progress=show_progress)
+        stopped = run_epochs(fitted, state, called, folder=folder)
+        times = profile_fit(fitted, state.epoch) if profile else {}
+    if fitted.needs_store:
         model, guide = StoredProgram(model, store), StoredProgram(guide, store)
-    best = training.best_epoch if patience is not None else None
+    best = state.best_epoch if patience is not None else None
     return Run(
-        model, guide, training.history, training.epoch, best, folder, training.config,
-        training.step.note, times,
+        model, guide, state.history, state.epoch, best, folder, facts, fitted.step.note, times,
+        stopped,
     )  # fmt: skip
+
+
+def _check_sizes(
+    settings: Settings, rows: tuple[Rows, ...], validation: tuple[Rows, ...] | None
+) -> None:
+    if settings.patience is not None and validation is None:
+        raise ValueError("patience needs data to validate on: give validation=")
+    if settings.batch_size > len(rows[0]):
+        raise ValueError(
+            f"{len(rows[0])} training rows are fewer than a batch of {settings.batch_size}: "
+            f"set batch_size to {len(rows[0])} or less"
+        )
 
 
 def _unpack(data: Any, validation: Any) -> tuple[tuple[Rows, ...], tuple[Rows, ...] | None, bool]:

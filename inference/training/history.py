@@ -56,6 +56,19 @@ def main_metric(row: Mapping[str, float]) -> str:
     return "elbo" if "elbo" in row else "reconstruction"
 
 
+def best_epoch(history: Sequence[Mapping[str, float]], name: str) -> int:
+    """The epoch, counted from 1, at which a figure was highest, the first of equals; 0 if none was.
+
+    >>> best_epoch([{"elbo": -3.0}, {"elbo": -1.0}, {"elbo": -2.0}], "elbo")
+    2
+    """
+    best, highest = 0, 0.0
+    for epoch, row in enumerate(history, 1):
+        if epoch == 1 or row[name] > highest:
+            best, highest = epoch, row[name]
+    return best
+
+
 def describe_epoch(row: Mapping[str, float]) -> str:
     """The main figure of a row of the history, in words.
 
@@ -64,6 +77,6 @@ def describe_epoch(row: Mapping[str, float]) -> str:
     """
     name = main_metric(row)
     label = {"elbo": "ELBO", "reconstruction": "reconstruction"}[name]
-    held_out = row.get(f"validation_{name}")
-    validation = "" if held_out is None else f" (validation {held_out:.2f})"
-    return f"{label} {row[name]:.2f}{validation} nats"
+    validation = row.get(f"validation_{name}")
+    beside = "" if validation is None else f" (validation {validation:.2f})"
+    return f"{label} {row[name]:.2f}{beside} nats"

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import pyro
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
@@ -12,9 +13,19 @@ from torch.utils import _pytree as pytree
 from ..execution.precision import multiplying
 from ..execution.replaying import Replay
 from ..pairs.minibatch_scaling import ScaleData
-from .step import Step
+from .preparation import Preparation
+from .step import HasDifferentiableLoss, Step
 
 NUM_STEPS = 50
+
+
+def profile_fit(fit: Preparation, epoch: int) -> dict[str, float]:
+    """Median milliseconds of the parts of a step of a fit; see :func:`profile_step`."""
+    fit.set_training(True)
+    with pyro.validation_enabled(False):
+        times = profile_step(fit.step, fit.data.batches(epoch))
+    fit.set_training(False)
+    return times
 
 
 def profile_step(
@@ -56,7 +67,7 @@ def profile_step(
 
 def _moved(step: Step) -> list[Tensor]:
     """All that a step writes on."""
-    state = [step.optimizer.state[parameter] for parameter in step.parameters]
+    state = [step.optimizer.state.get(parameter) for parameter in step.parameters]
     leaves = pytree.tree_leaves([step.loss_and_gradients.tensors, state])
     return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
@@ -75,7 +86,7 @@ def _parts(step: Step, batch: tuple[Tensor, ...]) -> dict[str, float]:
         seconds = {"forward": _timed(recorded.forward)[0], "backward": _timed(recorded.backward)[0]}
     else:
         seconds = {"forward and backward": _timed(lambda: evaluate(*batch))[0]}
-        if recorded is None and hasattr(step.objective, "differentiable_loss"):
+        if recorded is None and isinstance(step.objective, HasDifferentiableLoss):
             with multiplying(evaluate.precision), ScaleData(step.num_data):
                 forward = _timed(lambda: step.loss(*batch))[0]
             both = seconds.pop("forward and backward")

@@ -32,3 +32,5 @@ class Run:
     """Why steps ran plainly, where they were to be recorded and could not be."""
     profile: Mapping[str, float] = field(default_factory=dict, repr=False)
     """Milliseconds of the parts of a step, where they were asked for."""
+    stopped: str = ""
+    """Why a callback, or early stopping, ended the fit before its epochs were done."""

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import pyro
 import torch
 from pyro.infer import ELBO
 from torch import Tensor
-from torch.optim import Adam, Optimizer
+from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from ..execution.precision import Precision
@@ -16,6 +16,15 @@ from ..execution.recorded import RECORD_AFTER, Compile, Recorded
 from ..pairs.minibatch_scaling import ScaleData
 from ..pairs.parameters import buffers
 from ..pairs.programs import Program, attributes_kept, modules
+
+
+@runtime_checkable
+class HasDifferentiableLoss(Protocol):
+    """An objective whose loss can be differentiated, and so recorded."""
+
+    def differentiable_loss(self, model: Any, guide: Any, /, *args: Any) -> Any:
+        """The loss of (model, guide) on a batch, in nats, with its gradient."""
+        ...
 
 
 class Step:
@@ -58,7 +67,7 @@ class Step:
         self.model, self.guide, self.objective = model, guide, objective
         self.parameters, self.optimizer = list(named.values()), optimizer
         self.num_data, self.clip_norm = num_data, clip_norm
-        differentiable = hasattr(objective, "differentiable_loss")
+        differentiable = isinstance(objective, HasDifferentiableLoss)
         self.loss_and_gradients = Recorded(
             self._loss_and_gradients if differentiable else self._loss_and_own_gradients,
             tensors=[*self.parameters, *buffers(model, guide)],
@@ -129,30 +138,29 @@ def _laid_out(gradient: Tensor | None, parameter: Tensor) -> Tensor | None:
 
 
 def _is_plain_adam(optimizer: Optimizer) -> bool:
-    """Whether an optimizer's step is the fused Adam's, and nothing else."""
+    """Whether an optimizer's step is the fused Adam's or AdamW's, and nothing else."""
     step = vars(optimizer).get("step")  # a scheduler wraps it, to see that it is called
     return (
-        type(optimizer) is Adam
+        type(optimizer) in (Adam, AdamW)
         and (step is None or hasattr(step, "_wrapped_by_lr_sched"))
         and not optimizer._optimizer_step_pre_hooks
         and not optimizer._optimizer_step_post_hooks
         and not _global_optimizer_pre_hooks
         and not _global_optimizer_post_hooks
-        and all(
-            group["fused"] and not group["amsgrad"] and not group.get("decoupled_weight_decay")
-            for group in optimizer.param_groups
-        )
+        and all(group["fused"] and not group["amsgrad"] for group in optimizer.param_groups)
     )
 
 
 def _fused_update(optimizer: Optimizer) -> None:
-    """The move of a fused Adam, without the bookkeeping of its ``step``.
+    """The move of a fused Adam or AdamW, without the bookkeeping of its ``step``.
 
     That takes as long as the arithmetic where networks are small. Any other optimizer's ``step``.
     """
     moves = []
     for group in optimizer.param_groups if _is_plain_adam(optimizer) else ():
         moved = [value for value in group["params"] if value.grad is not None]
+        if not moved:
+            continue
         states = [optimizer.state.get(value) for value in moved]
         if not all(states):
             moves.clear()
@@ -168,7 +176,9 @@ def _fused_update(optimizer: Optimizer) -> None:
             )
             torch._foreach_add_(steps, 1)  # pyright: ignore
             beta1, beta2 = group["betas"]
-            torch._fused_adam_(  # pyright: ignore
+            decoupled = group.get("decoupled_weight_decay")
+            fused = torch._fused_adamw_ if decoupled else torch._fused_adam_  # pyright: ignore
+            fused(
                 moved, [value.grad for value in moved], means, squares, [], steps, lr=group["lr"],
                 beta1=beta1, beta2=beta2, weight_decay=group["weight_decay"], eps=group["eps"],
                 amsgrad=False, maximize=group["maximize"],

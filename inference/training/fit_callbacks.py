@@ -1,0 +1,171 @@
+"""The callbacks that a fit has of its own: best weights, metrics, checkpoint, progress."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import pyro
+from torch import Tensor
+
+from ..common.progress import Advance, progress
+from ..execution.undoing import undone
+from ..pairs.parameters import buffers
+from ..pairs.programs import attributes_kept, evaluation_mode, private_store
+from . import checkpoints
+from .callbacks import Callback, EarlyStopping, FitView, Stop
+from .history import append_history, describe_epoch
+from .preparation import Preparation
+from .run_folder import METRICS
+from .saved_fit import save_fit
+from .state import State
+
+
+def all_callbacks(
+    fit: Preparation,
+    state: State,
+    users: Sequence[Callback],
+    *,
+    folder: Path | None,
+    show_progress: bool,
+) -> list[Callback]:
+    """The callbacks of a fit in the order in which they are called.
+
+    Best weights and metrics come before the checkpoint, so that it goes with them, and the user's
+    after it, so that an error there loses nothing.
+    """
+    callbacks: list[Callback] = []
+    patience = fit.settings.patience
+    if patience is not None:
+        callbacks.append(KeepBest(fit, state))
+    if folder is not None:
+        callbacks += [WriteMetrics(folder), SaveCheckpoint(fit, state, folder)]
+    if show_progress:
+        callbacks.append(ShowProgress())
+    if patience is not None:
+        callbacks.append(EarlyStopping(patience))
+    return [*callbacks, *(LookOn(callback, fit) for callback in users)]
+
+
+class KeepBest(Callback):
+    """Keep the weights of the epoch with the best validation figure, and end with them."""
+
+    def __init__(self, fit: Preparation, state: State):
+        self.fit, self.state = fit, state
+
+    def on_epoch_end(self, view: FitView) -> None:
+        """Copy the weights, if this epoch is the best so far."""
+        if view.best_epoch == view.epoch:
+            weights = self.fit.weights
+            self.state.best = {name: value.detach().clone() for name, value in weights.items()}
+
+    def on_fit_end(self, view: FitView) -> None:
+        """Put the best weights into the pair."""
+        if self.state.best:
+            checkpoints.restore(self.fit.weights, self.state.best, "the best epoch")
+
+
+class WriteMetrics(Callback):
+    """Add each epoch's row to ``metrics.csv``."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def on_epoch_end(self, view: FitView) -> None:
+        """Write the row."""
+        append_history(self.folder / METRICS, view.last)
+
+
+class SaveCheckpoint(Callback):
+    """Write the checkpoint after each epoch."""
+
+    def __init__(self, fit: Preparation, state: State, folder: Path):
+        self.fit, self.state, self.folder = fit, state, folder
+
+    def on_epoch_end(self, view: FitView) -> None:
+        """Write it, in place of the last."""
+        save_fit(self.folder, self.fit, self.state)
+
+
+class ShowProgress(Callback):
+    """Show epoch, ELBO in nats per datum and data per second, on standard error."""
+
+    def __init__(self) -> None:
+        self._shown = contextlib.ExitStack()
+        self._advance: Advance = lambda steps=1, note=None: None
+
+    def on_fit_start(self, view: FitView) -> None:
+        """Begin, at the epochs that a resumed run has done."""
+        total = view.epochs * view.steps_per_epoch
+        self._advance = self._shown.enter_context(progress("fit", total))
+        self._advance(view.epoch * view.steps_per_epoch)
+
+    def on_step_end(self, view: FitView, step: int, loss: Tensor) -> None:
+        """Count the step."""
+        self._advance()
+
+    def on_epoch_end(self, view: FitView) -> None:
+        """Write the epoch's figures beside the bar."""
+        speed = f"{view.last['rows_per_second']:,.0f} data/s"
+        self._advance(0, f"epoch {view.epoch}/{view.epochs}, {describe_epoch(view.last)}, {speed}")
+
+    def on_fit_end(self, view: FitView) -> None:
+        """Leave the terminal as it was."""
+        self._shown.close()
+
+    def on_exception(self, view: FitView, error: BaseException) -> None:
+        """Leave the terminal as it was."""
+        self._shown.close()
+
+
+class LookOn(Callback):
+    """A user's callback, after which random state and pair are put back as they were."""
+
+    def __init__(self, callback: Callback, fit: Preparation):
+        self.callback, self.fit = callback, fit
+
+    @property
+    def follows_steps(self) -> bool:
+        """Whether the user's callback overrides :meth:`on_step_end`."""
+        return self.callback.follows_steps
+
+    @contextlib.contextmanager
+    def _undone(self) -> Iterator[None]:
+        model, guide = self.fit.model, self.fit.guide
+        tensors = [*self.fit.named.values(), *buffers(model, guide)]
+        store = pyro.get_param_store().get_state()
+        with (
+            undone(tensors, partial(attributes_kept, model, guide)),
+            private_store(store),
+            evaluation_mode(model, guide),
+        ):
+            yield
+
+    def on_fit_start(self, view: FitView) -> Stop | None:
+        """Call the user's, and undo what it does to the fit."""
+        with self._undone():
+            return self.callback.on_fit_start(view)
+
+    def on_step_end(self, view: FitView, step: int, loss: Tensor) -> None:
+        """Call the user's, and undo what it does to the fit."""
+        with self._undone():
+            self.callback.on_step_end(view, step, loss)
+
+    def on_epoch_end(self, view: FitView) -> Stop | None:
+        """Call the user's, and undo what it does to the fit."""
+        with self._undone():
+            return self.callback.on_epoch_end(view)
+
+    def on_fit_end(self, view: FitView) -> None:
+        """Call the user's, and undo what it does to the fit."""
+        with self._undone():
+            self.callback.on_fit_end(view)
+
+    def on_exception(self, view: FitView, error: BaseException) -> None:
+        """Call the user's, and undo what it does to the fit."""
+        with self._undone():
+            self.callback.on_exception(view, error)
+
+    def __repr__(self) -> str:
+        """Name the user's callback, in errors."""
+        return repr(self.callback)

@@ -1,0 +1,87 @@
+"""The data of a fit: training and validation rows on their device, in batches and in blocks."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..data.batches import epoch_batches
+from ..data.rows import BLOCK, Rows
+from ..pairs.parameters import place
+
+MEASURED_ROWS = 2000
+"""How many training data the terms of the bound are measured on each epoch."""
+
+
+@dataclass(frozen=True)
+class FitData:
+    """Rows of data to fit and to validate on, and where they go."""
+
+    rows: tuple[Rows, ...]
+    """The training rows: x, then contexts, each of N rows."""
+    validation: tuple[Rows, ...] | None
+    """The rows to validate on, where there are any."""
+    resample: bool
+    """Whether the training rows are probabilities, whose bits are drawn anew each epoch."""
+    batch_size: int
+    seed: int
+    device: torch.device
+    dtype: torch.dtype | None
+    """What floating data become: the pair's dtype."""
+
+    @property
+    def num_data(self) -> int:
+        """N."""
+        return len(self.rows[0])
+
+    def place(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Rows on the device, in the pair's dtype."""
+        return place(batch, self.device, self.dtype)
+
+    def batches(self, epoch: int) -> Iterator[tuple[Tensor, ...]]:
+        """The minibatches of an epoch, counted from 0."""
+        batches = epoch_batches(
+            self.rows,
+            self.batch_size,
+            seed=self.seed,
+            epoch=epoch,
+            resample=self.resample,
+            device=self.device,
+        )
+        return map(self.place, batches)
+
+    def blocks(self, rows: tuple[Rows, ...]) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
+        """All rows in order, some thousands at a time, each block with its first row's number."""
+        for start in range(0, len(rows[0]), BLOCK):
+            yield start, self.place(tuple(part[start : start + BLOCK] for part in rows))
+
+    def measured_rows(self) -> tuple[Tensor, ...]:
+        """The training data whose bound is measured each epoch: always the same, bits and all."""
+        generator = torch.Generator().manual_seed(self.seed)
+        subset = torch.randperm(self.num_data, generator=generator)[:MEASURED_ROWS]
+        x, *context = (part[subset.to(self.device)] for part in self.rows)
+        if self.resample:
+            x = torch.bernoulli(x.cpu(), generator=generator)
+        return self.place((x, *context))
+
+
+def settle(
+    rows: tuple[Rows, ...],
+    validation: tuple[Rows, ...] | None,
+    *,
+    resample: bool,
+    batch_size: int,
+    seed: int,
+    device: torch.device,
+    dtype: torch.dtype | None,
+) -> FitData:
+    """Move what is in memory to the device, once; the rest is moved by batch."""
+
+    def settled(parts: tuple[Rows, ...]) -> tuple[Rows, ...]:
+        return tuple(
+            place((part,), device, dtype)[0] if isinstance(part, Tensor) else part for part in parts
+        )
+
+    on_device = None if validation is None else settled(validation)
+    return FitData(settled(rows), on_device, resample, batch_size, seed, device, dtype)

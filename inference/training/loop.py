@@ -1,0 +1,151 @@
+"""The loop of a fit: epochs of steps, their figures, and the callbacks between them."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor
+
+from ..objectives.objective import Objective
+from .callbacks import Callback, FitView, Stop
+from .history import best_epoch, main_metric
+from .measurement import measure
+from .preparation import Preparation
+from .state import State
+
+
+def run_epochs(
+    fit: Preparation, state: State, callbacks: Sequence[Callback], *, folder: Path | None
+) -> str:
+    """Do the epochs that are left, or fewer if a callback stops the fit.
+
+    Args:
+        fit: what is fitted.
+        state: how far it has come; it moves on with each epoch.
+        callbacks: called in this order.
+        folder: the run's, which errors and callbacks name.
+
+    Returns:
+        why a callback stopped the fit before its epochs were done; empty if none did.
+
+    Raises:
+        FloatingPointError: if a loss or a weight is no longer finite; the state is then that of
+            the last good epoch.
+    """
+    view = _view(fit, state, folder)
+    begun: list[Callback] = []
+    try:
+        stop = _ask(callbacks, "on_fit_start", view, begun.append)
+        while state.epoch < fit.settings.epochs and stop is None:
+            with pyro.validation_enabled(False):
+                began = time.perf_counter()
+                losses = _pass(fit, callbacks, view)
+                _finish_epoch(fit, state, losses, time.perf_counter() - began, folder)
+            view = _view(fit, state, folder)
+            stop = _ask(callbacks, "on_epoch_end", view)
+        fit.set_training(False)
+        for callback in callbacks:
+            callback.on_fit_end(view)
+    except BaseException as error:
+        for callback in begun:
+            _tell(callback, view, error)
+        raise
+    return "" if stop is None or state.epoch == fit.settings.epochs else stop.reason
+
+
+def _view(fit: Preparation, state: State, folder: Path | None) -> FitView:
+    return FitView(
+        fit.model,
+        fit.guide,
+        state.epoch,
+        fit.settings.epochs,
+        fit.steps_per_epoch,
+        tuple(MappingProxyType(row) for row in state.history),
+        state.best_epoch or None,
+        folder,
+    )
+
+
+def _ask(
+    callbacks: Sequence[Callback],
+    hook: str,
+    view: FitView,
+    begin: Callable[[Callback], Any] = lambda callback: None,
+) -> Stop | None:
+    """Call a hook of all callbacks; the first of the answers that stop the fit."""
+    stops: list[Stop] = []
+    for callback in callbacks:
+        begin(callback)
+        answer = getattr(callback, hook)(view)
+        if isinstance(answer, Stop):
+            stops.append(answer)
+        elif answer is not None:
+            raise ValueError(
+                f"{hook} of {callback!r} returned {answer!r}: return Stop(reason) to end the fit, "
+                "or nothing"
+            )
+    return stops[0] if stops else None
+
+
+def _tell(callback: Callback, view: FitView, error: BaseException) -> None:
+    """Tell a callback of an error, which reaches the caller of the fit whatever happens here."""
+    try:
+        callback.on_exception(view, error)
+    except Exception as other:
+        error.add_note(f"on_exception of {callback!r} raised {other!r}")
+
+
+def _pass(fit: Preparation, callbacks: Sequence[Callback], view: FitView) -> Tensor:
+    """One epoch of steps; the share of each in the loss, looked at once: that waits for it."""
+    hooked = [callback for callback in callbacks if callback.follows_steps]
+    fit.set_training(True)
+    losses: list[Tensor] = []
+    for number, batch in enumerate(fit.data.batches(view.epoch)):
+        if isinstance(fit.objective, Objective):
+            fit.objective.move_to(view.epoch + number / fit.steps_per_epoch)
+        loss = fit.step(batch)
+        losses.append(loss * (len(batch[0]) / fit.data.num_data))
+        for callback in hooked:
+            callback.on_step_end(view, number + 1, loss)
+    return torch.stack(losses).cpu().double() / fit.data.num_data
+
+
+def _finish_epoch(
+    fit: Preparation, state: State, losses: Tensor, seconds: float, folder: Path | None
+) -> None:
+    """Check and measure what the steps came to, and move the learning rate on."""
+    rate = fit.optimizer.param_groups[0]["lr"]
+    _check_finite(fit, state.epoch, losses, folder)
+    state.epoch += 1
+    row: dict[str, float] = {"epoch": state.epoch, "loss": losses.sum().item()}
+    row |= {weight.name: weight.tensor.item() for weight in fit.moving_weights}
+    row |= measure(fit, "", fit.measured)
+    if fit.data.validation is not None:
+        row |= measure(fit, "validation_", fit.data.validation)
+    row |= {"learning_rate": rate, "seconds": seconds}
+    row["rows_per_second"] = fit.data.num_data / seconds
+    state.history.append(row)
+    if fit.settings.patience is not None:
+        state.best_epoch = best_epoch(state.history, f"validation_{main_metric(row)}")
+    if fit.scheduler is not None:
+        fit.scheduler.step()
+
+
+def _check_finite(fit: Preparation, epoch: int, losses: Tensor, folder: Path | None) -> None:
+    bad = (~losses.isfinite()).nonzero().flatten()
+    if len(bad):
+        what = f"loss became {losses[bad[0]]:g} at step {bad[0] + 1} of {len(losses)}"
+    elif not all(bool(value.isfinite().all()) for value in fit.named.values()):
+        what = "weights became NaN or infinite"
+    else:
+        return
+    rate = fit.optimizer.param_groups[0]["lr"]
+    kept = "" if folder is None else f"; {folder} keeps epoch {epoch}"
+    raise FloatingPointError(
+        f"the {what} in epoch {epoch + 1}: lower the learning rate "
+        f"(now {rate:g}) or set clip_norm{kept}"
+    )

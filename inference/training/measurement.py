@@ -1,0 +1,51 @@
+"""Measure the ELBO and its terms after each epoch, by one draw that is always the same."""
+
+import torch
+
+from ..data.rows import Rows
+from ..pairs.log_terms import draw, score
+from ..pairs.minibatch_scaling import ScaleData
+from ..pairs.programs import evaluating
+from .preparation import Preparation
+
+
+def measure(fit: Preparation, prefix: str, rows: tuple[Rows, ...]) -> dict[str, float]:
+    """The ELBO, E_q[log p(x|z)] and the KL on some rows, in nats per datum.
+
+    Where the objective sums out variables that the guide lacks, its own bound alone; where the
+    guide is a point, which has no density and so no ELBO, the reconstruction.
+
+    Args:
+        prefix: put before the names ``elbo``, ``reconstruction`` and ``kl``.
+        rows: of x and contexts.
+    """
+    if fit.structure.enumerated:
+        return {f"{prefix}elbo": _own_bound(fit, rows)}
+    terms = _terms(fit, rows)
+    if fit.structure.points:
+        return {f"{prefix}reconstruction": terms["reconstruction"]}
+    return {prefix + name: value for name, value in terms.items()}
+
+
+def _terms(fit: Preparation, rows: tuple[Rows, ...]) -> dict[str, float]:
+    reconstruction = kl = 0.0
+    with evaluating(fit.model, fit.guide), torch.random.fork_rng():
+        torch.manual_seed(fit.settings.seed)
+        for _, block in fit.data.blocks(rows):
+            terms = score(fit.model, draw(fit.guide, block, 1, fit.structure))
+            share = len(block[0]) / len(rows[0])
+            beyond = terms.log_posterior_global - terms.log_prior_global
+            reconstruction += share * terms.log_likelihood.mean().item()
+            kl += share * (terms.log_posterior - terms.log_prior).mean().item()
+            kl += share * beyond.item() / fit.data.num_data
+    return {"elbo": reconstruction - kl, "reconstruction": reconstruction, "kl": kl}
+
+
+def _own_bound(fit: Preparation, rows: tuple[Rows, ...]) -> float:
+    bound, scale = 0.0, ScaleData(fit.data.num_data)
+    with evaluating(fit.model, fit.guide), torch.random.fork_rng(), scale:
+        torch.manual_seed(fit.settings.seed)
+        for _, block in fit.data.blocks(rows):
+            loss = float(fit.objective.loss(fit.model, fit.guide, *block))  # pyright: ignore
+            bound -= loss / fit.data.num_data * len(block[0]) / len(rows[0])
+    return bound

@@ -1,0 +1,202 @@
+"""Check a pair, its data and the settings of a fit, and put together what the fit works with."""
+
+import contextlib
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import pyro
+import torch
+from pyro.infer import ELBO, RenyiELBO
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from ..data.rows import Rows
+from ..execution.recorded import Compile
+from ..objectives.choice import choose_objective
+from ..objectives.objective import Objective
+from ..objectives.schedules import Constant, Weight
+from ..pairs.checks import check_support
+from ..pairs.inspection import inspect_pair
+from ..pairs.minibatch_scaling import ScaleData
+from ..pairs.parameters import parameters
+from ..pairs.programs import Program, evaluating, modules, plain_errors
+from ..pairs.structure import Structure
+from .checkpoints import weights
+from .fit_data import FitData
+from .optimizers import GroupedOptimizer, make_optimizer
+from .settings import Settings
+from .step import Step
+
+
+@runtime_checkable
+class ChecksData(Protocol):
+    """A model that knows more of what data it takes than a minibatch shows."""
+
+    def check_data(self, x: Rows, /) -> None:
+        """Refuse data (N, *event_shape) that the model cannot take, with a ``ValueError``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What one fit works with, checked. Optimizer, scheduler and weights move during the fit."""
+
+    model: Program
+    guide: Program
+    data: FitData
+    measured: tuple[Tensor, ...]
+    """The training data whose bound is measured each epoch."""
+    structure: Structure
+    objective: ELBO
+    named: dict[str, Tensor]
+    """The parameters, unconstrained, by name."""
+    optimizer: Optimizer
+    scheduler: LRScheduler | None
+    optimizer_groups: list[dict[str, Any]]
+    """The parameters of each group of the optimizer, by name, and its options at the start."""
+    step: Step
+    settings: Settings
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """All parameters and buffers of the pair, by name."""
+        return weights(self.model, self.guide, self.named)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """How many minibatches an epoch has."""
+        return math.ceil(self.data.num_data / self.settings.batch_size)
+
+    @property
+    def needs_store(self) -> bool:
+        """Whether some parameters live in Pyro's store alone."""
+        return any(name.startswith("param.") for name in self.named)
+
+    @property
+    def moving_weights(self) -> list[Weight]:
+        """The weights of the objective that a schedule moves."""
+        return _moving_weights(self.objective)
+
+    def set_training(self, mode: bool) -> None:
+        """Put the pair into training or evaluation mode, without gradients."""
+        self.optimizer.zero_grad()
+        for module in modules(self.model, self.guide).values():
+            module.train(mode)
+
+
+def prepare(
+    model: Program,
+    guide: Program,
+    data: FitData,
+    settings: Settings,
+    *,
+    objective: ELBO | None,
+    optimizer: Callable[..., Optimizer] | GroupedOptimizer | None,
+    schedule: Callable[[Optimizer], LRScheduler] | None,
+    compile: Compile,
+) -> Preparation:
+    """Check pair, data and settings, and make what the fit works with.
+
+    The random state is left at the seed. See :func:`latente.inference.fit` for the arguments.
+
+    Raises:
+        ValueError: if pair, data or settings cannot be used, or not with each other.
+    """
+    torch.manual_seed(settings.seed)
+    if isinstance(objective, RenyiELBO) and settings.batch_size < data.num_data:
+        raise ValueError(
+            "RenyiELBO takes one average over all data: minibatches would change the bound; "
+            f"set batch_size to {data.num_data}"
+        )
+    _let_check(model, data.rows[0])
+    sample = next(data.batches(0))
+    with pyro.validation_enabled(True), plain_errors():
+        with evaluating(model, guide):
+            structure = inspect_pair(model, guide, sample)
+            objective = choose_objective(objective, model, guide, sample, structure)
+        _check_support(model, guide, data)
+        _try_loss(model, guide, objective, sample, data.num_data)
+        named = parameters(model, guide, sample)
+    if not named:
+        raise ValueError(
+            "the pair has no parameters to fit: pass nn.Modules, or register them with "
+            "pyro.module or pyro.param inside the programs"
+        )
+    _warn_of_schedules(objective, settings.epochs)
+    made = make_optimizer(optimizer, named, settings.learning_rate)
+    groups = _describe_groups(made, named)
+    scheduler = schedule(made) if schedule is not None else None
+    step = Step(
+        model, guide, objective, named, made, num_data=data.num_data,
+        clip_norm=settings.clip_norm, compile=compile, precision=settings.precision,
+    )  # fmt: skip
+    measured = data.measured_rows()
+    torch.manual_seed(settings.seed)
+    return Preparation(
+        model, guide, data, measured, structure, objective, named, made, scheduler, groups, step,
+        settings,
+    )  # fmt: skip
+
+
+HOW_TO_COMPUTE = {"foreach", "fused", "capturable", "differentiable"}
+"""Options of optimizers that change the time of a step and not what it comes to."""
+
+
+def _describe_groups(optimizer: Optimizer, named: Mapping[str, Tensor]) -> list[dict[str, Any]]:
+    names = {id(value): name for name, value in named.items()}
+    left_out = HOW_TO_COMPUTE | {"params", "param_names"}
+    return [
+        {
+            "parameters": [names[id(value)] for value in group["params"] if id(value) in names],
+            **{option: value for option, value in group.items() if option not in left_out},
+        }
+        for group in optimizer.param_groups
+    ]
+
+
+def _let_check(model: Any, x: Rows) -> None:
+    if isinstance(model, ChecksData):
+        model.check_data(x)
+
+
+def _check_support(model: Program, guide: Program, data: FitData) -> None:
+    parts = [("training data", data.rows, data.resample)]
+    if data.validation is not None:
+        parts.append(("validation data", data.validation, False))
+    with evaluating(model, guide):
+        for name, rows, resample in parts:
+            for start, block in data.blocks(rows):
+                if resample:
+                    block = (torch.bernoulli(block[0]), *block[1:])
+                check_support(model, guide, block, name, start)
+
+
+def _try_loss(
+    model: Program, guide: Program, objective: ELBO, batch: tuple[Tensor, ...], num_data: int
+) -> None:
+    """Let Pyro's own checks of this pair under this objective run once."""
+    # An objective that has no loss apart from its gradient is taken as it is.
+    unknown = contextlib.suppress(NotImplementedError)
+    with evaluating(model, guide), ScaleData(num_data), unknown:
+        objective.loss(model, guide, *batch)  # pyright: ignore
+
+
+def _moving_weights(objective: ELBO) -> list[Weight]:
+    weights = objective.weights if isinstance(objective, Objective) else []
+    return [weight for weight in weights if not isinstance(weight.schedule, Constant)]
+
+
+def _warn_of_schedules(objective: ELBO, epochs: int) -> None:
+    for weight in _moving_weights(objective):
+        settled = weight.schedule.settled
+        if settled > epochs:
+            full, last = weight.schedule(settled), weight.schedule(epochs)
+            warnings.warn(
+                f"the schedule of {weight.name} gets to {full:g} at epoch {settled:g}, and the "
+                f"run ends at epoch {epochs}, with {last:g}: the bound was never reached",
+                stacklevel=4,
+            )

@@ -1,0 +1,132 @@
+"""A fit in its run folder: begun, saved after each epoch, and taken up again."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+
+from ..common.files import write_json
+from ..objectives.objective import Objective
+from . import checkpoints
+from .history import read_history, write_history
+from .preparation import Preparation
+from .run_folder import CHECKPOINT, CONFIG, METRICS
+from .state import State
+
+
+def open_folder(
+    folder: Path, fit: Preparation, config: Mapping[str, Any], *, resume: bool
+) -> State:
+    """Begin a run in a folder, or take up the one that is there.
+
+    Args:
+        folder: of the run; made where there is none.
+        fit: what is fitted; a resumed run's weights, optimizer and random state are put into it.
+        config: what ``config.json`` is to hold; see :func:`describe_fit`.
+        resume: whether to take up the run.
+
+    Returns:
+        how far the run has come.
+
+    Raises:
+        TypeError: if JSON cannot hold a fact of ``config``; nothing is written then.
+        ValueError: if the run to resume was another, or has more epochs done than are asked for.
+    """
+    json.dumps(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not resume:
+        (folder / METRICS).unlink(missing_ok=True)  # of a run that never began
+        write_json(folder / CONFIG, config)
+        save_fit(folder, fit, State())
+        return State()
+    state = load_fit(folder, fit)
+    if state.epoch > fit.settings.epochs:
+        raise ValueError(
+            f"{folder} has {state.epoch} epochs done already, more than the "
+            f"{fit.settings.epochs} asked for"
+        )
+    write_history(folder / METRICS, state.history)
+    write_json(folder / CONFIG, config)
+    return state
+
+
+def describe_fit(fit: Preparation, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of a fit for ``config.json``, after those that are given."""
+    return {
+        **config,
+        "fit": {**asdict(fit.settings), "objective": _objective_name(fit)},
+        "num_data": fit.data.num_data,
+        "versions": {"torch": torch.__version__, "pyro": pyro.__version__},
+    }
+
+
+def save_fit(folder: Path, fit: Preparation, state: State) -> None:
+    """Write the checkpoint of a fit."""
+    tensors, facts = checkpoints.pack(fit.optimizer, fit.scheduler)
+    tensors |= fit.weights
+    tensors |= {f"best.{name}": value for name, value in state.best.items()}
+    facts |= {"epoch": state.epoch, "best_epoch": state.best_epoch, **_identity(fit)}
+    facts["optimizer_groups"] = fit.optimizer_groups
+    checkpoints.save(folder / CHECKPOINT, tensors, facts)
+
+
+def load_fit(folder: Path, fit: Preparation) -> State:
+    """Read the checkpoint of a fit into its weights, optimizer, scheduler and random state.
+
+    Raises:
+        ValueError: if it is of a fit of other settings, or of another model.
+    """
+    path = folder / CHECKPOINT
+    tensors, facts = checkpoints.load(path)
+    for name, mine in _identity(fit).items():
+        if facts.get(name) != mine:
+            raise ValueError(f"{folder} was run with {name}={facts.get(name)}, not {mine}")
+    weights = checkpoints.current_weights(tensors)
+    checkpoints.check_weights(fit.weights, weights, str(path))
+    _check_groups(folder, fit, facts)
+    checkpoints.restore(fit.weights, weights, str(path))
+    checkpoints.unpack(fit.optimizer, fit.scheduler, tensors, facts)
+    history = read_history(folder / METRICS, facts["epoch"])
+    best = checkpoints.with_prefix(tensors, "best.")
+    return State(facts["epoch"], history, facts["best_epoch"], best)
+
+
+def _objective_name(fit: Preparation) -> str:
+    if isinstance(fit.objective, Objective):
+        return repr(fit.objective)
+    name, draws = type(fit.objective).__name__, fit.objective.num_particles
+    return name if draws == 1 else f"{name}(num_particles={draws})"
+
+
+def _identity(fit: Preparation) -> dict[str, Any]:
+    """What a resumed run must share with the interrupted one."""
+    settings = {name: v for name, v in asdict(fit.settings).items() if name != "epochs"}
+    return {
+        "num_data": fit.data.num_data,
+        **settings,
+        "objective": _objective_name(fit),
+        "optimizer": type(fit.optimizer).__name__,
+    }
+
+
+def _check_groups(folder: Path, fit: Preparation, facts: Mapping[str, Any]) -> None:
+    """Refuse a run whose parameters stood in other groups, or in groups of other options."""
+    sizes = [len(group["params"]) for group in facts["groups"]]
+    mine = json.loads(json.dumps(fit.optimizer_groups))  # as the file has it: lists, not tuples
+    ours = [len(group["parameters"]) for group in mine]
+    if sizes != ours:
+        raise ValueError(f"{folder} was run with parameter groups of {sizes}, not {ours}")
+    # A checkpoint of version 0.1 does not say what the options were at the start.
+    for number, (theirs, group) in enumerate(
+        zip(facts.get("optimizer_groups", mine), mine, strict=True)
+    ):
+        for name in sorted(theirs.keys() & group.keys()):
+            if theirs[name] != group[name]:
+                raise ValueError(
+                    f"{folder} was run with {name}={theirs[name]} in parameter group {number}, "
+                    f"not {group[name]}"
+                )
