@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from latente.inference.cli.commands import app
+from latente.inference.cli.app import app
 
 SMALL = ["--epochs", "2", "--hidden", "8"]
 
@@ -123,7 +123,9 @@ def test_help_gives_every_option_with_its_default(command):
 
 
 def test_help_does_not_wait_for_torch():
-    setup = "import sys; from latente.inference.cli import app; from typer.testing import CliRunner"
+    setup = (
+        "import sys; from latente.inference.cli.app import app; from typer.testing import CliRunner"
+    )
     code = f"{setup}; CliRunner().invoke(app, ['--help']); assert 'torch' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 

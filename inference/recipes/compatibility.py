@@ -57,9 +57,7 @@ def _point_has_no_density(c: Composition) -> str | None:
             "out, or take --beta 0"
         )
     if c.objective.name == "elbo" and c.objective["num_particles"] > 1:
-        return (
-            "the posterior is on one point: all particles are the same, leave num_particles out"
-        )
+        return "the posterior is on one point: all particles are the same, leave num_particles out"
     return None
 
 
@@ -144,7 +142,9 @@ def check_data_kind(
         what = "the network conv is" if c.network.name == "conv" else f"--given {c.given} is"
         raise ValueError(f"{what} of images, and {data} is a table: leave it out")
     no_column = is_table and labels is None
-    if c.given.name == "labels" and (no_column or data == "freyfaces" or Path(data).suffix == ".npy"):
+    if c.given.name == "labels" and (
+        no_column or data == "freyfaces" or Path(data).suffix == ".npy"
+    ):
         add = ": name their column by --labels" if no_column else ""
         raise ValueError(f"{data} has no labels that could be given{add}")
     if standardize and c.binarize == "none" and c.likelihood.part.data != "reals":

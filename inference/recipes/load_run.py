@@ -66,5 +66,8 @@ def _rebuild(out: Path, config: Mapping[str, Any]) -> tuple[Program, Program]:
     plan = read_plan(out)
     if not isinstance(config.get("event_shape"), list):
         raise ValueError(f"{out / CONFIG} is not a run's: it gives no event_shape")
-    shape, counts = tuple(config["event_shape"]), (config.get("context", 0), config.get("num_classes", 0))
+    shape, counts = (
+        tuple(config["event_shape"]),
+        (config.get("context", 0), config.get("num_classes", 0)),
+    )
     return build_planned(plan, planned_sizes(plan, shape, *counts))

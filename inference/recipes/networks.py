@@ -44,9 +44,7 @@ def _conv(
     That layer has the last hidden width. A context is joined to what it makes of x, and to z.
     """
     width = sizes.hidden[-1]
-    plain = partial(
-        conv_encoder, sizes.event_shape, channels, residual_blocks=residual_blocks
-    )
+    plain = partial(conv_encoder, sizes.event_shape, channels, residual_blocks=residual_blocks)
     decoder = conv_decoder(
         sizes.latent_dim + (0 if context is None else sizes.context),
         sizes.event_shape,

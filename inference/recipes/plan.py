@@ -90,9 +90,7 @@ def complete(plan: Plan) -> Plan:
         raise ValueError(f"the latent dimension must be at least 1, got {filled.latent_dim}")
     if filled.data not in NAMED_DATASETS:
         check_path(Path(filled.data))
-    check_data_kind(
-        composition, filled.data, labels=filled.labels, standardize=filled.standardize
-    )
+    check_data_kind(composition, filled.data, labels=filled.labels, standardize=filled.standardize)
     return replace(filled, data=_resolved(filled.data))
 
 
@@ -141,9 +139,7 @@ def compose(plan: Plan) -> Composition:
     """
     filled = _fill(plan)
     if filled.binarize not in get_args(Binarization):
-        raise ValueError(
-            f"binarize must be 'none', 'static' or 'dynamic', got {filled.binarize!r}"
-        )
+        raise ValueError(f"binarize must be 'none', 'static' or 'dynamic', got {filled.binarize!r}")
     choices = {
         axis: None if getattr(filled, axis) is None else known.parse(getattr(filled, axis))
         for axis, known in AXES.items()

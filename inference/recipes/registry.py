@@ -108,9 +108,7 @@ _PRIORS = (
 
 
 _OBJECTIVES = (
-    Recipe(
-        "beta-vae", "vae whose KL counts four times", "Higgins et al. 2017, beta-VAE", beta="4"
-    ),
+    Recipe("beta-vae", "vae whose KL counts four times", "Higgins et al. 2017, beta-VAE", beta="4"),
     Recipe(
         "vae-warmup",
         "vae whose KL is warmed up over 10 epochs",

@@ -11,7 +11,9 @@ def _constant(*, value: NonNegative = 1.0) -> Constant:
     return Constant(value)
 
 
-def _warmup(*, epochs: Positive = 10.0, start: NonNegative = 0.0, stop: NonNegative = 1.0) -> Warmup:
+def _warmup(
+    *, epochs: Positive = 10.0, start: NonNegative = 0.0, stop: NonNegative = 1.0
+) -> Warmup:
     return Warmup(_whole(epochs), start, stop)
 
 

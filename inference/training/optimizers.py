@@ -34,4 +34,6 @@ def named_optimizer(name: str, *, weight_decay: float = 0.0) -> Callable[..., Op
         raise ValueError(f"there is no optimizer {name!r}: {hint}")
     if not 0 <= weight_decay < math.inf:
         raise ValueError(f"weight_decay must be a number of at least 0, got {weight_decay}")
-    return partial(OPTIMIZERS[name], weight_decay=weight_decay) if weight_decay else OPTIMIZERS[name]
+    return (
+        partial(OPTIMIZERS[name], weight_decay=weight_decay) if weight_decay else OPTIMIZERS[name]
+    )
