@@ -38,9 +38,8 @@ def _tabulate_axis(option: str, axis: "Axis[Any]") -> Table:
     table = Table(option, "what it is", "paper")
     for part in axis.values():
         parameters = part.parameters
-        table.add_row(
-            part.name, escape(part.summary), escape(part.paper), end_section=not parameters
-        )
+        words = part.name, escape(part.summary), escape(part.paper)
+        table.add_row(*words, end_section=not parameters)
         for parameter in parameters:
             setting = f"  {parameter.name}={text_of(parameter.default)}"
             table.add_row(setting, parameter.kind.allowed, end_section=parameter is parameters[-1])

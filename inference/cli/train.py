@@ -139,16 +139,20 @@ def _tabulate_profile(times: dict[str, float]) -> Table:
     return table
 
 
+PREFIXED = ("beta", "free_bits", "given", "binarize")
+"""Choices whose texts are not names of parts: the folder's name says what they are."""
+
+
 def _folder_name(plan: "Plan") -> str:
     """Data, recipe, the choices that are not the recipe's, and the latent dimension."""
-    from ..recipes.plan import Plan, agrees, complete
+    from ..recipes.plan import Plan, agrees, fill_axes
 
-    plain = complete(Plan(recipe=plan.recipe, data=plan.data, labels=plan.labels))
+    plain = fill_axes(Plan(recipe=plan.recipe, data=plan.data))
     names = ("prior", "posterior", "likelihood", "network", "objective", "beta", "free_bits")
     words = [Path(plan.data).stem, str(plan.recipe)]
     for name in (*names, "given", "binarize"):
         if not agrees(plan, plain, name):
-            prefix = {"beta": "beta", "free_bits": "free", "given": "given"}.get(name, "")
+            prefix = name.replace("_", "-") if name in PREFIXED else ""
             words += [prefix, re.sub(r"[^\w.]+", "-", str(getattr(plan, name)))]
     return "-".join(filter(None, [*words, f"k{plan.latent_dim}"]))
 

@@ -141,12 +141,8 @@ def check_data_kind(
     if is_table and (c.network.name == "conv" or c.given.name.startswith("quadrant")):
         what = "the network conv is" if c.network.name == "conv" else f"--given {c.given} is"
         raise ValueError(f"{what} of images, and {data} is a table: leave it out")
-    no_column = is_table and labels is None
-    if c.given.name == "labels" and (
-        no_column or data == "freyfaces" or Path(data).suffix == ".npy"
-    ):
-        add = ": name their column by --labels" if no_column else ""
-        raise ValueError(f"{data} has no labels that could be given{add}")
+    if c.given.name == "labels":
+        _check_labels(data, is_table, labels)
     if standardize and c.binarize == "none" and c.likelihood.part.data != "reals":
         raise ValueError(
             f"standardized data are real numbers, and the likelihood {c.likelihood.name} is of "
@@ -154,6 +150,13 @@ def check_data_kind(
         )
     if data in GREY_LEVELS and c.binarize == "none" and not standardize:
         _check_grey(c, data, GREY_LEVELS[data])
+
+
+def _check_labels(data: str, is_table: bool, labels: str | None) -> None:
+    if is_table and labels is None:
+        raise ValueError(f"--given labels is of a column of {data}: name it by --labels")
+    if data == "freyfaces" or Path(data).suffix == ".npy":
+        raise ValueError(f"{data} has no labels that could be given")
 
 
 def _check_grey(c: Composition, data: str, levels: int) -> None:

@@ -66,8 +66,6 @@ def _rebuild(out: Path, config: Mapping[str, Any]) -> tuple[Program, Program]:
     plan = read_plan(out)
     if not isinstance(config.get("event_shape"), list):
         raise ValueError(f"{out / CONFIG} is not a run's: it gives no event_shape")
-    shape, counts = (
-        tuple(config["event_shape"]),
-        (config.get("context", 0), config.get("num_classes", 0)),
-    )
-    return build_planned(plan, planned_sizes(plan, shape, *counts))
+    context, num_classes = config.get("context", 0), config.get("num_classes", 0)
+    sizes = planned_sizes(plan, tuple(config["event_shape"]), context, num_classes)
+    return build_planned(plan, sizes)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from ..common.files import read_json
 from ..data.binarization import Binarization
@@ -13,6 +13,7 @@ from ..execution.precision import Precision
 from ..training.optimizers import named_optimizer
 from ..training.run_folder import CONFIG
 from .axes import AXES
+from .axis import Choice
 from .compatibility import check_composition, check_data_kind
 from .composition import Composition
 from .registry import find_recipe
@@ -60,10 +61,7 @@ class Plan:
 def complete(plan: Plan) -> Plan:
     """Fill in what a plan leaves open, and refuse it if it makes no sense. No data are read.
 
-    The recipe, where none is named, is ``vae`` for images near to black and white and wherever a
-    likelihood is named, else ``vae-normal``. An axis that the plan leaves open is the recipe's. Its
-    ``beta`` and ``free_bits`` belong to its objective, and its ``binarize`` to its likelihood: with
-    another one they are not the recipe's.
+    See :func:`fill_axes` for what is filled in.
 
     Raises:
         FileNotFoundError: if the data are a file that is not there.
@@ -76,7 +74,7 @@ def complete(plan: Plan) -> Plan:
     Traceback (most recent call last):
     ValueError: the posterior is on one point, which has no density, and the objective iwae needs...
     """
-    filled = _fill(plan)
+    filled = fill_axes(plan)
     own = AXES["posterior"].parse(find_recipe(filled.recipe or "").posterior)
     composition = compose(filled)
     if own.name == "point" and composition.has_density:
@@ -94,8 +92,16 @@ def complete(plan: Plan) -> Plan:
     return replace(filled, data=_resolved(filled.data))
 
 
-def _fill(plan: Plan) -> Plan:
-    """The plan with a choice on each axis."""
+def fill_axes(plan: Plan) -> Plan:
+    """A plan with a choice on each axis, the recipe's where it leaves one open.
+
+    The recipe, where none is named, is ``vae`` for images near to black and white and wherever a
+    likelihood is named, else ``vae-normal``. A recipe's ``beta`` and ``free_bits`` belong to its
+    objective, and its ``binarize`` to its likelihood: with another one they are not the recipe's.
+
+    Raises:
+        ValueError: if the recipe, a likelihood or an objective is unknown.
+    """
     is_binary = plan.data in BINARY_SETS or plan.likelihood is not None
     recipe = find_recipe(plan.recipe or ("vae" if is_binary else "vae-normal"))
     texts = {
@@ -137,14 +143,24 @@ def compose(plan: Plan) -> Composition:
     >>> compose(Plan(recipe="iwae", objective="iwae:k=50,gradient=dreg")).make_objective()
     ImportanceWeighted_ELBO(k=50, m=1, gradient=DOUBLY_REPARAMETERIZED)
     """
-    filled = _fill(plan)
-    if filled.binarize not in get_args(Binarization):
+    filled = fill_axes(plan)
+    if filled.binarize not in ("none", "static", "dynamic"):
         raise ValueError(f"binarize must be 'none', 'static' or 'dynamic', got {filled.binarize!r}")
-    choices = {
-        axis: None if getattr(filled, axis) is None else known.parse(getattr(filled, axis))
-        for axis, known in AXES.items()
-    }
-    return Composition(free_bits=filled.free_bits or 0.0, binarize=filled.binarize, **choices)
+
+    def choice(axis: str) -> Choice[Any]:
+        return AXES[axis].parse(getattr(filled, axis))
+
+    return Composition(
+        prior=choice("prior"),
+        posterior=choice("posterior"),
+        likelihood=choice("likelihood"),
+        network=choice("network"),
+        objective=choice("objective"),
+        beta=None if filled.beta is None else choice("beta"),
+        free_bits=filled.free_bits or 0.0,
+        given=choice("given"),
+        binarize=filled.binarize,
+    )
 
 
 def agrees(plan: Plan, saved: Plan, name: str) -> bool:
@@ -180,7 +196,7 @@ def read_plan(out: str | Path) -> Plan:
         if not _is_of_kind(name, plan[name]):
             raise ValueError(f"{path} is not a run's: its {name} is {plan[name]!r}")
     hidden = plan["hidden"]
-    return _fill(Plan(**{**plan, "hidden": None if hidden is None else tuple(hidden)}))
+    return fill_axes(Plan(**{**plan, "hidden": None if hidden is None else tuple(hidden)}))
 
 
 def _is_of_kind(name: str, value: Any) -> bool:
