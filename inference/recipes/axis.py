@@ -131,7 +131,7 @@ class Axis(Mapping[str, P]):
                 raise ValueError(f"{owner} has no parameter for {item!r}: {self._usage(part)}")
             name, value = (first.strip(), rest) if equals else (list(known)[position], first)
             if name not in known:
-                hint = nearest(name, known) if known else self._usage(part)
+                hint = nearest(name, known, "it takes") if known else self._usage(part)
                 raise ValueError(f"{owner} has no parameter {name!r}: {hint}")
             if name in given:
                 raise ValueError(f"{name} of {owner} is given twice")

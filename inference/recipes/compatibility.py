@@ -34,6 +34,8 @@ def _kl_is_weighed(c: Composition) -> str | None:
             f"the objective {c.objective.name} has no free bits: leave --free-bits out, or take "
             "--objective elbo"
         )
+    if c.free_bits and c.is_without_kl:
+        return "--free-bits are of the KL, which --beta 0 leaves out: leave one of the two out"
     return None
 
 
@@ -50,8 +52,7 @@ def _point_has_no_density(c: Composition) -> str | None:
             f"the posterior is on one point, which has no density, and the objective "
             f"{c.objective} needs one: take --objective elbo, or info:alpha=1"
         )
-    zero = c.beta is not None and c.beta.name == "constant" and c.beta["value"] == 0
-    if (c.beta is not None and not zero) or c.free_bits:
+    if (c.beta is not None and not c.is_without_kl) or c.free_bits:
         return (
             "the posterior is on one point, which has no KL to weigh: leave --beta and --free-bits "
             "out, or take --beta 0"

@@ -36,6 +36,11 @@ class Composition:
         """Whether the posterior has a density, or is a point."""
         return self.posterior.name != "point"
 
+    @property
+    def is_without_kl(self) -> bool:
+        """Whether the weight of the KL is asked to be zero throughout."""
+        return self.beta is not None and self.beta.name == "constant" and self.beta["value"] == 0
+
     def make_objective(self) -> ELBO | None:
         """A new objective; ``None`` where :func:`fit` chooses the one that suits the pair.
 

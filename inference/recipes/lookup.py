@@ -26,14 +26,14 @@ def find_named(name: str, known: Mapping[str, Named], kind: str) -> Named:
     raise ValueError(f"there is no {kind} {name!r}: {nearest(name, known)}")
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str], lead: str = "there are") -> str:
     """The nearest of some names, in words, and what names there are.
 
     >>> nearest("vam", ["standard", "vamp"])
     "did you mean 'vamp'? there are standard, vamp"
     """
     names = list(known)
-    listed = f"there are {', '.join(names)}"
+    listed = f"{lead} {', '.join(names)}"
     near = difflib.get_close_matches(name, names, n=1)
     if not near:
         return listed

@@ -28,7 +28,7 @@ class Parameter:
     100
     >>> Parameter("components", at_least(1), 500).value_of("0", "the prior vamp")
     Traceback (most recent call last):
-    ValueError: components of the prior vamp is a whole number of at least 1, not '0'
+    ValueError: components of the prior vamp must be a whole number of at least 1, got '0'
     """
 
     name: str
@@ -45,7 +45,7 @@ class Parameter:
             return self.kind.read(text)
         except ValueError:
             raise ValueError(
-                f"{self.name} of {owner} is {self.kind.allowed}, not {text!r}"
+                f"{self.name} of {owner} must be {self.kind.allowed}, got {text!r}"
             ) from None
 
 

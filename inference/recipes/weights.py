@@ -51,7 +51,7 @@ class WeightAxis(Axis[Part]):
 
 
 WEIGHTS = WeightAxis(
-    "weight of the KL",
+    "KL weight",
     Part("constant", "a number, for short: --beta 4", "Higgins et al. 2017, beta-VAE", _constant),
     Part(
         "warmup",
