@@ -251,7 +251,7 @@ BAD = {
     "free bits": (["train", "--free-bits", "-1"], "--free-bits must be a number of at least 0"),
     "given": (["train", "--given", "label"], "there is no context 'label': did you mean 'labels'?"),
     "binarize": (["train", "--binarize", "yes"], "binarize must be 'none', 'static' or 'dynamic'"),
-    "optimizer": (["train", "--optimizer", "adamv"], "no optimizer 'adamv': did you mean 'adamw'?"),
+    "optimizer": (["train", "--optimizer", "rmsprob"], "no optimizer 'rmsprob': did you mean 'rms"),
     "decay": (["train", "--weight-decay", "-1"], "--weight-decay must be a number of at least 0"),
     "parameter": (
         ["train", "--prior", "vamp:component=9"],
