@@ -7,7 +7,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from ..pairs.parameters import parameters, place, placement
 from ..pairs.programs import Program, evaluating, modules, plain_errors
 from . import checkpoints
 from .history import append_history, describe_epoch, main_metric, read_history, write_history
+from .optimizers import make_optimizer
 from .profiling import profile_step
 from .run_folder import CHECKPOINT, CONFIG, METRICS
 from .settings import Settings
@@ -113,8 +113,7 @@ class Training:
                 "pyro.module or pyro.param inside the programs"
             )
         self._warn_of_schedules()
-        make = optimizer or partial(torch.optim.Adam, fused=True)
-        self.optimizer = make(list(self.named.values()), lr=self.settings.learning_rate)
+        self.optimizer = make_optimizer(optimizer, self.named, self.settings.learning_rate)
         self.scheduler = schedule(self.optimizer) if schedule is not None else None
         self.step = Step(
             self.model, self.guide, self.objective, self.named, self.optimizer,

@@ -1,0 +1,203 @@
+"""Optimizers by name, and parameter groups: options that depend on the parameter."""
+
+import difflib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+class GroupRule(Protocol):
+    """Says which options of the optimizer each parameter has to itself."""
+
+    def __call__(self, named: Mapping[str, Tensor], /) -> Mapping[str, Mapping[str, Any]]:
+        """Options by name, such as ``{"guide.encoder.1.weight": {"lr": 1e-4}}``.
+
+        Args:
+            named: the parameters, unconstrained, by names such as ``"guide.encoder.1.weight"`` and
+                ``"model.prior.means"``; those known only to Pyro's store begin with ``"param."``.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class GroupedOptimizer:
+    """Makes an optimizer whose parameters have options by rules, for :func:`fit`'s ``optimizer``.
+
+    Parameters whose options are equal make one group, and groups stand in the order of their
+    first parameters. Where two rules give the same option, the later one counts; an option that no
+    rule gives is the optimizer's own, and the learning rate that of :func:`fit`.
+
+    Args:
+        optimizer: makes an optimizer from parameters (or groups of them) and ``lr``, as the
+            classes of ``torch.optim`` do; or another :class:`GroupedOptimizer`, whose rules come
+            first.
+        rules: see :class:`GroupRule`; ready-made ones are :func:`decay_weights` and
+            :func:`rate_by_prefix`.
+
+    >>> layer = torch.nn.Linear(3, 2)
+    >>> make = GroupedOptimizer(torch.optim.AdamW, [decay_weights(0.01)])
+    >>> made = make(dict(layer.named_parameters()), lr=1e-3)
+    >>> [(len(group["params"]), group["weight_decay"]) for group in made.param_groups]
+    [(1, 0.01), (1, 0.0)]
+    """
+
+    optimizer: "Callable[..., Optimizer] | GroupedOptimizer"
+    rules: Sequence[GroupRule]
+
+    def __call__(self, named: Mapping[str, Tensor], /, *, lr: float) -> Optimizer:
+        """The optimizer of these parameters; ``lr`` is the rate where no rule gives another."""
+        make, rules = self.optimizer, list(self.rules)
+        while isinstance(make, GroupedOptimizer):
+            make, rules = make.optimizer, [*make.rules, *rules]
+        options: dict[str, dict[str, Any]] = {name: {} for name in named}
+        for rule in rules:
+            for name, given in rule(named).items():
+                if name not in options:
+                    raise ValueError(f"no parameter is named {name!r}: there are {_listed(named)}")
+                options[name] |= given
+        groups: list[dict[str, Any]] = []
+        for name, value in named.items():
+            same = [group for group in groups if _without_params(group) == options[name]]
+            if same:
+                same[0]["params"].append(value)
+            else:
+                groups.append({"params": [value], **options[name]})
+        return make(groups, lr=lr)
+
+
+def _without_params(group: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: option for name, option in group.items() if name != "params"}
+
+
+def make_optimizer(
+    optimizer: Callable[..., Optimizer] | GroupedOptimizer | None,
+    named: Mapping[str, Tensor],
+    learning_rate: float,
+) -> Optimizer:
+    """The optimizer that a fit uses: Adam where none is given."""
+    if isinstance(optimizer, GroupedOptimizer):
+        return optimizer(named, lr=learning_rate)
+    return (optimizer or OPTIMIZERS["adam"])(list(named.values()), lr=learning_rate)
+
+
+def decay_weights(weight_decay: float) -> GroupRule:
+    """A rule that decays the weights of networks, and nothing else.
+
+    Weights are the parameters with ``weight`` in their name that have two dimensions or more: the
+    matrices of linear and recurrent layers, and the kernels of convolutions. Biases, the scales of
+    normalization layers, and the numbers of a distribution (log-scales, mixture means,
+    pseudo-inputs) have a meaning at zero that is no simpler than any other: they do not decay.
+
+    Args:
+        weight_decay: λ; its meaning is the optimizer's. AdamW takes λ times the learning rate of
+            each weight off at each step (Loshchilov and Hutter 2019, arXiv 1711.05101); Adam, SGD
+            and others add λw to the gradient of the loss, here that of all data.
+
+    Raises:
+        ValueError: if it is negative, NaN or infinite.
+
+    >>> decay_weights(0.01)({"guide.1.weight": torch.ones(4, 3), "guide.1.bias": torch.ones(4)})
+    {'guide.1.weight': {'weight_decay': 0.01}, 'guide.1.bias': {'weight_decay': 0.0}}
+    """
+    if not 0 <= weight_decay < math.inf:
+        raise ValueError(f"weight_decay must be a number of at least 0, got {weight_decay}")
+
+    def rule(named: Mapping[str, Tensor], /) -> Mapping[str, Mapping[str, Any]]:
+        return {
+            name: {"weight_decay": weight_decay if _is_weight(name, value) else 0.0}
+            for name, value in named.items()
+        }
+
+    return rule
+
+
+def _is_weight(name: str, value: Tensor) -> bool:
+    return value.dim() >= 2 and any(part.startswith("weight") for part in name.split("."))
+
+
+def _begins(name: str, prefix: str) -> bool:
+    return name == prefix or name.startswith(prefix.rstrip(".") + ".")
+
+
+def _listed(names: Mapping[str, Any], most: int = 6) -> str:
+    more = f", … ({len(names)} in all)" if len(names) > most else ""
+    return ", ".join(list(names)[:most]) + more
+
+
+def rate_by_prefix(rates: Mapping[str, float]) -> GroupRule:
+    """A rule that gives learning rates by the beginning of a parameter's name.
+
+    Names begin with ``model.``, ``guide.`` or ``param.`` (of Pyro's store), and go on with the
+    attributes: ``{"guide": 1e-3, "model": 3e-4}`` gives encoder and decoder rates of their own,
+    ``{"model.prior": 1e-4}`` the prior. Of two prefixes that fit, the longer one counts; where none
+    fits, the rate is the ``learning_rate`` of :func:`fit`. A schedule multiplies each rate.
+
+    Args:
+        rates: learning rate by prefix.
+
+    Raises:
+        ValueError: if a rate is not positive; when the optimizer is made, if no parameter's name
+            begins with a prefix.
+
+    >>> rate_by_prefix({"guide": 1e-3})({"guide.1.bias": torch.ones(4), "param.loc": torch.ones(())})
+    {'guide.1.bias': {'lr': 0.001}}
+    """
+    for prefix, rate in rates.items():
+        if not 0 < rate < math.inf:
+            raise ValueError(f"the learning rate of {prefix!r} must be positive, got {rate}")
+
+    def rule(named: Mapping[str, Tensor], /) -> Mapping[str, Mapping[str, Any]]:
+        for prefix in rates:
+            if not any(_begins(name, prefix) for name in named):
+                raise ValueError(
+                    f"no parameter's name begins with {prefix!r}: there are {_listed(named)}"
+                )
+        fitting = {name: [part for part in rates if _begins(name, part)] for name in named}
+        return {name: {"lr": rates[max(fit, key=len)]} for name, fit in fitting.items() if fit}
+
+    return rule
+
+
+OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = {
+    "adam": partial(torch.optim.Adam, fused=True),
+    "adamw": partial(torch.optim.AdamW, fused=True, weight_decay=0.0),
+    "adamax": torch.optim.Adamax,
+    "nadam": torch.optim.NAdam,
+    "radam": torch.optim.RAdam,
+    "adagrad": torch.optim.Adagrad,
+    "rmsprop": torch.optim.RMSprop,
+    "sgd": torch.optim.SGD,
+}
+"""Optimizers by name, without weight decay; their other settings are PyTorch's."""
+
+
+def named_optimizer(
+    name: str, *, weight_decay: float = 0.0
+) -> Callable[..., Optimizer] | GroupedOptimizer:
+    """The optimizer of that name, as :func:`fit` takes it for ``optimizer``.
+
+    Args:
+        name: one of :data:`OPTIMIZERS`.
+        weight_decay: of the weights of networks alone; see :func:`decay_weights`.
+
+    Raises:
+        ValueError: if there is no optimizer of that name, or the decay is negative.
+
+    >>> named_optimizer("adamw", weight_decay=0.01).rules[0]({"bias": torch.ones(2)})
+    {'bias': {'weight_decay': 0.0}}
+    >>> named_optimizer("adamv")
+    Traceback (most recent call last):
+    ValueError: there is no optimizer 'adamv': did you mean 'adamw'?
+    """
+    if name not in OPTIMIZERS:
+        near = difflib.get_close_matches(name.lower(), OPTIMIZERS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(OPTIMIZERS)}"
+        raise ValueError(f"there is no optimizer {name!r}: {hint}")
+    rule = decay_weights(weight_decay)
+    return GroupedOptimizer(OPTIMIZERS[name], [rule]) if weight_decay else OPTIMIZERS[name]
