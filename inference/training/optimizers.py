@@ -145,7 +145,7 @@ def rate_by_prefix(rates: Mapping[str, float]) -> GroupRule:
         ValueError: if a rate is not positive; when the optimizer is made, if no parameter's name
             begins with a prefix.
 
-    >>> rate_by_prefix({"guide": 1e-3})({"guide.1.bias": torch.ones(4), "param.loc": torch.ones(())})
+    >>> rate_by_prefix({"guide": 1e-3})({"guide.1.bias": torch.ones(4), "model.x": torch.ones(2)})
     {'guide.1.bias': {'lr': 0.001}}
     """
     for prefix, rate in rates.items():
@@ -191,9 +191,9 @@ def named_optimizer(
 
     >>> named_optimizer("adamw", weight_decay=0.01).rules[0]({"bias": torch.ones(2)})
     {'bias': {'weight_decay': 0.0}}
-    >>> named_optimizer("adamv")
+    >>> named_optimizer("rmsprp")
     Traceback (most recent call last):
-    ValueError: there is no optimizer 'adamv': did you mean 'adamw'?
+    ValueError: there is no optimizer 'rmsprp': did you mean 'rmsprop'?
     """
     if name not in OPTIMIZERS:
         near = difflib.get_close_matches(name.lower(), OPTIMIZERS, n=1)
