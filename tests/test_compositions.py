@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from latente.inference import load_run
+from latente.inference.recipes.axes import AXES as REGISTRIES
 from latente.inference.recipes.plan import Plan, complete
 from latente.inference.recipes.train import train
 
@@ -162,6 +163,14 @@ def test_a_composition_trains_or_is_refused_before_data_are_read(row, own, tmp_p
         assert load_run(tmp_path / "run").epoch == 1
         return
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("axis", REGISTRIES)
+def test_every_part_is_in_the_design(axis):
+    """A new part joins by one entry in ``AXES``."""
+    names = {text.split(":")[0] for text in AXES[axis] if text is not None}
+    numbers = {name for name in names if name.isdigit()}
+    assert names - numbers | ({"constant"} if numbers else set()) == set(REGISTRIES[axis])
 
 
 def test_the_design_has_compositions_of_both_kinds():

@@ -198,7 +198,7 @@ OptimizerName = Annotated[
 
 
 WeightDecay = Annotated[
-    float, typer.Option(help="The optimizer's weight decay.", rich_help_panel=FITTING)
+    float, typer.Option(help="Decay of the networks' weights.", rich_help_panel=FITTING)
 ]
 
 

@@ -49,7 +49,7 @@ class LikelihoodPart(Part):
 
     @property
     def binarize(self) -> Binarization:
-        """How its data are binarized, unless told otherwise."""
+        """How its data are binarized unless a plan says otherwise."""
         return "dynamic" if self.data == "bits" else "none"
 
 
