@@ -18,13 +18,15 @@ import numpy as np
 import torch
 
 from latente.inference import load_data, log_evidence
-from latente.inference.recipes.registry import RECIPES
+from latente.inference.recipes.build import build_pair, planned_sizes
+from latente.inference.recipes.plan import Plan, compose
 
 
 def measure(path: Path, latent_dim: int, num_samples: int) -> None:
     x = torch.from_numpy(np.load(path))
     torch.manual_seed(0)
-    pair = RECIPES["vae"].build(tuple(x.shape[1:]), latent_dim, (200, 200))
+    plan = Plan(recipe="vae", latent_dim=latent_dim, hidden=(200, 200))
+    pair = build_pair(compose(plan), planned_sizes(plan, tuple(x.shape[1:])))
     began = time.perf_counter()
     if num_samples:
         log_evidence(*pair, x, num_samples=num_samples)

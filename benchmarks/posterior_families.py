@@ -13,7 +13,6 @@ can be stopped and gone on with. Four Gaussians take some ten minutes, all studi
 import argparse
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -26,14 +25,15 @@ from torch.distributions import kl_divergence
 
 from latente.guides import DiagonalNormal
 from latente.inference import (
-    POSTERIOR_FAMILIES,
-    RECIPES,
+    POSTERIORS,
     fit,
     hold_then_fall,
     load_data,
     log_evidence,
 )
-from latente.inference.recipes.plan import Plan, train
+from latente.inference.recipes.build import build_pair, planned_sizes
+from latente.inference.recipes.plan import Plan, compose
+from latente.inference.recipes.train import train
 from latente.models import Normal
 
 FAMILIES = ("diagonal", "full-rank", "spline", "iaf")
@@ -59,12 +59,10 @@ def four_gaussians(num_data=1000, seed=0):
 
 def fit_four_gaussians(family, seed, out):
     """A VAE of K = 2 on the plane, with one learned noise scale; test data are 1000 more."""
-    recipe = replace(
-        RECIPES["vae-normal"],
-        likelihood=lambda sizes: Normal(sizes.event_shape, scale=nn.Parameter(torch.tensor(0.5))),
-    )
+    plan = Plan(recipe="vae-normal", likelihood="normal:scale=shared", posterior=family,
+                hidden=(64, 64))  # fmt: skip
     torch.manual_seed(seed)
-    pair = recipe.build((2,), 2, (64, 64), family)
+    pair = build_pair(compose(plan), planned_sizes(plan, (2,)))
     epochs = 500
     schedule = hold_then_fall(epochs)
     run = fit(*pair, four_gaussians(), epochs=epochs, batch_size=100, learning_rate=2e-3,
@@ -209,7 +207,7 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--study", choices=STUDIES, action="append", help="which; default: all")
-    parser.add_argument("--family", choices=list(POSTERIOR_FAMILIES), action="append", help="which")
+    parser.add_argument("--family", choices=list(POSTERIORS), action="append", help="which")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--split", action="store_true", help="split the gap of mnist-2, seed 0")
     parser.add_argument("--out", type=Path, default=Path("runs/families"))

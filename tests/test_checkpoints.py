@@ -11,7 +11,9 @@ from pyro.infer import Trace_ELBO
 from torch.optim.lr_scheduler import ExponentialLR
 
 from latente.inference import fit, load_run
-from latente.inference.recipes.plan import Plan, load_plan_data, read_plan, train
+from latente.inference.recipes.plan import Plan, read_plan
+from latente.inference.recipes.plan_data import load_plan_data
+from latente.inference.recipes.train import train
 from latente.inference.training import history as runs
 from latente.inference.training.checkpoints import load, save
 from latente.inference.training.step import Step

@@ -10,15 +10,17 @@ import time
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 from typer.testing import CliRunner
 
-from latente.inference.cli.commands import app
+from latente.inference.cli.app import app
+from latente.inference.recipes.axes import AXES
 
 SMALL = ["--epochs", "2", "--hidden", "8"]
 
 
 def latente(*arguments, code=0):
-    result = CliRunner(env={"COLUMNS": "200"}).invoke(app, [str(a) for a in arguments])
+    result = CliRunner(env={"COLUMNS": "240"}).invoke(app, [str(a) for a in arguments])
     assert result.exit_code == code, result.output
     return result
 
@@ -96,7 +98,17 @@ def test_recipes_are_listed_with_their_papers():
     output = latente("recipes").output
     assert "vae-normal" in output
     assert "1312.6114" in output
-    assert "full-rank" in output
+
+
+def test_the_parts_of_each_axis_are_listed_with_parameters_and_papers():
+    output = latente("recipes", "--parts").output
+    for name, axis in AXES.items():
+        assert f"--{name}" in output
+        for part in axis.values():
+            assert f"│ {part.name} " in output
+            assert all(f"  {parameter.name}=" in output for parameter in part.parameters)
+    assert "components=500" in output
+    assert "a whole number of at least 1" in output
     assert "1505.05770" in output
 
 
@@ -113,17 +125,63 @@ def test_another_posterior_is_one_option(tmp_path, monkeypatch):
     assert "--resume goes on with posterior=iaf, not spline" in resumed.stderr
 
 
+def test_each_axis_is_an_option(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    chosen = {
+        "prior": "mixture:components=3", "posterior": "planar:transforms=2",
+        "likelihood": "normal:scale=predicted", "network": "conv:residual_blocks=1,channels=4-8",
+        "objective": "elbo:num_particles=2", "beta": "warmup:2,stop=0.5", "given": "labels",
+    }  # fmt: skip
+    options = [word for name, text in chosen.items() for word in (f"--{name}", text)]
+    options += ["--free-bits", 0.1, "--binarize", "static"]
+    options += ["--optimizer", "adamw", "--weight-decay", 0.01]
+    latente("train", "beta-vae", *SMALL, *options)
+    (out,) = (tmp_path / "runs").iterdir()
+    assert out.name == (
+        "digits-beta-vae-mixture-components-3-planar-transforms-2-normal-scale-predicted-"
+        "conv-residual_blocks-1-channels-4-8-elbo-num_particles-2-beta-warmup-2-stop-0.5-"
+        "free-bits-0.1-given-labels-binarize-static-k2"
+    )
+    config = json.loads((out / "config.json").read_text())
+    assert chosen.items() <= config["plan"].items()
+    assert config["plan"]["optimizer"] == "adamw"
+    assert config["plan"]["weight_decay"] == 0.01
+    assert config["fit"]["objective"] == (
+        "Beta_ELBO(beta=Warmup(epochs=2, start=0.0, stop=0.5), free_bits=0.1, num_particles=2)"
+    )
+    latente("evaluate", out, "--num-samples", 20)
+    more = ["train", "--out", out, "--resume", "--epochs", 3]
+    latente(*more, "--beta", "warmup:epochs=2,stop=0.5", "--prior", "mixture:3")
+    refused = latente(*more, "--prior", "mixture:4", code=2).stderr
+    assert "--resume goes on with prior=mixture:components=3, not mixture:4" in refused
+
+
+def test_a_recipe_is_overridden_on_one_axis(tmp_path):
+    out = tmp_path / "run"
+    latente("train", "vampprior", "--prior", "vamp:7", "--epochs", 10, "--hidden", 8, "--out", out)
+    config = json.loads((out / "config.json").read_text())
+    assert config["plan"]["prior"] == "vamp:7"
+    assert config["plan"]["beta"] == "warmup:10"
+    with safe_open(out / "checkpoint.safetensors", framework="pt") as file:
+        assert file.get_slice("model.prior.pseudo_inputs").get_shape() == [7, 8, 8]
+
+
+FLAGS = "--standardize", "--resume", "--profile", "--parts"
+
+
 @pytest.mark.parametrize("command", ["train", "evaluate", "diagnose", "plot", "sample", "recipes"])
 def test_help_gives_every_option_with_its_default(command):
     output = latente(command, "--help").output
     for line in output.splitlines():
         option = line.strip("│ ").startswith("--") and "--help" not in line
-        if option and not any(flag in line for flag in ("--standardize", "--resume", "--profile")):
+        if option and not any(flag in line for flag in FLAGS):
             assert "[default: " in line, line
 
 
 def test_help_does_not_wait_for_torch():
-    setup = "import sys; from latente.inference.cli import app; from typer.testing import CliRunner"
+    setup = (
+        "import sys; from latente.inference.cli.app import app; from typer.testing import CliRunner"
+    )
     code = f"{setup}; CliRunner().invoke(app, ['--help']); assert 'torch' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
@@ -178,6 +236,39 @@ def test_a_warning_is_one_line(tmp_path):
 BAD = {
     "recipe": (["train", "vea"], "there is no recipe 'vea': did you mean 'vae'?"),
     "posterior": (["train", "--posterior", "flow"], "there is no posterior 'flow': there are "),
+    "prior": (
+        ["train", "--prior", "vam"],
+        "there is no prior 'vam': did you mean 'vamp'? there are standard, mixture, vamp, flow, ",
+    ),
+    "likelihood": (["train", "--likelihood", "gauss"], "there is no likelihood 'gauss': there are"),
+    "network": (["train", "--network", "convs"], "did you mean 'conv'? there are mlp, conv"),
+    "objective": (["train", "--objective", "ivae"], "did you mean 'iwae'? there are elbo, iwae,"),
+    "beta": (["train", "--beta", "warm"], "there is no KL weight 'warm': did you mean 'wa"),
+    "negative beta": (
+        ["train", "--beta", "-1"],
+        "value of the KL weight constant must be a number of at least 0, got '-1'",
+    ),
+    "free bits": (["train", "--free-bits", "-1"], "--free-bits must be a number of at least 0"),
+    "given": (["train", "--given", "label"], "there is no context 'label': did you mean 'labels'?"),
+    "binarize": (["train", "--binarize", "yes"], "binarize must be 'none', 'static' or 'dynamic'"),
+    "optimizer": (["train", "--optimizer", "rmsprob"], "no optimizer 'rmsprob': did you mean 'rms"),
+    "decay": (["train", "--weight-decay", "-1"], "--weight-decay must be a number of at least 0"),
+    "parameter": (
+        ["train", "--prior", "vamp:component=9"],
+        "the prior vamp has no parameter 'component': did you mean 'components'?",
+    ),
+    "no parameters": (
+        ["train", "--prior", "standard:k=9"],
+        "the prior standard has no parameter 'k': it takes no parameters, write standard",
+    ),
+    "value": (
+        ["train", "--objective", "iwae:k=many"],
+        "k of the objective iwae must be a whole number of at least 1, got 'many'",
+    ),
+    "together": (
+        ["train", "--posterior", "point", "--prior", "vamp"],
+        "the posterior is a point without a density, which the prior vamp cannot mix",
+    ),
     "data": (["train", "--data", "digit"], "did you mean 'digits'?"),
     "file": (["train", "--data", "no.csv"], "no such file: no.csv"),
     "device": (["train", "--device", "cuda:7"], "there is no device 'cuda:7'"),

@@ -3,7 +3,9 @@
 import pytest
 
 from latente.inference import evaluate
-from latente.inference.recipes.plan import Plan, load_plan_data, train
+from latente.inference.recipes.plan import Plan
+from latente.inference.recipes.plan_data import load_plan_data
+from latente.inference.recipes.train import train
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from pyro.infer import Trace_ELBO
 
 from latente.guides import DiagonalNormal, Point
 from latente.inference import Beta_ELBO, ScoreFunction_ELBO, evaluate, fit, log_evidence, plot_all
-from latente.inference.cli.commands import _table
+from latente.inference.cli.evaluate import tabulate_evaluation
 from latente.models import VAE, Normal, StandardNormal, mlp
 
 
@@ -88,7 +88,7 @@ def test_it_has_no_evidence_but_figures_and_pictures():
     assert set(figures) == {"reconstruction", "active_units", "latent_dim", "num_data"}
     by_hand = model.likelihood(model.decoder(guide.encoder(x))).log_prob(x).mean().item()
     assert figures["reconstruction"] == pytest.approx(by_hand, rel=1e-5)
-    assert _table(figures, "title").row_count == 2
+    assert tabulate_evaluation(figures, "title").row_count == 2
     assert set(plot_all(model, guide, x, history=run.history)) >= {"training", "latent"}
 
 

@@ -1,6 +1,7 @@
 """Every recipe with every posterior, from its plan to a run folder and back."""
 
 import json
+import math
 import warnings
 from dataclasses import replace
 
@@ -13,13 +14,17 @@ from torch.distributions import kl_divergence
 
 from latente.guides import DiagonalNormal, FullRankNormal, Point
 from latente.guides.flow import Planar
-from latente.inference import POSTERIOR_FAMILIES, RECIPES, evaluate, load_run
-from latente.inference.recipes.plan import Plan, complete, load_plan_data, read_plan, train
-from latente.inference.recipes.posteriors import find_posterior
+from latente.inference import POSTERIORS, RECIPES, evaluate, load_run
+from latente.inference.recipes.axes import AXES
+from latente.inference.recipes.build import build_pair, planned_sizes
+from latente.inference.recipes.compatibility import check_composition
+from latente.inference.recipes.plan import Plan, complete, compose, read_plan
+from latente.inference.recipes.plan_data import load_plan_data
 from latente.inference.recipes.registry import find_recipe
+from latente.inference.recipes.train import train
 
 ALL = [(name, recipe.posterior) for name, recipe in RECIPES.items()]
-ALL += [("vae", posterior) for posterior in POSTERIOR_FAMILIES if posterior != "diagonal"]
+ALL += [("vae", posterior) for posterior in POSTERIORS if posterior != "diagonal"]
 REFUSED = {
     ("vampprior", "point"): "without a density",
     ("iwae", "point"): "on one point",
@@ -74,12 +79,17 @@ def test_a_recipe_says_which_posterior_it_cannot_have(recipe, posterior, files, 
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("posterior", [name for name in POSTERIOR_FAMILIES if name != "point"])
+def pair_of(posterior, latent_dim):
+    plan = Plan(posterior=posterior, latent_dim=latent_dim, hidden=(16,))
+    return build_pair(compose(plan), planned_sizes(plan, (4, 4)))
+
+
+@pytest.mark.parametrize("posterior", [name for name in POSTERIORS if name != "point"])
 @pytest.mark.parametrize("latent_dim", [1, 2, 5])
 def test_a_richer_posterior_starts_as_the_diagonal_one(posterior, latent_dim):
     """KL(q ‖ its own diagonal part) before any training, by draws where it has no closed form."""
     torch.manual_seed(0)
-    _, guide = RECIPES["vae"].build((4, 4), latent_dim, (16,), posterior)
+    _, guide = pair_of(posterior, latent_dim)
     x = torch.rand(50, 4, 4).round()
     features = guide.encoder(x)[..., : 2 * latent_dim]
     diagonal = DiagonalNormal(torch.nn.Identity(), latent_dim).family(features)
@@ -95,7 +105,7 @@ def test_a_richer_posterior_starts_as_the_diagonal_one(posterior, latent_dim):
 
 
 def test_the_families_are_what_they_are_called():
-    guides = {name: RECIPES["vae"].build((4, 4), 3, (8,), name)[1] for name in POSTERIOR_FAMILIES}
+    guides = {name: pair_of(name, 3)[1] for name in POSTERIORS}
     assert type(guides["diagonal"]) is DiagonalNormal
     assert type(guides["full-rank"]) is FullRankNormal
     assert type(guides["point"]) is Point
@@ -116,7 +126,55 @@ def test_an_unknown_name_gets_the_nearest():
     with pytest.raises(ValueError, match="no recipe 'vaee': did you mean 'vae'"):
         find_recipe("vaee")
     with pytest.raises(ValueError, match="no posterior 'fullrank': did you mean 'full-rank'"):
-        find_posterior("fullrank")
+        POSTERIORS.parse("fullrank")
+
+
+def test_the_texts_of_recipes_are_choices_that_go_together():
+    """Each is a composition, and no text is only another word for a default."""
+    for recipe in RECIPES.values():
+        data = "digits" if recipe.likelihood == "bernoulli" else __file__
+        plan = Plan(recipe=recipe.name, data=data)
+        composition = compose(plan)
+        check_composition(composition)
+        for axis in AXES:
+            said, default = getattr(recipe, axis), getattr(RECIPES["vae"], axis)
+            if said is not None and said != default:
+                assert AXES[axis].parse(said) != (default and AXES[axis].parse(default))
+
+
+OLD = {
+    "vae": {"posterior": "iaf", "data": "digits"},
+    "iwae-dreg": {"posterior": "diagonal", "data": "digits"},
+    "vampprior": {"posterior": "full-rank", "data": "digits"},
+    "cvae-quadrant": {"posterior": "diagonal", "data": "digits"},
+    "vae-poisson": {"posterior": "diagonal", "data": "codes"},
+}
+"""Plans as latente 0.1 kept them, which named a recipe and a posterior alone."""
+
+
+@pytest.mark.filterwarnings("ignore:the schedule of beta")
+@pytest.mark.parametrize("recipe", OLD)
+def test_a_run_of_latente_0_1_is_loaded_evaluated_and_resumed(recipe, files, tmp_path):
+    """Its folder has the same names of weights; its plan lacks the axes that came later."""
+    old = {**OLD[recipe], "recipe": recipe, "labels": None, "standardize": False, "latent_dim": 3,
+           "hidden": [8], "epochs": 2, "batch_size": 50, "learning_rate": 0.001, "clip_norm": None,
+           "patience": None, "seed": 4, "precision": "float32"}  # fmt: skip
+    old["data"] = files.get(old["data"], old["data"])
+    plan = Plan(**{**old, "hidden": (8,)})
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    expected = train(replace(plan, epochs=3), whole, device="cpu", show_progress=False)
+    train(plan, part, device="cpu", show_progress=False)
+    path = part / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "plan": old}))
+
+    assert read_plan(part) == complete(plan)
+    run = load_run(part)
+    rows = tuple(value[:20] for value in load_plan_data(read_plan(part), part).rows("test"))
+    assert math.isfinite(evaluate(run.model, run.guide, rows, num_samples=10)["log_evidence"])
+    longer = replace(read_plan(part), epochs=3)
+    resumed = train(longer, part, device="cpu", resume=True, show_progress=False)
+    # The learning rate has not begun to fall after two epochs of two: the schedules are one.
+    assert [row["loss"] for row in resumed.history] == [row["loss"] for row in expected.history]
 
 
 def test_a_plan_of_before_the_posterior_was_an_option_is_read(tmp_path):
@@ -128,3 +186,13 @@ def test_a_plan_of_before_the_posterior_was_an_option_is_read(tmp_path):
     path.write_text(json.dumps(config))
     assert read_plan(tmp_path / "run") == replace(complete(plan), posterior="diagonal")
     assert load_run(tmp_path / "run").epoch == 1
+
+
+@pytest.mark.parametrize(("name", "value"), [("prior", 3), ("beta", 4.0), ("recipe", ["vae"])])
+def test_a_plan_with_a_choice_that_is_no_text_is_named(name, value, tmp_path):
+    train(Plan(epochs=1, hidden=(8,)), tmp_path / "run", device="cpu", show_progress=False)
+    path = tmp_path / "run" / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "plan": {**config["plan"], name: value}}))
+    with pytest.raises(ValueError, match=f"is not a run's: its {name} is"):
+        load_run(tmp_path / "run")

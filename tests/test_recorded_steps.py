@@ -20,7 +20,9 @@ from latente.inference.objectives.score_function import ScoreFunction_ELBO
 from latente.inference.pairs.inspection import inspect_pair
 from latente.inference.pairs.parameters import parameters
 from latente.inference.pairs.programs import evaluating, private_store
-from latente.inference.recipes import plan as plans
+from latente.inference.recipes.build import build_planned, measure_sizes
+from latente.inference.recipes.plan import complete, compose
+from latente.inference.recipes.plan_data import load_plan_data
 from latente.inference.recipes.registry import find_recipe
 from latente.inference.training.step import Step
 from latente.models import VAE, Bernoulli, GaussianMixture, StandardNormal, mlp
@@ -88,17 +90,17 @@ def blocks(*parts, size=20, num=5):
 
 
 def recipe_case(recipe, posterior, files, dtype):
-    plan = plans.complete(replace(plan_of(recipe, posterior, files), epochs=1))
-    data = plans.load_plan_data(plan)
+    plan = complete(replace(plan_of(recipe, posterior, files), epochs=1))
+    data = load_plan_data(plan)
     rows = [part[:100] for part in data.rows("train")]
     rows = [part.to(dtype) if part.is_floating_point() else part for part in rows]
-    sizes = tuple(data.event_shape), *plans._count(plan, data)
+    sizes = measure_sizes(plan, data)
 
     def make():
-        pair = plans._build(plan, *sizes)
+        pair = build_planned(plan, sizes)
         return tuple(part.to(dtype).train() for part in pair)
 
-    return make, blocks(*rows), find_recipe(recipe).objective or (lambda: None)
+    return make, blocks(*rows), compose(plan).make_objective
 
 
 @pytest.mark.parametrize(("recipe", "posterior"), ALL, ids=["-".join(pair) for pair in ALL])

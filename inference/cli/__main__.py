@@ -1,6 +1,6 @@
 """Run the command line by ``python -m latente.inference.cli``."""
 
-from .commands import main
+from .app import main
 
 if __name__ == "__main__":
     main()

@@ -1,9 +1,16 @@
-"""The arguments and options of the command line, each with its help."""
+"""The arguments and options of the command line, each with its help and its panel."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+DATA, AXES, FITTING, RUNNING = "Data", "Composition", "Fit", "Run"
+"""Panels of the help of ``latente train``."""
+
+RECIPE_DEFAULT = "the recipe's"
+"""Default of the options that a recipe has a choice for."""
+
 
 RunFolder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run.")]
 
@@ -13,7 +20,7 @@ RecipeName = Annotated[
     typer.Argument(
         metavar="RECIPE",
         help="What to fit: see `latente recipes`.",
-        show_default="vae for the image sets, vae-normal for other data",
+        show_default="vae for the image sets and with --likelihood, vae-normal for other data",
     ),
 ]
 
@@ -22,32 +29,133 @@ DataName = Annotated[
     str,
     typer.Option(
         help="digits, mnist, fashion-mnist, kmnist, freyfaces, or a file: "
-        ".npy, .npz, .csv, .parquet."
+        ".npy, .npz, .csv, .parquet.",
+        rich_help_panel=DATA,
     ),
 ]
 
 
 LabelColumn = Annotated[
-    str | None, typer.Option(help="Column of a table that holds labels.", show_default="none")
-]
-
-
-Standardize = Annotated[
-    bool, typer.Option("--standardize", help="Standardize each element by its training data.")
-]
-
-
-PosteriorName = Annotated[
     str | None,
     typer.Option(
-        help="Family of q(z|x): diagonal, full-rank, planar, iaf, spline or point; see "
-        "`latente recipes`.",
-        show_default="the recipe's own, diagonal for most",
+        help="Column of a table that holds labels.", show_default="none", rich_help_panel=DATA
     ),
 ]
 
 
-LatentDim = Annotated[int, typer.Option(help="Dimension K of the latent space.")]
+Standardize = Annotated[
+    bool,
+    typer.Option(
+        "--standardize",
+        help="Standardize each element by its training data.",
+        rich_help_panel=DATA,
+    ),
+]
+
+
+BinarizeName = Annotated[
+    str | None,
+    typer.Option(
+        "--binarize",
+        help="Draw bits of values in [0, 1]: none, static (once) or dynamic (anew each epoch).",
+        show_default="dynamic for the likelihood bernoulli, else none",
+        rich_help_panel=DATA,
+    ),
+]
+
+
+GivenText = Annotated[
+    str | None,
+    typer.Option(
+        "--given",
+        help="Context of a conditional model: none, labels, quadrant, quadrants:2.",
+        show_default=RECIPE_DEFAULT,
+        rich_help_panel=DATA,
+    ),
+]
+
+
+PriorText = Annotated[
+    str | None,
+    typer.Option(
+        "--prior",
+        help="p(z): standard, mixture, vamp, flow or conditional, as in vamp:components=100.",
+        show_default=RECIPE_DEFAULT,
+        rich_help_panel=AXES,
+    ),
+]
+
+
+PosteriorText = Annotated[
+    str | None,
+    typer.Option(
+        "--posterior",
+        help="q(z|x): diagonal, full-rank, planar, iaf, spline or point, as in iaf:transforms=4.",
+        show_default=RECIPE_DEFAULT,
+        rich_help_panel=AXES,
+    ),
+]
+
+
+LikelihoodText = Annotated[
+    str | None,
+    typer.Option(
+        "--likelihood",
+        help="p(x|z): bernoulli, continuous-bernoulli, logistic, normal, student-t, categorical, "
+        "poisson or negative-binomial, as in normal:scale=predicted.",
+        show_default=RECIPE_DEFAULT,
+        rich_help_panel=AXES,
+    ),
+]
+
+
+NetworkText = Annotated[
+    str | None,
+    typer.Option(
+        "--network",
+        help="Encoder and decoder: mlp or conv, as in conv:residual_blocks=1.",
+        show_default=RECIPE_DEFAULT,
+        rich_help_panel=AXES,
+    ),
+]
+
+
+ObjectiveText = Annotated[
+    str | None,
+    typer.Option(
+        "--objective",
+        help="What is maximized: elbo, iwae, info, total-correlation or score-function, as in "
+        "iwae:k=50,gradient=dreg.",
+        show_default=RECIPE_DEFAULT,
+        rich_help_panel=AXES,
+    ),
+]
+
+
+BetaText = Annotated[
+    str | None,
+    typer.Option(
+        "--beta",
+        help="Weight of the KL: a number, or a schedule, as in warmup:10 or cyclical:10.",
+        show_default=f"{RECIPE_DEFAULT}, else the objective's",
+        rich_help_panel=AXES,
+    ),
+]
+
+
+FreeBits = Annotated[
+    float | None,
+    typer.Option(
+        help="Nats of each latent dimension's KL that are free.",
+        show_default=f"{RECIPE_DEFAULT}, else 0",
+        rich_help_panel=AXES,
+    ),
+]
+
+
+LatentDim = Annotated[
+    int, typer.Option(help="Dimension K of the latent space.", rich_help_panel=AXES)
+]
 
 
 Hidden = Annotated[
@@ -55,27 +163,52 @@ Hidden = Annotated[
     typer.Option(
         help="Widths of the hidden layers, as in 400,400.",
         show_default="400,400; 200,200 for data of at most 256 values",
+        rich_help_panel=AXES,
     ),
 ]
 
 
-Epochs = Annotated[int, typer.Option(help="Passes over the data.")]
+Epochs = Annotated[int, typer.Option(help="Passes over the data.", rich_help_panel=FITTING)]
 
 
 BatchSize = Annotated[
     int | None,
-    typer.Option(help="Data in a minibatch.", show_default="128, or all data where they are fewer"),
+    typer.Option(
+        help="Data in a minibatch.",
+        show_default="128, or all data where they are fewer",
+        rich_help_panel=FITTING,
+    ),
 ]
 
 
 LearningRate = Annotated[
-    float, typer.Option(help="Adam's step size at the start; it falls to zero.")
+    float,
+    typer.Option(
+        help="The optimizer's step size at the start; it falls to zero.", rich_help_panel=FITTING
+    ),
+]
+
+
+OptimizerName = Annotated[
+    str,
+    typer.Option(
+        "--optimizer", help="adam, adamw, sgd, momentum, rmsprop, …", rich_help_panel=FITTING
+    ),
+]
+
+
+WeightDecay = Annotated[
+    float, typer.Option(help="Decay of the networks' weights.", rich_help_panel=FITTING)
 ]
 
 
 ClipNorm = Annotated[
     float | None,
-    typer.Option(help="Largest norm of the gradient per datum.", show_default="no limit"),
+    typer.Option(
+        help="Largest norm of the gradient per datum.",
+        show_default="no limit",
+        rich_help_panel=FITTING,
+    ),
 ]
 
 
@@ -84,17 +217,20 @@ Patience = Annotated[
     typer.Option(
         help="Stop after so many epochs without a better validation ELBO, and keep the best.",
         show_default="never stop early",
+        rich_help_panel=FITTING,
     ),
 ]
 
 
-Seed = Annotated[int, typer.Option(help="Decides split, weights, order and draws.")]
+Seed = Annotated[
+    int, typer.Option(help="Decides split, weights, order and draws.", rich_help_panel=FITTING)
+]
 
 
 DrawSeed = Annotated[int, typer.Option(help="Seed of the draws.")]
 
 
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.", rich_help_panel=RUNNING)]
 
 
 CompileName = Annotated[
@@ -102,25 +238,38 @@ CompileName = Annotated[
     typer.Option(
         "--compile",
         help="How steps run: recorded (once that pays), inductor (needs a C++ compiler) or plain.",
+        rich_help_panel=RUNNING,
     ),
 ]
 
 
 PrecisionName = Annotated[
-    str, typer.Option("--precision", help="Of the networks' products: float32, medium, bfloat16.")
+    str,
+    typer.Option(
+        "--precision",
+        help="Of the networks' products: float32, medium, bfloat16.",
+        rich_help_panel=RUNNING,
+    ),
 ]
 
 
 Profile = Annotated[
     bool,
-    typer.Option("--profile", help="Say where the time of a step goes, at the end."),
+    typer.Option(
+        "--profile",
+        help="Say where the time of a step goes, at the end.",
+        rich_help_panel=RUNNING,
+    ),
 ]
 
 
 Out = Annotated[
     Path | None,
     typer.Option(
-        metavar="DIR", help="Folder for the run.", show_default="runs/DATA-RECIPE[-POSTERIOR]-kK"
+        metavar="DIR",
+        help="Folder for the run.",
+        show_default="runs/DATA-RECIPE[-CHOICE…]-kK",
+        rich_help_panel=RUNNING,
     ),
 ]
 
@@ -128,6 +277,8 @@ Out = Annotated[
 Resume = Annotated[
     bool,
     typer.Option(
-        "--resume", help="Go on with the run in DIR, with its own settings; --epochs may be raised."
+        "--resume",
+        help="Go on with the run in DIR, with its own settings; --epochs may be raised.",
+        rich_help_panel=RUNNING,
     ),
 ]

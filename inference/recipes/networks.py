@@ -1,73 +1,103 @@
-"""Builders of encoder and decoder networks."""
+"""The axis ``--network``: encoder and decoder networks by name."""
 
 import math
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from torch import Tensor, nn
 
-from ...models import Conditional, FlattenEvent, Likelihood, OneHot, conv_decoder, conv_encoder, mlp
+from ...models import Conditional, FlattenEvent, Likelihood, conv_decoder, conv_encoder, mlp
+from .axis import Axis, Part
+from .parameters import Natural, Widths
+from .posteriors import EncoderOfWidth
 from .sizes import Sizes
 
-Encoder = Callable[..., nn.Module]
-"""A network that lacks only its width: ``encoder(out=40)``."""
+Networks = tuple[EncoderOfWidth, nn.Module]
+"""What makes the encoder, and the decoder."""
 
 
-Networks = Callable[[Sizes, Likelihood], tuple[Encoder, nn.Module]]
-"""From sizes and likelihood to encoder and decoder."""
-
-
-def dense(sizes: Sizes, likelihood: Likelihood) -> tuple[Encoder, nn.Module]:
-    """Multilayer perceptrons."""
-    encoder = partial(mlp, sizes.event_shape, *sizes.hidden)
-    decoder = mlp(sizes.latent_dim, *reversed(sizes.hidden), out=likelihood.num_features)
-    return encoder, decoder
-
-
-def dense_of_counts(sizes: Sizes, likelihood: Likelihood) -> tuple[Encoder, nn.Module]:
-    """Multilayer perceptrons; the encoder reads log(1 + x), as of Lopez et al. 2017."""
-    plain, decoder = dense(sizes, likelihood)
-    return lambda out: nn.Sequential(_Log1p(), plain(out=out)), decoder
-
-
-class _Log1p(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x.log1p()
-
-
-def convolutional(
-    sizes: Sizes, likelihood: Likelihood, residual_blocks: int = 0
-) -> tuple[Encoder, nn.Module]:
-    """Convolutional networks of two halvings, with one dense layer of the last hidden width."""
-    options: dict[str, Any] = {"residual_blocks": residual_blocks, "hidden": sizes.hidden[-1]}
-    encoder = partial(conv_encoder, sizes.event_shape, **options)
-    decoder = conv_decoder(
-        sizes.latent_dim,
-        sizes.event_shape,
-        features_per_element=likelihood.features_per_element,
-        **options,
-    )
-    return encoder, decoder
-
-
-def told_the_label(sizes: Sizes, likelihood: Likelihood) -> tuple[Encoder, nn.Module]:
-    """Multilayer perceptrons that are given the label beside x, and beside z."""
-    return _told(sizes, likelihood, OneHot(sizes.context))
-
-
-def told_the_rest(sizes: Sizes, likelihood: Likelihood) -> tuple[Encoder, nn.Module]:
-    """Multilayer perceptrons that are given the elements that are no part of x."""
-    return _told(sizes, likelihood, FlattenEvent((sizes.context,)))
-
-
-def _told(sizes: Sizes, likelihood: Likelihood, reader: nn.Module) -> tuple[Encoder, nn.Module]:
+def _mlp(sizes: Sizes, likelihood: Likelihood, context: nn.Module | None) -> Networks:
+    """Multilayer perceptrons; they get the context joined to x, and to z."""
     x, z = FlattenEvent(sizes.event_shape), FlattenEvent((sizes.latent_dim,))
+    if context is None:
+        decoder = mlp(sizes.latent_dim, *reversed(sizes.hidden), out=likelihood.num_features)
+        return partial(mlp, sizes.event_shape, *sizes.hidden), decoder
 
     def encoder(out: int) -> nn.Module:
         network = mlp(math.prod(sizes.event_shape) + sizes.context, *sizes.hidden, out=out)
-        return Conditional(network, x, reader)
+        return Conditional(network, x, context)
 
     width = sizes.latent_dim + sizes.context
     network = mlp(width, *reversed(sizes.hidden), out=likelihood.num_features)
-    return encoder, Conditional(network, z, reader)
+    return encoder, Conditional(network, z, context)
+
+
+def _conv(
+    sizes: Sizes,
+    likelihood: Likelihood,
+    context: nn.Module | None,
+    *,
+    residual_blocks: Natural = 0,
+    channels: Widths = (32, 64),
+) -> Networks:
+    """Convolutional networks, a halving for each of ``channels``; one dense layer.
+
+    That layer has the last hidden width. A context is joined to what it makes of x, and to z.
+    """
+    width = sizes.hidden[-1]
+    plain = partial(conv_encoder, sizes.event_shape, channels, residual_blocks=residual_blocks)
+    decoder = conv_decoder(
+        sizes.latent_dim + (0 if context is None else sizes.context),
+        sizes.event_shape,
+        channels[::-1],
+        features_per_element=likelihood.features_per_element,
+        residual_blocks=residual_blocks,
+        hidden=width,
+    )
+    if context is None:
+        return partial(plain, hidden=width), decoder
+
+    def encoder(out: int) -> nn.Module:
+        image = nn.Sequential(plain(out=width, hidden=None), nn.ReLU())
+        return Conditional(mlp(width + sizes.context, width, out=out), image, context)
+
+    return encoder, Conditional(decoder, FlattenEvent((sizes.latent_dim,)), context)
+
+
+class Log1p(nn.Module):
+    """log(1 + x), through which an encoder reads counts (Lopez et al. 2017, arXiv 1709.02082)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Elementwise."""
+        return x.log1p()
+
+
+def reading_log_counts(encoder: EncoderOfWidth) -> EncoderOfWidth:
+    """The same encoder, which reads log(1 + x) in place of x."""
+
+    def make(out: int) -> nn.Module:
+        network = encoder(out=out)
+        if isinstance(network, Conditional):
+            first, *others = network.readers
+            return Conditional(network.network, nn.Sequential(Log1p(), first), *others)
+        return nn.Sequential(Log1p(), network)
+
+    return make
+
+
+NETWORKS: Axis[Part] = Axis(
+    "network",
+    Part(
+        "mlp",
+        "multilayer perceptrons of the widths --hidden",
+        "Kingma and Welling 2014, arXiv 1312.6114",
+        _mlp,
+    ),
+    Part(
+        "conv",
+        "convolutions with a halving for each of channels; with residual blocks, a ResNet",
+        "Radford, Metz and Chintala 2016, arXiv 1511.06434",
+        _conv,
+    ),
+)
+"""The networks; each builds a maker of encoders and a decoder from sizes, likelihood and the
+module that reads the context."""

@@ -1,56 +1,57 @@
-"""Plans: what ``latente train`` is told of a run, from the data to the fitted pair and back."""
+"""Plans: a run's configuration, and how it is read back from the run's folder."""
 
-import math
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from ...guides import Amortized
-from ...models import VAE, VampPrior
 from ..common.files import read_json
-from ..data.contexts import quadrants
-from ..data.datasets import Data, load_data
+from ..data.binarization import Binarization
 from ..data.files import check_path
 from ..data.named_datasets import NAMED_DATASETS
-from ..data.rows import BLOCK, Rows
 from ..execution.precision import Precision
-from ..execution.recorded import Compile
-from ..pairs.programs import Program, modules
-from ..training import checkpoints
-from ..training.device import resolve_device
-from ..training.fit import fit
-from ..training.history import read_history
-from ..training.learning_rates import hold_then_fall
-from ..training.run import Run
-from ..training.run_folder import CHECKPOINT, CONFIG, METRICS, check_folder
-from .posteriors import find_posterior
+from ..training.optimizers import named_optimizer
+from ..training.run_folder import CONFIG
+from .axes import AXES
+from .axis import Choice
+from .compatibility import check_composition, check_data_kind
+from .composition import Composition
 from .registry import find_recipe
 
 BINARY_SETS = ("digits", "mnist", "fashion-mnist", "kmnist")
+"""Data sets whose images are near to black and white."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All that ``latente train`` is told, and that makes its run what it is.
+    """The configuration of a run: all options of ``latente train`` that determine its numbers.
 
-    Fields left at ``None`` are filled in by :func:`complete`.
+    Fields left at ``None`` are filled in by :func:`complete`. The choices on the axes are texts, as
+    on the command line: ``prior="vamp:components=100"``.
     """
 
     recipe: str | None = None
     data: str = "digits"
     labels: str | None = None
     standardize: bool = False
+    prior: str | None = None
     posterior: str | None = None
+    likelihood: str | None = None
+    network: str | None = None
+    objective: str | None = None
+    beta: str | None = None
+    """Weight of the KL; where the recipe has none either, the objective's own."""
+    free_bits: float | None = None
+    given: str | None = None
+    binarize: Binarization | None = None
     latent_dim: int = 2
     hidden: tuple[int, ...] | None = None
+    """Widths of the hidden layers; ``None``: as suits the size of the data."""
     epochs: int = 50
     batch_size: int | None = None
     learning_rate: float = 1e-3
+    optimizer: str = "adam"
+    weight_decay: float = 0.0
     clip_norm: float | None = None
     patience: int | None = None
     seed: int = 0
@@ -58,163 +59,125 @@ class Plan:
 
 
 def complete(plan: Plan) -> Plan:
-    """Choose the recipe that fits the data, where none was named, and check what was said."""
-    recipe = plan.recipe or ("vae" if plan.data in BINARY_SETS else "vae-normal")
-    own = find_recipe(recipe).posterior
-    posterior = plan.posterior or own
-    find_posterior(posterior)
-    if own == "point" and posterior != own:
-        raise ValueError(
-            f"{recipe} is a vae whose posterior is a {own}: for {posterior!r}, train the recipe vae"
-        )
-    if plan.latent_dim < 1:
-        raise ValueError(f"the latent dimension must be at least 1, got {plan.latent_dim}")
-    data = plan.data
-    if data not in NAMED_DATASETS:
-        check_path(Path(data))
-        data = str(Path(data).resolve())
-    return replace(plan, recipe=recipe, posterior=posterior, data=data)
+    """Fill in what a plan leaves open, and refuse it if it makes no sense. No data are read.
 
-
-def load_plan_data(plan: Plan, out: Path | None = None) -> Data:
-    """The data a plan names, binarized as its recipe says.
-
-    Args:
-        out: folder of the plan's run; the data must be those that it was fitted to.
+    See :func:`fill_axes` for what is filled in.
 
     Raises:
-        ValueError: if they are others: their split, and so what is test data, would be too.
+        FileNotFoundError: if the data are a file that is not there.
+        ValueError: if a name or a parameter is unknown, or parts do not go together.
+
+    >>> plan = complete(Plan(recipe="vampprior", prior="vamp:components=100"))
+    >>> plan.prior, plan.posterior, plan.beta, plan.binarize
+    ('vamp:components=100', 'diagonal', 'warmup:10', 'dynamic')
+    >>> complete(Plan(posterior="point", objective="iwae"))
+    Traceback (most recent call last):
+    ValueError: the posterior is on one point, which has no density, and the objective iwae needs...
     """
-    recipe = find_recipe(plan.recipe or "vae")
-    data = load_data(
-        plan.data,
-        labels=plan.labels,
-        binarize=recipe.binarize,
-        standardize=plan.standardize,
-        given=partial(quadrants, num=1) if recipe.given == "quadrant" else recipe.given,
-        seed=plan.seed,
-    )
-    digest = None if out is None else read_json(out / CONFIG).get("data_digest")
-    if digest is not None and digest != data.digest():
+    filled = fill_axes(plan)
+    own = AXES["posterior"].parse(find_recipe(filled.recipe or "").posterior)
+    composition = compose(filled)
+    if own.name == "point" and composition.has_density:
         raise ValueError(
-            f"{plan.data} holds other data now than when {out} was fitted to it: put the former "
-            "data back, or fit a new run"
+            f"{filled.recipe} is a vae whose posterior is a {own}: for {filled.posterior!r}, train "
+            "the recipe vae"
         )
-    return data
+    check_composition(composition)
+    named_optimizer(filled.optimizer, weight_decay=filled.weight_decay)
+    if filled.latent_dim < 1:
+        raise ValueError(f"the latent dimension must be at least 1, got {filled.latent_dim}")
+    if filled.data not in NAMED_DATASETS:
+        check_path(Path(filled.data))
+    check_data_kind(composition, filled.data, labels=filled.labels, standardize=filled.standardize)
+    return replace(filled, data=_resolved(filled.data))
 
 
-def train(
-    plan: Plan,
-    out: Path,
-    *,
-    device: str = "auto",
-    compile: Compile = "recorded",
-    profile: bool = False,
-    resume: bool = False,
-    show_progress: bool = True,
-) -> Run:
-    """Load a plan's data, build its pair from its seed, and fit it into a run folder.
+def fill_axes(plan: Plan) -> Plan:
+    """A plan with a choice on each axis, the recipe's where it leaves one open.
 
-    The learning rate is held, then falls to zero (:func:`hold_then_fall`). The decoder's last
-    bias starts at what reproduces the training mean (as in Burda et al. 2016), so that
-    training begins from the best constant rather than from noise.
+    The recipe, where none is named, is ``vae`` for images near to black and white and wherever a
+    likelihood is named, else ``vae-normal``. A recipe's ``beta`` and ``free_bits`` belong to its
+    objective, and its ``binarize`` to its likelihood: with another one they are not the recipe's.
+
+    Raises:
+        ValueError: if the recipe, a likelihood or an objective is unknown.
     """
-    plan = complete(plan)
-    check_folder(out, resume=resume)
-    resolve_device(device)
-    data = load_plan_data(plan, out if resume else None)
-    context, num_classes = _count(plan, data)
-    model, guide = _build(plan, tuple(data.event_shape), context, num_classes)
-    model.start_at_mean(data.train[:BLOCK])
-    _start_prior(model, data.train)
-    largest = data.train[:BLOCK].abs().max().item()
-    if largest > 100 and not plan.standardize:
-        warnings.warn(f"the data reach {largest:g}: standardize them to fit well", stacklevel=2)
-    facts: dict[str, Any] = {"event_shape": list(data.event_shape), "data_digest": data.digest()}
-    facts |= {"context": context, "num_classes": num_classes}
-    if data.location is not None and data.scale is not None:
-        facts |= {"location": data.location.tolist(), "scale": data.scale.tolist()}
-    objective = find_recipe(plan.recipe or "vae").objective
-    return fit(
-        model,
-        guide,
-        data,
-        objective=None if objective is None else objective(),
-        epochs=plan.epochs,
-        batch_size=plan.batch_size,
-        learning_rate=plan.learning_rate,
-        clip_norm=plan.clip_norm,
-        schedule=hold_then_fall(plan.epochs),
-        patience=plan.patience,
-        seed=plan.seed,
-        device=device,
-        compile=compile,
-        precision=plan.precision,
-        profile=profile,
-        out=out,
-        resume=resume,
-        config={"plan": asdict(plan), **facts},
-        show_progress=show_progress,
+    is_binary = plan.data in BINARY_SETS or plan.likelihood is not None
+    recipe = find_recipe(plan.recipe or ("vae" if is_binary else "vae-normal"))
+    texts = {
+        axis: getattr(recipe, axis) if getattr(plan, axis) is None else getattr(plan, axis)
+        for axis in ("prior", "posterior", "likelihood", "network", "objective", "given")
+    }
+    likelihood = AXES["likelihood"].parse(texts["likelihood"])
+    beta, free_bits, binarize = plan.beta, plan.free_bits, plan.binarize
+    if AXES["objective"].parse(texts["objective"]).name == _name("objective", recipe.objective):
+        beta = recipe.beta if beta is None else beta
+        free_bits = recipe.free_bits if free_bits is None else free_bits
+    if likelihood.name == _name("likelihood", recipe.likelihood):
+        binarize = binarize or recipe.binarize
+    return replace(
+        plan,
+        recipe=recipe.name,
+        beta=beta,
+        free_bits=free_bits or 0.0,
+        binarize=binarize or likelihood.part.binarize,
+        **texts,
     )
 
 
-def _count(plan: Plan, data: Data) -> tuple[int, int]:
-    """How many numbers a conditional model is given, and how many values coded data take."""
-    recipe = find_recipe(plan.recipe or "vae")
-    if recipe.given == "labels":
-        return _num_classes(data, (data.train_labels, data.validation_labels, data.test_labels)), 0
-    context = sum(math.prod(part.shape[1:]) for part in data.train_context)
-    parts = data.train, data.validation, data.test
-    return context, _num_classes(data, parts) if recipe.coded else 0
+def _name(axis: str, text: str) -> str:
+    return AXES[axis].parse(text).name
 
 
-def _num_classes(data: Data, parts: tuple[Rows | None, ...]) -> int:
-    largest = max(
-        int(part[start : start + BLOCK].max())
-        for part in parts
-        if part is not None
-        for start in range(0, len(part), BLOCK)
+def _resolved(data: str) -> str:
+    """A data set's name, or the absolute path of a file."""
+    return data if data in NAMED_DATASETS else str(Path(data).resolve())
+
+
+def compose(plan: Plan) -> Composition:
+    """The choices of a plan on all axes, the recipe's where it leaves one open.
+
+    Raises:
+        ValueError: if a name or a parameter is unknown.
+
+    >>> compose(Plan(recipe="iwae", objective="iwae:k=50,gradient=dreg")).make_objective()
+    ImportanceWeighted_ELBO(k=50, m=1, gradient=DOUBLY_REPARAMETERIZED)
+    """
+    filled = fill_axes(plan)
+    if filled.binarize not in ("none", "static", "dynamic"):
+        raise ValueError(f"binarize must be 'none', 'static' or 'dynamic', got {filled.binarize!r}")
+
+    def choice(axis: str) -> Choice[Any]:
+        return AXES[axis].parse(getattr(filled, axis))
+
+    return Composition(
+        prior=choice("prior"),
+        posterior=choice("posterior"),
+        likelihood=choice("likelihood"),
+        network=choice("network"),
+        objective=choice("objective"),
+        beta=None if filled.beta is None else choice("beta"),
+        free_bits=filled.free_bits or 0.0,
+        given=choice("given"),
+        binarize=filled.binarize,
     )
-    if not 1 <= largest < MOST_CLASSES:
-        raise ValueError(
-            f"the largest code of {data.name} is {largest}, where classes are numbered from 0 to "
-            f"at most {MOST_CLASSES - 1}"
-        )
-    return largest + 1
 
 
-MOST_CLASSES = 1000
-"""Above this, whole numbers are taken for counts or names, not for classes."""
-
-
-def _start_prior(model: VAE, rows: Rows) -> None:
-    """Let the pseudo-inputs of a VampPrior start at data."""
-    if isinstance(model.prior, VampPrior):
-        inputs = model.prior.pseudo_inputs
-        chosen = rows[torch.arange(len(inputs)) % len(rows)]
-        with torch.no_grad():
-            inputs.copy_(chosen)
-
-
-def _build(
-    plan: Plan, event_shape: tuple[int, ...], context: int, num_classes: int
-) -> tuple[VAE, Amortized]:
-    hidden = plan.hidden or ((400, 400) if math.prod(event_shape) > 256 else (200, 200))
-    with torch.random.fork_rng():
-        torch.manual_seed(plan.seed)
-        recipe = find_recipe(plan.recipe or "vae")
-        return recipe.build(
-            event_shape,
-            plan.latent_dim,
-            hidden,
-            plan.posterior,
-            context=context,
-            num_classes=num_classes,
-        )
+def agrees(plan: Plan, saved: Plan, name: str) -> bool:
+    """Whether a field of a plan says the same as that of a saved one."""
+    ours, theirs = getattr(plan, name), getattr(saved, name)
+    if name == "data":
+        return _resolved(ours) == theirs
+    if name in AXES and None not in (ours, theirs):
+        return AXES[name].parse(ours) == AXES[name].parse(theirs)
+    return ours == theirs
 
 
 def read_plan(out: str | Path) -> Plan:
     """The plan of the run in a folder.
+
+    Folders of before an option was there are read with its default: those of latente 0.1 name a
+    recipe and a posterior alone, and the other axes are the recipe's.
 
     Raises:
         FileNotFoundError: if there is no run.
@@ -228,61 +191,17 @@ def read_plan(out: str | Path) -> Plan:
             f"{path} holds no plan of a recipe: the run was fitted from Python; load it with "
             "load_run(folder, model=…, guide=…)"
         )
-    plan = {**asdict(Plan()), **plan}  # a run of before an option was there has its default
-    kinds = {field.name: type(getattr(Plan(), field.name)) for field in fields(Plan)}
-    for name, kind in kinds.items():
-        if kind in (str, int) and type(plan[name]) is not kind:
+    plan = {**asdict(Plan()), **plan}
+    for name in names:
+        if not _is_of_kind(name, plan[name]):
             raise ValueError(f"{path} is not a run's: its {name} is {plan[name]!r}")
     hidden = plan["hidden"]
-    read = Plan(**{**plan, "hidden": None if hidden is None else tuple(hidden)})
-    return replace(read, posterior=read.posterior or find_recipe(plan["recipe"]).posterior)
+    return fill_axes(Plan(**{**plan, "hidden": None if hidden is None else tuple(hidden)}))
 
 
-def load_run(
-    out: str | Path,
-    *,
-    model: Program | None = None,
-    guide: Program | None = None,
-    device: str = "cpu",
-) -> Run:
-    """Load a fitted pair from its folder, with the weights it is to be used with.
-
-    Args:
-        out: the run's folder.
-        model: the model whose weights these are, where the run was fitted from Python; the
-            recipe's own, rebuilt, if not given.
-        guide: its guide.
-        device: where the pair is put.
-
-    Raises:
-        FileNotFoundError: if there is no run.
-        ValueError: if the checkpoint is truncated or of another model, or there is no such
-            device.
-    """
-    out, where = Path(out), resolve_device(device)
-    config = read_json(out / CONFIG)
-    path = out / CHECKPOINT
-    tensors, facts = checkpoints.load(path)
-    if facts["epoch"] == 0:
-        raise ValueError(f"{out} holds a run without an epoch done: resume it first")
-    if (model is None) != (guide is None):
-        raise ValueError("give both model and guide, or neither")
-    if model is None or guide is None:
-        plan = read_plan(out)
-        if not isinstance(config.get("event_shape"), list):
-            raise ValueError(f"{out / CONFIG} is not a run's: it gives no event_shape")
-        sizes = config.get("context", 0), config.get("num_classes", 0)
-        model, guide = _build(plan, tuple(config["event_shape"]), *sizes)
-    weights = checkpoints.kept_weights(tensors)
-    stored = [name for name in weights if name.startswith("param.")]
-    if stored:
-        raise ValueError(
-            f"{path} holds parameters of Pyro's store ({stored[0]}): resume the run with fit "
-            "to use them"
-        )
-    checkpoints.restore(checkpoints.weights(model, guide, {}), weights, str(path))
-    for module in modules(model, guide).values():
-        module.to(where).eval()
-    history = read_history(out / METRICS, facts["epoch"])
-    best = facts["best_epoch"] if checkpoints.with_prefix(tensors, "best.") else None
-    return Run(model, guide, history, facts["epoch"], best, out, config)
+def _is_of_kind(name: str, value: Any) -> bool:
+    """Whether a value read from JSON can be that of a field."""
+    default = getattr(Plan(), name)
+    if name in AXES or name == "recipe":
+        return value is None or isinstance(value, str)
+    return type(default) not in (str, int) or type(value) is type(default)

@@ -1,6 +1,4 @@
-"""Builders of priors."""
-
-from collections.abc import Callable
+"""The axis ``--prior``: distributions p(z) by name."""
 
 import torch
 from torch import nn
@@ -8,37 +6,66 @@ from torch import nn
 from ...guides import Amortized
 from ...models import ConditionalNormal, FlowPrior, NormalMixture, StandardNormal, VampPrior, mlp
 from ...models._zuko import zuko
+from .axis import Axis, Part
+from .parameters import Count
 from .sizes import Sizes
 
-Prior = Callable[[Sizes, Amortized], nn.Module]
-"""From sizes and guide to the prior."""
+FLOW_WIDTHS = (128, 128)
+"""Widths of the hidden layers of a flow's networks."""
 
 
-def standard_normal(sizes: Sizes, guide: Amortized) -> nn.Module:
-    """N(0, I)."""
-    return StandardNormal(sizes.latent_dim)
+def _mixture(
+    sizes: Sizes, guide: Amortized, context: nn.Module | None, *, components: Count = 500
+) -> NormalMixture:
+    return NormalMixture(sizes.latent_dim, components)
 
 
-def mixture(sizes: Sizes, guide: Amortized) -> nn.Module:
-    """A mixture of :data:`NUM_COMPONENTS` normals."""
-    return NormalMixture(sizes.latent_dim, NUM_COMPONENTS)
+def _vamp(
+    sizes: Sizes, guide: Amortized, context: nn.Module | None, *, components: Count = 500
+) -> VampPrior:
+    return VampPrior(guide, torch.zeros(components, *sizes.event_shape))
 
 
-def vamp(sizes: Sizes, guide: Amortized) -> nn.Module:
-    """A VampPrior of :data:`NUM_COMPONENTS` pseudo-inputs, to be started from data."""
-    return VampPrior(guide, torch.zeros(NUM_COMPONENTS, *sizes.event_shape))
+def _flow(
+    sizes: Sizes, guide: Amortized, context: nn.Module | None, *, transforms: Count = 3
+) -> FlowPrior:
+    features = sizes.latent_dim
+    return FlowPrior(zuko.flows.MAF(features, transforms=transforms, hidden_features=FLOW_WIDTHS))
 
 
-def flow_prior(sizes: Sizes, guide: Amortized) -> nn.Module:
-    """A masked autoregressive flow of three transformations."""
-    return FlowPrior(zuko.flows.MAF(sizes.latent_dim, transforms=3, hidden_features=(128, 128)))
-
-
-def given_the_rest(sizes: Sizes, guide: Amortized) -> nn.Module:
-    """A normal whose moments come from the context by a multilayer perceptron."""
+def _conditional(sizes: Sizes, guide: Amortized, context: nn.Module | None) -> ConditionalNormal:
     network = mlp(sizes.context, *sizes.hidden, out=2 * sizes.latent_dim)
+    if context is not None:
+        network[0] = context  # in place of the layer that flattens vectors
     return ConditionalNormal(network, sizes.latent_dim)
 
 
-NUM_COMPONENTS = 500
-"""Components of mixture priors, as Tomczak and Welling 2018 have them for MNIST."""
+PRIORS: Axis[Part] = Axis(
+    "prior",
+    Part(
+        "standard",
+        "N(0, I)",
+        "Kingma and Welling 2014, arXiv 1312.6114",
+        lambda sizes, guide, context: StandardNormal(sizes.latent_dim),
+    ),
+    Part(
+        "mixture",
+        "learned mixture of normals",
+        "Tomczak and Welling 2018, arXiv 1705.07120",
+        _mixture,
+    ),
+    Part(
+        "vamp",
+        "VampPrior: the posterior at learned pseudo-inputs, which start from data",
+        "Tomczak and Welling 2018, arXiv 1705.07120",
+        _vamp,
+    ),
+    Part("flow", "masked autoregressive flow", "Chen et al. 2017, arXiv 1611.02731", _flow),
+    Part(
+        "conditional",
+        "normal whose mean and scale a network makes of the context",
+        "Sohn, Lee and Yan 2015",
+        _conditional,
+    ),
+)
+"""The priors; each is built from sizes, the guide, and the module that reads the context."""

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a pair is built for."""
+    """The sizes that a pair is built for."""
 
     event_shape: tuple[int, ...]
     latent_dim: int
     hidden: tuple[int, ...]
-    """Widths of the hidden layers of dense networks."""
+    """Widths of the hidden layers of the networks."""
     context: int = 0
-    """Numbers of what is given: how many classes there are, or how many elements."""
+    """Length of the context as a vector: how many classes there are, or how many elements."""
     num_classes: int = 0
     """How many values the data take, where they are codes of classes."""

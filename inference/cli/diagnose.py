@@ -1,0 +1,36 @@
+"""The command ``latente diagnose``."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from .options import Device, DrawSeed, RunFolder
+
+
+def diagnose(
+    folder: RunFolder,
+    num_data: Annotated[int, typer.Option(help="Test data to look at, at most.")] = 1000,
+    num_samples: Annotated[int, typer.Option(help="Importance samples per datum.")] = 1000,
+    simulations: Annotated[int, typer.Option(help="Data simulated for calibration.")] = 1000,
+    seed: DrawSeed = 0,
+    device: Device = "auto",
+) -> None:
+    """Can the posterior be trusted? Writes a page, DIR/diagnosis/report.html, and its figures."""
+    from ..diagnostics.budget import Budget
+    from ..diagnostics.diagnose import diagnose as diagnose_pair
+    from ..recipes.load_run import load_run
+    from ..recipes.plan import read_plan
+    from ..recipes.plan_data import load_plan_data
+    from ..reporting.diagnosis_folder import save_report
+
+    run = load_run(folder, device=device)
+    data = load_plan_data(read_plan(folder), folder)
+    if len(data.test) == 0:
+        raise ValueError(f"{data.name} has no test data to look at")
+    budget = Budget(num_data=num_data, num_samples=num_samples, simulations=simulations)
+    diagnosis = diagnose_pair(
+        run.model, run.guide, data, budget=budget, seed=seed, show_progress=True
+    )
+    Console(highlight=False).print(diagnosis.verdict, markup=False)
+    typer.echo(str(save_report(diagnosis, folder / "diagnosis")[0]))

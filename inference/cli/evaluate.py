@@ -1,0 +1,75 @@
+"""The command ``latente evaluate``."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from .options import Device, DrawSeed, RunFolder
+
+
+def evaluate(
+    folder: RunFolder,
+    num_samples: Annotated[
+        int, typer.Option(help="Importance samples per datum; 2200 give k̂ its full threshold.")
+    ] = 1000,
+    seed: DrawSeed = 0,
+    device: Device = "auto",
+) -> None:
+    """Evidence, bound and posterior health on the test data; writes DIR/evaluation.json."""
+    from ..common.files import write_json
+    from ..evaluation.metrics import describe_health
+    from ..evaluation.metrics import evaluate as evaluate_pair
+    from ..recipes.load_run import load_run
+    from ..recipes.plan import read_plan
+    from ..recipes.plan_data import load_plan_data
+    from ..training.run_folder import EVALUATION
+
+    plan = read_plan(folder)
+    run = load_run(folder, device=device)
+    data = load_plan_data(plan, folder)
+    figures = evaluate_pair(
+        run.model,
+        run.guide,
+        data.rows("test"),
+        num_samples=num_samples,
+        seed=seed,
+        show_progress=True,
+    )
+    write_json(folder / EVALUATION, figures)
+    console = Console()
+    units = ", in standardized units" if plan.standardize else ""
+    title = f"{folder}: {figures['num_data']} test data{units}"
+    console.print(tabulate_evaluation(figures, title))
+    if "khat_bad_fraction" in figures:
+        console.print(describe_health(figures), highlight=False)
+
+
+def tabulate_evaluation(figures: dict[str, float], title: str) -> Table:
+    """The figures of an evaluation as a table, each with its unit."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    table.add_column("what it is")
+    if "log_evidence" in figures:
+        evidence = f"{figures['log_evidence']:.2f} ± {figures['log_evidence_se']:.3f}"
+        samples = f"log p(x), {figures['num_samples']:,} importance samples"
+        table.add_row("log evidence", evidence, f"nats per datum; {samples}, ± their error")
+    if "bits_per_dimension" in figures:
+        bits = f"{figures['bits_per_dimension']:.3f}"
+        table.add_row("bits per dimension", bits, "−log₂ p(x), by the number of elements of x")
+    if "elbo" in figures:
+        table.add_row("ELBO", f"{figures['elbo']:.2f}", "nats per datum; the bound on it")
+        gap = f"{figures['gap']:.2f}"
+        table.add_row("gap", gap, "log evidence − ELBO: what the posterior misses")
+    table.add_row("reconstruction", f"{figures['reconstruction']:.2f}", escape("E_q[log p(x|z)]"))
+    if "kl" in figures:
+        table.add_row("KL", f"{figures['kl']:.2f}", "from the posterior to the prior")
+    active = f"{figures['active_units']} of {figures['latent_dim']}"
+    table.add_row("active units", active, "latent dimensions in use")
+    if "khat_bad_fraction" in figures:
+        bad = f"{figures['khat_bad_fraction']:.1%}"
+        table.add_row("k̂ bad", bad, f"of the data, above {figures['khat_threshold']:.2f}")
+    return table

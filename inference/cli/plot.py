@@ -1,0 +1,25 @@
+"""The command ``latente plot``."""
+
+import typer
+
+from .options import RunFolder
+
+
+def plot(folder: RunFolder) -> None:
+    """Pictures of a run: training curve, reconstructions, samples, latent space, interpolation."""
+    from ..common.plotting import save_figures
+    from ..recipes.load_run import load_run
+    from ..recipes.plan import read_plan
+    from ..recipes.plan_data import load_plan_data
+    from ..reporting.run_figures import plot_all
+    from ..training.run_folder import FIGURES
+
+    run, data = load_run(folder), load_plan_data(read_plan(folder), folder)
+    if len(data.test) == 0:
+        raise ValueError(f"{data.name} has no test data to draw")
+    labels = data.test_labels
+    if labels is not None and data.label_names:
+        labels = [data.label_names[code] for code in labels.tolist()]
+    figures = plot_all(run.model, run.guide, data.rows("test"), labels=labels, history=run.history)
+    for path in save_figures(figures, folder / FIGURES):
+        typer.echo(str(path))

@@ -1,0 +1,199 @@
+"""The command ``latente train``."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from .messages import fail, say
+from .options import (
+    BatchSize,
+    BetaText,
+    BinarizeName,
+    ClipNorm,
+    CompileName,
+    DataName,
+    Device,
+    Epochs,
+    FreeBits,
+    GivenText,
+    Hidden,
+    LabelColumn,
+    LatentDim,
+    LearningRate,
+    LikelihoodText,
+    NetworkText,
+    ObjectiveText,
+    OptimizerName,
+    Out,
+    Patience,
+    PosteriorText,
+    PrecisionName,
+    PriorText,
+    Profile,
+    RecipeName,
+    Resume,
+    Seed,
+    Standardize,
+    WeightDecay,
+)
+
+if TYPE_CHECKING:
+    from ..recipes.plan import Plan
+    from ..training.run import Run
+
+
+def train(
+    context: typer.Context,
+    recipe: RecipeName = None,
+    data: DataName = "digits",
+    labels: LabelColumn = None,
+    standardize: Standardize = False,
+    binarize: BinarizeName = None,
+    given: GivenText = None,
+    prior: PriorText = None,
+    posterior: PosteriorText = None,
+    likelihood: LikelihoodText = None,
+    network: NetworkText = None,
+    objective: ObjectiveText = None,
+    beta: BetaText = None,
+    free_bits: FreeBits = None,
+    latent_dim: LatentDim = 2,
+    hidden: Hidden = None,
+    epochs: Epochs = 50,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = 1e-3,
+    optimizer: OptimizerName = "adam",
+    weight_decay: WeightDecay = 0.0,
+    clip_norm: ClipNorm = None,
+    patience: Patience = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    compile: CompileName = "recorded",
+    precision: PrecisionName = "float32",
+    profile: Profile = False,
+    out: Out = None,
+    resume: Resume = False,
+) -> None:
+    """Fit a recipe to data, into a run folder; each option of a composition overrides its own."""
+    from ..recipes.plan import complete, read_plan
+    from ..recipes.train import train as train_plan
+
+    plan = _plan_of(context)
+    if not resume or out is None:
+        plan = complete(plan)
+    folder = out or Path("runs") / _folder_name(plan)
+    if resume:
+        plan = _resumed(context, plan, read_plan(folder))
+    try:
+        run = train_plan(
+            plan,
+            folder,
+            device=device,
+            compile=compile,  # pyright: ignore[reportArgumentType] # checked when fitted
+            profile=profile,
+            resume=resume,
+        )
+    except KeyboardInterrupt:
+        fail(_how_to_go_on(folder), code=130)
+    _report(run, folder)
+
+
+def _plan_of(context: typer.Context) -> "Plan":
+    """The plan that the options make: each field is the option of that name."""
+    from ..recipes.plan import Plan
+
+    said = {name: context.params[name] for name in Plan.__dataclass_fields__}
+    return Plan(**{**said, "hidden": _widths(said["hidden"])})
+
+
+def _report(run: "Run", folder: Path) -> None:
+    """Say how a fit went, and what can be done next."""
+    from ..training.history import describe_epoch
+
+    row = run.history[(run.best_epoch or run.epoch) - 1]
+    kept = f", kept epoch {run.best_epoch}" if run.best_epoch else ""
+    if run.profile:
+        Console().print(_tabulate_profile(dict(run.profile)))
+    if run.note:
+        say(f"steps ran plainly, not from a recording: {run.note}", "yellow")
+    say(
+        f"{run.epoch} epochs{kept}: {describe_epoch(row)} per datum\n"
+        f"run folder: {folder}\n"
+        f"next: latente evaluate {folder}; latente diagnose {folder}; latente plot {folder}"
+    )
+
+
+def _tabulate_profile(times: dict[str, float]) -> Table:
+    table = Table(title="One step", title_justify="left")
+    table.add_column("part")
+    table.add_column("milliseconds", justify="right")
+    table.add_column("share", justify="right")
+    for part, milliseconds in times.items():
+        share = f"{milliseconds / times['step']:.0%}"
+        table.add_row(part, f"{milliseconds:.3f}", share, end_section=part == "overhead")
+    return table
+
+
+PREFIXED = ("beta", "free_bits", "given", "binarize")
+"""Choices whose texts are not names of parts: the folder's name says what they are."""
+
+
+def _folder_name(plan: "Plan") -> str:
+    """Data, recipe, the choices that are not the recipe's, and the latent dimension."""
+    from ..recipes.plan import Plan, agrees, fill_axes
+
+    plain = fill_axes(Plan(recipe=plan.recipe, data=plan.data))
+    names = ("prior", "posterior", "likelihood", "network", "objective", "beta", "free_bits")
+    words = [Path(plan.data).stem, str(plan.recipe)]
+    for name in (*names, "given", "binarize"):
+        if not agrees(plan, plain, name):
+            prefix = name.replace("_", "-") if name in PREFIXED else ""
+            words += [prefix, re.sub(r"[^\w.]+", "-", str(getattr(plan, name)))]
+    return "-".join(filter(None, [*words, f"k{plan.latent_dim}"]))
+
+
+def _how_to_go_on(folder: Path) -> str:
+    from ..training.checkpoints import load
+    from ..training.run_folder import CHECKPOINT
+
+    try:
+        epoch = load(folder / CHECKPOINT)[1]["epoch"]
+    except (FileNotFoundError, ValueError):
+        return "latente: stopped before anything was fitted; nothing was kept"
+    return (
+        f"latente: stopped; {folder} keeps epoch {epoch}. "
+        f"Go on with: latente train --out {folder} --resume"
+    )
+
+
+def _widths(hidden: str | None) -> tuple[int, ...] | None:
+    try:
+        return None if hidden is None else tuple(int(width) for width in hidden.split(","))
+    except ValueError:
+        raise ValueError(f"--hidden takes widths such as 400,400, not {hidden!r}") from None
+
+
+def _resumed(context: typer.Context, said: "Plan", saved: "Plan") -> "Plan":
+    """The saved plan, with more epochs if so asked; whatever else was said must agree with it."""
+    from ..recipes.plan import agrees
+
+    for name in said.__dataclass_fields__:
+        if name == "epochs" or not _was_said(context, name):
+            continue
+        if not agrees(said, saved, name):
+            raise ValueError(
+                f"--resume goes on with {name}={getattr(saved, name)}, not "
+                f"{context.params[name]}: leave it out, or begin a new run in another folder"
+            )
+    return replace(saved, epochs=said.epochs) if _was_said(context, "epochs") else saved
+
+
+def _was_said(context: typer.Context, name: str) -> bool:
+    """Whether an option was given on the command line, rather than left at its default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"

@@ -1,0 +1,89 @@
+"""Building the pair of a composition."""
+
+import math
+
+import torch
+
+from ...guides import Amortized
+from ...models import VAE
+from ..data.datasets import Data
+from ..data.rows import BLOCK, Rows
+from .composition import Composition
+from .networks import reading_log_counts
+from .plan import Plan, compose
+from .sizes import Sizes
+
+MOST_CLASSES = 1000
+"""Above this, whole numbers are taken for counts or names, not for classes."""
+
+
+def build_pair(composition: Composition, sizes: Sizes) -> tuple[VAE, Amortized]:
+    """The model and the guide of a composition for data of some sizes.
+
+    Weights are drawn from the global random state.
+
+    Raises:
+        ValueError: if a part cannot be built to these sizes.
+
+    >>> sizes = Sizes(event_shape=(8, 8), latent_dim=2, hidden=(16,))
+    >>> model, guide = build_pair(compose(Plan(recipe="vae", posterior="iaf")), sizes)
+    >>> model(torch.zeros(5, 8, 8)).shape, guide(torch.zeros(5, 8, 8)).shape
+    (torch.Size([5, 8, 8]), torch.Size([5, 2]))
+    """
+    reader = composition.given.part.reader
+    context = None if reader is None else reader(sizes.context)
+    likelihood = composition.likelihood.build(sizes)
+    encoder, decoder = composition.network.build(sizes, likelihood, context)
+    if composition.likelihood.part.data == "counts":
+        encoder = reading_log_counts(encoder)
+    guide = composition.posterior.build(encoder, sizes.latent_dim)
+    prior = composition.prior.build(sizes, guide, context)
+    return VAE(prior, decoder, likelihood), guide
+
+
+def build_planned(plan: Plan, sizes: Sizes) -> tuple[VAE, Amortized]:
+    """The pair of a plan, its weights drawn from the plan's seed."""
+    with torch.random.fork_rng():
+        torch.manual_seed(plan.seed)
+        return build_pair(compose(plan), sizes)
+
+
+def planned_sizes(
+    plan: Plan, event_shape: tuple[int, ...], context: int = 0, num_classes: int = 0
+) -> Sizes:
+    """The sizes of a plan's pair for data of this shape."""
+    hidden = plan.hidden or ((400, 400) if math.prod(event_shape) > 256 else (200, 200))
+    return Sizes(event_shape, plan.latent_dim, hidden, context, num_classes)
+
+
+def measure_sizes(plan: Plan, data: Data) -> Sizes:
+    """The sizes of a plan's pair for its data.
+
+    Raises:
+        ValueError: if labels or codes are no classes 0, 1, ….
+    """
+    composition, shape = compose(plan), tuple(data.event_shape)
+    if composition.given.name == "labels":
+        labels = data.train_labels, data.validation_labels, data.test_labels
+        context = _num_classes(data, labels)
+    else:
+        context = sum(math.prod(part.shape[1:]) for part in data.train_context)
+    coded = composition.likelihood.part.data == "codes"
+    parts = data.train, data.validation, data.test
+    return planned_sizes(plan, shape, context, _num_classes(data, parts) if coded else 0)
+
+
+def _num_classes(data: Data, parts: tuple[Rows | None, ...]) -> int:
+    """One more than the largest code."""
+    largest = max(
+        int(part[start : start + BLOCK].max())
+        for part in parts
+        if part is not None
+        for start in range(0, len(part), BLOCK)
+    )
+    if not 1 <= largest < MOST_CLASSES:
+        raise ValueError(
+            f"the largest code of {data.name} is {largest}, where classes are numbered from 0 to "
+            f"at most {MOST_CLASSES - 1}"
+        )
+    return largest + 1

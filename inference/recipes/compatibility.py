@@ -1,0 +1,174 @@
+"""Refuse compositions that make no sense, before data are read."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from .composition import Composition
+
+Rule = Callable[[Composition], str | None]
+"""Why a composition makes no sense; or nothing."""
+
+
+def check_composition(composition: Composition) -> None:
+    """Refuse a composition whose parts do not go together.
+
+    Raises:
+        ValueError: with the reason, and what to choose.
+    """
+    for rule in RULES:
+        reason = rule(composition)
+        if reason is not None:
+            raise ValueError(reason)
+    composition.make_objective()  # which knows what its parameters can be together
+
+
+def _kl_is_weighed(c: Composition) -> str | None:
+    objective = c.objective.part
+    if c.beta is not None and not objective.takes_beta:
+        return (
+            f"the objective {c.objective.name} has no KL for --beta to weigh: leave --beta out, or "
+            "take --objective elbo or total-correlation"
+        )
+    if c.free_bits and not objective.takes_free_bits:
+        return (
+            f"the objective {c.objective.name} has no free bits: leave --free-bits out, or take "
+            "--objective elbo"
+        )
+    if c.free_bits and c.is_without_kl:
+        return "--free-bits are of the KL, which --beta 0 leaves out: leave one of the two out"
+    return None
+
+
+def _point_has_no_density(c: Composition) -> str | None:
+    if c.has_density:
+        return None
+    if c.prior.name == "vamp":
+        return (
+            "the posterior is a point without a density, which the prior vamp cannot mix: take "
+            "another posterior, or another prior"
+        )
+    if c.objective.part.needs_density or (c.objective.name == "info" and c.objective["alpha"] < 1):
+        return (
+            f"the posterior is on one point, which has no density, and the objective "
+            f"{c.objective} needs one: take --objective elbo, or info:alpha=1"
+        )
+    if (c.beta is not None and not c.is_without_kl) or c.free_bits:
+        return (
+            "the posterior is on one point, which has no KL to weigh: leave --beta and --free-bits "
+            "out, or take --beta 0"
+        )
+    if c.objective.name == "elbo" and c.objective["num_particles"] > 1:
+        return "the posterior is on one point: all particles are the same, leave num_particles out"
+    return None
+
+
+def _prior_suits_objective(c: Composition) -> str | None:
+    if c.objective.name == "info" and c.prior.name in ("mixture", "vamp"):
+        return (
+            f"the prior {c.prior.name} cannot be drawn with a gradient to its parameters, as the "
+            "objective info needs: take --prior standard, flow or conditional"
+        )
+    return None
+
+
+def _kl_splits_into_dimensions(c: Composition) -> str | None:
+    if c.objective.name != "total-correlation":
+        return None
+    for axis, choice, products in (
+        ("posterior", c.posterior, ("diagonal",)),
+        ("prior", c.prior, ("standard", "conditional")),
+    ):
+        if choice.name not in products:
+            return (
+                f"the {axis} {choice.name} is no product over dimensions, which the objective "
+                f"total-correlation takes apart: take --{axis} {' or '.join(products)}"
+            )
+    return None
+
+
+def _context_reaches_the_parts(c: Composition) -> str | None:
+    if c.prior.name == "conditional" and not c.is_conditional:
+        return "the prior conditional needs a context: add --given labels, or --given quadrant"
+    if c.prior.name == "vamp" and c.is_conditional:
+        return (
+            f"with --given {c.given} the posterior takes a context, which the pseudo-inputs of the "
+            "prior vamp do not have: take --prior standard, mixture, flow or conditional"
+        )
+    if c.network.name == "conv" and c.given.name.startswith("quadrant"):
+        return (
+            f"with --given {c.given} x is what is left of an image, and no image for the network "
+            "conv: take --network mlp"
+        )
+    return None
+
+
+def _pseudo_inputs_are_readable(c: Composition) -> str | None:
+    if c.prior.name == "vamp" and c.likelihood.part.data == "counts":
+        return (
+            f"the encoder of the likelihood {c.likelihood.name} reads log(1 + x), which the "
+            "pseudo-inputs of the prior vamp are free to leave: take --prior mixture or flow"
+        )
+    return None
+
+
+RULES: tuple[Rule, ...] = (
+    _kl_is_weighed,
+    _point_has_no_density,
+    _prior_suits_objective,
+    _kl_splits_into_dimensions,
+    _context_reaches_the_parts,
+    _pseudo_inputs_are_readable,
+)
+"""All rules, in the order in which they are asked."""
+
+GREY_LEVELS = {"digits": 17, "mnist": 256, "fashion-mnist": 256, "kmnist": 256, "freyfaces": 256}
+"""Named data sets of grey images, k / (levels − 1), with their number of levels."""
+
+
+def check_data_kind(
+    c: Composition, data: str, *, labels: str | None = None, standardize: bool = False
+) -> None:
+    """Refuse a composition for which data are of the wrong kind, as far as their name tells.
+
+    Args:
+        data: name of a data set, or a file.
+        labels: column of the labels.
+        standardize: whether the data are to be standardized.
+
+    Raises:
+        ValueError: with the reason, and what to choose.
+    """
+    is_table = Path(data).suffix in (".csv", ".parquet")
+    if is_table and (c.network.name == "conv" or c.given.name.startswith("quadrant")):
+        what = "the network conv is" if c.network.name == "conv" else f"--given {c.given} is"
+        raise ValueError(f"{what} of images, and {data} is a table: leave it out")
+    if c.given.name == "labels":
+        _check_labels(data, is_table, labels)
+    if standardize and c.binarize == "none" and c.likelihood.part.data != "reals":
+        raise ValueError(
+            f"standardized data are real numbers, and the likelihood {c.likelihood.name} is of "
+            f"{c.likelihood.part.data}: take --likelihood normal or student-t"
+        )
+    if data in GREY_LEVELS and c.binarize == "none" and not standardize:
+        _check_grey(c, data, GREY_LEVELS[data])
+
+
+def _check_labels(data: str, is_table: bool, labels: str | None) -> None:
+    if is_table and labels is None:
+        raise ValueError(f"--given labels is of a column of {data}: name it by --labels")
+    if data == "freyfaces" or Path(data).suffix == ".npy":
+        raise ValueError(f"{data} has no labels that could be given")
+
+
+def _check_grey(c: Composition, data: str, levels: int) -> None:
+    kind = c.likelihood.part.data
+    if kind in ("bits", "codes", "counts"):
+        raise ValueError(
+            f"{data} holds grey values in [0, 1], and the likelihood {c.likelihood.name} is of "
+            f"{kind}: add --binarize dynamic, or take --likelihood normal or continuous-bernoulli"
+        )
+    if kind == "levels" and (c.likelihood["levels"] - 1) % (levels - 1):
+        raise ValueError(
+            f"{data} has {levels} grey levels, and the likelihood logistic "
+            f"{c.likelihood['levels']}: take --likelihood logistic:levels={levels}"
+        )

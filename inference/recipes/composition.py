@@ -1,0 +1,51 @@
+"""A composition: a choice on each axis."""
+
+from dataclasses import dataclass
+
+from pyro.infer import ELBO
+
+from ..data.binarization import Binarization
+from .axis import Choice, Part
+from .given import GivenPart
+from .likelihoods import LikelihoodPart
+from .objectives import KLWeight, ObjectivePart
+
+
+@dataclass(frozen=True)
+class Composition:
+    """A model, a guide and an objective by the choice on each axis."""
+
+    prior: Choice[Part]
+    posterior: Choice[Part]
+    likelihood: Choice[LikelihoodPart]
+    network: Choice[Part]
+    objective: Choice[ObjectivePart]
+    beta: Choice[Part] | None
+    """The weight of the KL; ``None``: the objective's own."""
+    free_bits: float
+    given: Choice[GivenPart]
+    binarize: Binarization
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether the model is given a context."""
+        return self.given.part.reader is not None
+
+    @property
+    def has_density(self) -> bool:
+        """Whether the posterior has a density, or is a point."""
+        return self.posterior.name != "point"
+
+    @property
+    def is_without_kl(self) -> bool:
+        """Whether the weight of the KL is asked to be zero throughout."""
+        return self.beta is not None and self.beta.name == "constant" and self.beta["value"] == 0
+
+    def make_objective(self) -> ELBO | None:
+        """A new objective; ``None`` where :func:`fit` chooses the one that suits the pair.
+
+        Raises:
+            ValueError: if its parameters are out of range together.
+        """
+        beta = None if self.beta is None else self.beta.build()
+        return self.objective.build(KLWeight(beta, self.free_bits))

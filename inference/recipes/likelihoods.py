@@ -1,0 +1,145 @@
+"""The axis ``--likelihood``: distributions p(x|z) by name."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from torch import nn
+
+from ...models import (
+    Bernoulli,
+    Categorical,
+    ContinuousBernoulli,
+    DiscretizedLogistic,
+    Likelihood,
+    NegativeBinomial,
+    Normal,
+    Poisson,
+    StudentT,
+)
+from ..data.binarization import Binarization
+from .axis import Axis, Part
+from .parameters import Count, at_least, word_or_number
+from .sizes import Sizes
+
+DataKind = Literal["bits", "unit interval", "levels", "codes", "counts", "reals"]
+"""What the values of data are."""
+
+Scale = Annotated[float | str, word_or_number("learned", "shared", "predicted")]
+"""A positive quantity: one learned for each element, one for all of them, predicted by the decoder
+for each datum and element, or fixed at a number."""
+
+Learned = Annotated[float | str, word_or_number("learned")]
+"""A positive number for all elements: learned, or fixed."""
+
+SCALE_AT_START = 0.5
+"""Where learned scales start."""
+
+DEGREES_OF_FREEDOM_AT_START = 4.0
+"""Where learned degrees of freedom start."""
+
+
+@dataclass(frozen=True)
+class LikelihoodPart(Part):
+    """A likelihood, and what data it is of; built from sizes."""
+
+    build: Callable[..., Likelihood]
+    data: DataKind
+
+    @property
+    def binarize(self) -> Binarization:
+        """How its data are binarized unless a plan says otherwise."""
+        return "dynamic" if self.data == "bits" else "none"
+
+
+def _quantity(scale: float | str, start: float, sizes: Sizes) -> float | nn.Parameter | None:
+    """A positive quantity, as the likelihoods take it."""
+    if not isinstance(scale, str):
+        return scale
+    if scale == "predicted":
+        return None
+    shape = sizes.event_shape if scale == "learned" else ()
+    return nn.Parameter(torch.full(shape, start))
+
+
+def _normal(sizes: Sizes, *, scale: Scale = "learned") -> Normal:
+    return Normal(sizes.event_shape, scale=_quantity(scale, SCALE_AT_START, sizes))
+
+
+def _student_t(sizes: Sizes, *, df: Learned = "learned", scale: Scale = "learned") -> StudentT:
+    degrees = nn.Parameter(torch.tensor(DEGREES_OF_FREEDOM_AT_START)) if df == "learned" else df
+    of_element = _quantity(scale, SCALE_AT_START, sizes)
+    return StudentT(sizes.event_shape, df=degrees, scale=of_element)  # pyright: ignore[reportArgumentType]
+
+
+def _logistic(
+    sizes: Sizes, *, components: Count = 1, levels: Annotated[int, at_least(2)] = 256
+) -> DiscretizedLogistic:
+    return DiscretizedLogistic(sizes.event_shape, components, levels=levels)
+
+
+def _negative_binomial(sizes: Sizes, *, total_count: Scale = "learned") -> NegativeBinomial:
+    return NegativeBinomial(sizes.event_shape, _quantity(total_count, 1.0, sizes))
+
+
+LIKELIHOODS: Axis[LikelihoodPart] = Axis(
+    "likelihood",
+    LikelihoodPart(
+        "bernoulli",
+        "bits; grey values in [0, 1] are binarized",
+        "Kingma and Welling 2014, arXiv 1312.6114",
+        lambda sizes: Bernoulli(sizes.event_shape),
+        "bits",
+    ),
+    LikelihoodPart(
+        "continuous-bernoulli",
+        "grey values in [0, 1]",
+        "Loaiza-Ganem and Cunningham 2019, arXiv 1907.06845",
+        lambda sizes: ContinuousBernoulli(sizes.event_shape),
+        "unit interval",
+    ),
+    LikelihoodPart(
+        "logistic",
+        "grey levels k / (levels − 1): a mixture of discretized logistics",
+        "Salimans et al. 2017, arXiv 1701.05517",
+        _logistic,
+        "levels",
+    ),
+    LikelihoodPart(
+        "normal",
+        "real numbers; the scale is learned for each element, shared, predicted or a number",
+        "Kingma and Welling 2014, arXiv 1312.6114, appendix C.2",
+        _normal,
+        "reals",
+    ),
+    LikelihoodPart(
+        "student-t",
+        "real numbers with outliers",
+        "Takahashi et al. 2018, Student-t variational autoencoder",
+        _student_t,
+        "reals",
+    ),
+    LikelihoodPart(
+        "categorical",
+        "codes of classes 0 … C − 1",
+        "Kingma and Welling 2014, arXiv 1312.6114",
+        lambda sizes: Categorical(sizes.event_shape, sizes.num_classes),
+        "codes",
+    ),
+    LikelihoodPart(
+        "poisson",
+        "counts; the encoder reads log(1 + x)",
+        "Lopez et al. 2017, arXiv 1709.02082",
+        lambda sizes: Poisson(sizes.event_shape),
+        "counts",
+    ),
+    LikelihoodPart(
+        "negative-binomial",
+        "counts that vary more than a Poisson's; the encoder reads log(1 + x)",
+        "Lopez et al. 2017, arXiv 1709.02082",
+        _negative_binomial,
+        "counts",
+    ),
+)
+"""The likelihoods; each builds a :class:`Likelihood` from :class:`Sizes`."""

@@ -1,0 +1,99 @@
+"""Training a plan into a run folder."""
+
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...models import VAE, VampPrior
+from ..data.datasets import Data
+from ..data.rows import BLOCK, Rows
+from ..execution.recorded import Compile
+from ..training.device import resolve_device
+from ..training.fit import fit
+from ..training.learning_rates import hold_then_fall
+from ..training.optimizers import named_optimizer
+from ..training.run import Run
+from ..training.run_folder import check_folder
+from .build import build_planned, measure_sizes
+from .plan import Plan, complete, compose
+from .plan_data import load_plan_data
+from .sizes import Sizes
+
+LARGE_VALUE = 100
+"""Data that reach beyond this are hard to fit unless they are standardized."""
+
+
+def train(
+    plan: Plan,
+    out: Path,
+    *,
+    device: str = "auto",
+    compile: Compile = "recorded",
+    profile: bool = False,
+    resume: bool = False,
+    show_progress: bool = True,
+) -> Run:
+    """Load a plan's data, build its pair from its seed, and fit it into a run folder.
+
+    The learning rate is held, then falls to zero (:func:`hold_then_fall`). The decoder's last
+    bias starts at what reproduces the training mean (as in Burda et al. 2016), so that
+    training begins from the best constant rather than from noise.
+
+    Raises:
+        ValueError: if the plan makes no sense, before data are read; or if its data cannot be used.
+        FileExistsError: if the folder holds a run and ``resume`` is not set.
+    """
+    plan = complete(plan)
+    check_folder(out, resume=resume)
+    resolve_device(device)
+    data = load_plan_data(plan, out if resume else None)
+    sizes = measure_sizes(plan, data)
+    model, guide = build_planned(plan, sizes)
+    model.start_at_mean(data.train[:BLOCK])
+    _start_at_data(model, data.train)
+    largest = data.train[:BLOCK].abs().max().item()
+    if largest > LARGE_VALUE and not plan.standardize:
+        warnings.warn(f"the data reach {largest:g}: standardize them to fit well", stacklevel=2)
+    return fit(
+        model,
+        guide,
+        data,
+        objective=compose(plan).make_objective(),
+        epochs=plan.epochs,
+        batch_size=plan.batch_size,
+        learning_rate=plan.learning_rate,
+        optimizer=named_optimizer(plan.optimizer, weight_decay=plan.weight_decay),
+        clip_norm=plan.clip_norm,
+        schedule=hold_then_fall(plan.epochs),
+        patience=plan.patience,
+        seed=plan.seed,
+        device=device,
+        compile=compile,
+        precision=plan.precision,
+        profile=profile,
+        out=out,
+        resume=resume,
+        config={"plan": asdict(plan), **_facts(data, sizes)},
+        show_progress=show_progress,
+    )
+
+
+def _facts(data: Data, sizes: Sizes) -> dict[str, Any]:
+    """What a folder keeps of the data, to rebuild the pair and to know the data again."""
+    facts: dict[str, Any] = {"event_shape": list(data.event_shape), "data_digest": data.digest()}
+    facts |= {"context": sizes.context, "num_classes": sizes.num_classes}
+    if data.location is not None and data.scale is not None:
+        facts |= {"location": data.location.tolist(), "scale": data.scale.tolist()}
+    return facts
+
+
+def _start_at_data(model: VAE, rows: Rows) -> None:
+    """Let the pseudo-inputs of a VampPrior start at data."""
+    if isinstance(model.prior, VampPrior):
+        inputs = model.prior.pseudo_inputs
+        chosen = rows[torch.arange(len(inputs)) % len(rows)]
+        with torch.no_grad():
+            inputs.copy_(chosen)
