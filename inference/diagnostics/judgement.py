@@ -46,7 +46,7 @@ def judge_evidence(evidence: Evidence) -> Finding:
         f"importance sampling ({count:,} data, S = {evidence.num_samples:,})"
     )
     if evidence.num_samples < 25:
-        return Finding("evidence", Level.NOTE, f"{said}. {evidence.caveat}")
+        return Finding("evidence", Level.NOTE, f"{said}. {evidence.sample_size_warning}")
     share, threshold = evidence.khat_bad_fraction, evidence.khat_threshold
     if share <= KHAT_FEW:
         good = "no datum" if share == 0 else f"{share:.1%} of the data"
@@ -59,7 +59,7 @@ def judge_evidence(evidence: Evidence) -> Finding:
         f"{said}; but Pareto k̂ is above {threshold:.2f} for {share:.1%} of the data: the guide is "
         "too narrow somewhere, or so wide that few draws count, and their log p(x) is likely too "
         "low by more than ± says. "
-        f"{evidence.caveat}".rstrip(),
+        f"{evidence.sample_size_warning}".rstrip(),
     )
 
 
