@@ -1,4 +1,4 @@
-"""The annealing path from π₀ to the posterior: temperatures, Hamiltonian transitions, step sizes."""
+"""Path of annealed importance sampling: temperatures, Hamiltonian transitions, step sizes."""
 
 import math
 from dataclasses import dataclass, field
