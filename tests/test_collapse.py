@@ -5,7 +5,7 @@ import torch
 
 from latente.guides import DiagonalNormal
 from latente.inference import Beta_ELBO, Cyclical, Warmup, evaluate, fit, hold_then_fall, load_data
-from latente.inference.evaluation.metrics import describe_health as verdict
+from latente.inference.evaluation.metrics import describe_posterior as verdict
 from latente.models import VAE, AutoregressiveLikelihood, Bernoulli, StandardNormal, mlp
 
 EPOCHS = 300

@@ -248,7 +248,7 @@ def evaluate(
 ) -> None:
     """Evidence, bound and posterior health on the test data; writes DIR/evaluation.json."""
     from ..common.files import write_json
-    from ..evaluation.metrics import describe_health
+    from ..evaluation.metrics import describe_posterior
     from ..evaluation.metrics import evaluate as evaluate_pair
     from ..recipes.plan import load_plan_data, load_run, read_plan
     from ..training.run_folder import EVALUATION
@@ -269,7 +269,7 @@ def evaluate(
     units = ", in standardized units" if plan.standardize else ""
     console.print(_table(figures, f"{folder}: {figures['num_data']} test data{units}"))
     if "khat_bad_fraction" in figures:
-        console.print(describe_health(figures), highlight=False)
+        console.print(describe_posterior(figures), highlight=False)
 
 
 def _table(figures: dict[str, float], title: str) -> Table:
