@@ -168,7 +168,7 @@ def test_what_the_parts_and_the_loader_refuse():
     with pytest.raises(ValueError, match="2 classes or more"):
         OneHot(1)
     network = Conditional(nn.Identity(), FlattenEvent(1), FlattenEvent(1))
-    with pytest.raises(ValueError, match=r"shapes \(5, 1\), \(4, 1\) do not go together"):
+    with pytest.raises(ValueError, match=r"shapes \(5, 1\), \(4, 1\) do not broadcast"):
         network(torch.zeros(5, 1), torch.zeros(4, 1))
     with pytest.raises(ValueError, match="1, 2 or 3 quadrants"):
         quadrants((8, 8), 4)

@@ -307,7 +307,7 @@ def test_a_singular_covariance_is_refused_and_nothing_is_lost():
         model.means.copy_(torch.tensor([[0.0, 0.0], [50.0, 50.0]]))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     x = torch.cat([torch.randn(40, 2), torch.tensor([[50.0, 50.0]])]).double()
-    with pytest.raises(ValueError, match="shrunk onto a few data"):
+    with pytest.raises(ValueError, match="shrunk to a few data"):
         model.em_step(x)
     assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
 

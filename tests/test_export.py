@@ -13,7 +13,7 @@ import torch
 import xarray
 from pyro.infer.autoguide import AutoDiagonalNormal
 
-from latente.guides import DiagonalNormal, Point
+from latente.guides import DiagonalNormal, PointPosterior
 from latente.inference import log_evidence
 from latente.inference.evaluation import arviz_export as export
 from latente.inference.evaluation.arviz_export import to_datatree
@@ -249,7 +249,7 @@ def test_images_keep_their_shape_and_a_point_has_no_density(make_pair, binary_im
     assert tree.prior_predictive["x"].dims == ("chain", "draw", "datum", "row", "column")
     assert np.array_equal(tree.observed_data["x"], binary_images[:3])
     assert set(np.unique(tree.posterior_predictive["x"])) == {0.0, 1.0}
-    tree = to_datatree(vae, Point(mlp(16, 8, out=2), 2), binary_images[:3], num_samples=4)
+    tree = to_datatree(vae, PointPosterior(mlp(16, 8, out=2), 2), binary_images[:3], num_samples=4)
     assert "evidence" not in tree
     assert list(tree.sample_stats.data_vars) == ["lp"]
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.distributions import kl_divergence
 
-from latente.guides import Point
+from latente.guides import PointPosterior
 from latente.inference.diagnostics.latent_information import latent_information
 from latente.models import VAE, Normal, StandardNormal, mlp
 
@@ -256,7 +256,7 @@ def test_what_has_no_information_is_refused_in_one_line():
     x = torch.zeros(3, 2)
     vae = VAE(StandardNormal(2), mlp(2, out=2), Normal((2,), 1.0))
     with pytest.raises(ValueError, match="'z' on one point: it has no KL") as caught:
-        latent_information(vae, Point(mlp(2, out=2), 2), x)
+        latent_information(vae, PointPosterior(mlp(2, out=2), 2), x)
     assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match="num_draws must be at least 1, got 0"):
-        latent_information(vae, Point(mlp(2, out=2), 2), x, num_draws=0)
+        latent_information(vae, PointPosterior(mlp(2, out=2), 2), x, num_draws=0)

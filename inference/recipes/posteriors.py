@@ -11,7 +11,7 @@ from ...guides import (
     DiagonalNormal,
     FullRankNormal,
     NormalizingFlow,
-    Point,
+    PointPosterior,
     inverse,
     planar,
 )
@@ -36,8 +36,8 @@ def _diagonal(encoder: Encoder, latent_dim: int) -> DiagonalNormal:
     return DiagonalNormal(encoder(out=DiagonalNormal.num_features(latent_dim)), latent_dim)
 
 
-def _point(encoder: Encoder, latent_dim: int) -> Point:
-    return Point(encoder(out=Point.num_features(latent_dim)), latent_dim)
+def _point(encoder: Encoder, latent_dim: int) -> PointPosterior:
+    return PointPosterior(encoder(out=PointPosterior.num_features(latent_dim)), latent_dim)
 
 
 def _full_rank(encoder: Encoder, latent_dim: int) -> FullRankNormal:
