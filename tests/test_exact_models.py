@@ -145,7 +145,7 @@ def test_data_without_noise_are_refused_and_the_model_is_told_what_to_do():
         PPCA(6, 2).double().maximum_likelihood(flat)
     constant = torch.randn(50, 6).double()
     constant[:, 3] = 1.0
-    with pytest.raises(ValueError, match="drop what is constant"):
+    with pytest.raises(ValueError, match="drop elements that are constant"):
         FactorAnalysis(6, 2).double().em_step(constant)
     with pytest.raises(ValueError, match="no noise"):
         PPCA(6, 2).maximum_likelihood(torch.randn(3, 6))
