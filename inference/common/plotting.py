@@ -1,4 +1,4 @@
-"""The style of all figures: sizes, colours, grids, legends, and words beside what is drawn."""
+"""Style and building blocks of all figures: sizes, colours, axes, legends, labels, text."""
 
 import contextlib
 import math
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 BLUE, SKY, ORANGE, RED, GREY = "#0072B2", "#56B4E9", "#E69F00", "#D55E00", "0.6"
-"""Colours that the colour-blind can tell apart (Okabe and Ito 2008)."""
+"""Colours that colour-blind readers can tell apart (Okabe and Ito 2008)."""
 
 
 def signed(text: str) -> str:
-    """A number in print: with a minus sign, and none before zero.
+    """Typeset a formatted number: a true minus sign, and none before zero.
 
     >>> signed(f"{-1.5:.1f}"), signed(f"{-0.0:.2f}")
     ('−1.5', '0.00')
@@ -29,7 +29,7 @@ def signed(text: str) -> str:
 
 
 def counted(count: int, one: str, many: str) -> str:
-    """A number of things.
+    """Format a count with its noun.
 
     >>> counted(1, "datum", "data"), counted(2000, "datum", "data")
     ('1 datum', '2,000 data')
@@ -38,7 +38,7 @@ def counted(count: int, one: str, many: str) -> str:
 
 
 def short(name: str, most: int = 14) -> str:
-    """A name of a coordinate that fits: what is left out is in the middle, before its index.
+    """Shorten the name of a coordinate in the middle, and keep its index.
 
     >>> short("z[3]"), short("log_concentration[12]")
     ('z[3]', 'log_conc…n[12]')
@@ -50,7 +50,7 @@ def short(name: str, most: int = 14) -> str:
 def grid(
     height: float, rows: int, columns: int, **shape: Any
 ) -> Iterator[tuple["Figure", np.ndarray]]:
-    """A figure in the house style with axes in rows and columns."""
+    """Make a figure in the library's style, with axes in rows and columns."""
     with new_figure(height) as (figure, (ax,)):
         ax.remove()
         yield figure, figure.subplots(rows, columns, squeeze=False, gridspec_kw=shape)
@@ -59,7 +59,7 @@ def grid(
 def legend_below(
     figure: "Figure", *axes: "Axes", columns: int = 3, first: Iterable[str] = ()
 ) -> None:
-    """One legend of several axes, each name once, below all of them."""
+    """Draw one legend for several axes below all of them, each name once."""
     entries: dict[str, Any] = {}
     for ax in axes:
         for handle, name in zip(*ax.get_legend_handles_labels(), strict=True):
@@ -74,30 +74,30 @@ def legend_below(
 def dots(
     ax: "Axes", x: Any, y: Any, marker: str, colour: str, *, size: float, label: str | None = None
 ) -> None:
-    """Markers, not joined by a line."""
+    """Draw markers that are not joined by a line."""
     style: dict[str, Any] = {"marker": marker, "markersize": size, "label": label}
     ax.plot(x, y, color=colour, linestyle="none", **style)
 
 
 def marker_size(count: int) -> float:
-    """Of markers in points: smaller the more there are."""
+    """Marker size in points: the more markers, the smaller."""
     return float(np.clip(60 / math.sqrt(max(count, 1)), 2, 5))
 
 
 def whole_ticks(ax: "Axes") -> None:
-    """Only whole numbers along the axis."""
+    """Put ticks only at whole numbers of the x axis."""
     from matplotlib.ticker import MaxNLocator
 
     ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
 
 
 def write_below(ax: "Axes", label: str, note: str) -> None:
-    """The label of an axis, and below it a note, if there is one."""
+    """Set the label of the x axis, with a note below it if there is one."""
     ax.set_xlabel(f"{label}\n{note}" if note else label)
 
 
 def write_beside(ax: "Axes", labels: list[tuple[float, str]], apart: float) -> None:
-    """Write labels to the right of a bar, at their heights, or above where one stands there."""
+    """Write labels to the right of a bar, at their heights; move them up where they overlap."""
     low, high = ax.get_ylim()
     ax.set_ylim(low, high)
     apart *= high - low
@@ -108,20 +108,20 @@ def write_beside(ax: "Axes", labels: list[tuple[float, str]], apart: float) -> N
 
 
 def say(ax: "Axes", text: str) -> None:
-    """A sentence in place of a picture."""
+    """Write a sentence in place of a plot."""
     ax.axis("off")
     ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes)
 
 
 def only_say(text: str) -> "Figure":
-    """A figure that is a sentence."""
+    """Make a figure that holds only a sentence."""
     with new_figure(1.0) as (figure, (ax,)):
         say(ax, text)
     return figure
 
 
 WIDTH = 6.5
-"""Width of a figure in inches: the text width of a letter page."""
+"""Width of a figure, in inches: the text width of a letter page."""
 
 
 _STYLE = {
@@ -138,7 +138,7 @@ _STYLE = {
 
 @contextlib.contextmanager
 def new_figure(height: float, columns: int = 1) -> Iterator[tuple["Figure", list["Axes"]]]:
-    """A figure in the house style, that no global state holds on to."""
+    """Make a figure in the library's style, without pyplot's global state."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -149,7 +149,7 @@ def new_figure(height: float, columns: int = 1) -> Iterator[tuple["Figure", list
 
 
 def save_figures(figures: Mapping[str, "Figure"], folder: Path) -> list[Path]:
-    """Write figures as PNG into a folder; returns their paths."""
+    """Write figures as PNG files into a folder, and return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, figure in figures.items():
