@@ -84,9 +84,6 @@ class GaussianMixture(PyroModule):
             x: a tensor or array; it is converted to the mixture's dtype and device.
             seed: seed of k-means++.
 
-        Returns:
-            the mixture itself.
-
         Raises:
             ValueError: if the mixture has more components than there are data, or the covariance
                 of the data is singular; the mixture is then unchanged.

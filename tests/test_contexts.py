@@ -213,7 +213,7 @@ def test_a_start_at_the_mean_is_in_the_last_bias_and_no_other():
     blind = nn.Sequential(nn.Linear(2, 64), nn.Tanh(), nn.Linear(64, 64, bias=False))
     with pytest.raises(ValueError, match="not a bias with one number for each of the 64"):
         VAE(StandardNormal(2), blind, Bernoulli((8, 8))).start_at_mean(x)
-    with pytest.raises(ValueError, match="finite, and some"):
+    with pytest.raises(ValueError, match="at least one datum, and all of them finite"):
         VAE(StandardNormal(2), decoder, Bernoulli((8, 8))).start_at_mean(x[:0])
 
 
