@@ -1,10 +1,11 @@
-"""Guides q(z|x): amortized posteriors as Pyro programs, one for each posterior family."""
+"""Guides q(z|x): amortized posteriors as Pyro programs, one file for each posterior family."""
 
 from .amortized import Amortized
+from .diagonal_normal import DiagonalNormal
 from .exact import ExactPosterior
 from .flow import NormalizingFlow, inverse, planar
-from .normal import DiagonalNormal, FullRankNormal
-from .point import Point
+from .full_rank_normal import FullRankNormal
+from .point_posterior import PointPosterior
 
 __all__ = [
     "Amortized",
@@ -12,7 +13,7 @@ __all__ = [
     "ExactPosterior",
     "FullRankNormal",
     "NormalizingFlow",
-    "Point",
+    "PointPosterior",
     "inverse",
     "planar",
 ]

@@ -1,4 +1,4 @@
-"""The program that all amortized guides share: x → encoder features → q(z|x)."""
+"""Base of the amortized guides, the program that they share: x → encoder features → q(z|x)."""
 
 from typing import Any, ClassVar
 
@@ -7,25 +7,25 @@ import pyro.distributions as dist
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ..models.contexts import told
+from ..models.contexts import context_for, takes_context
 
 
 class Amortized(PyroModule):
-    """What all amortized guides share; a posterior family of one's own is a subclass.
+    """Base class of amortized guides; subclass it to add a posterior family.
 
-    The guide is a Pyro program ``guide(x)`` with the site ``"z"`` inside a plate named
-    ``"data"`` at dimension −1. A family states how many features of the encoder it takes,
-    names them in :attr:`layout`, and implements :meth:`family`. With an encoder that takes a
-    context, as one made with :class:`latente.models.Conditional`, it is ``guide(x, c)``, q(z|x, c).
+    The guide is a Pyro program ``guide(x)`` with the site ``"z"`` inside a plate named ``"data"``
+    at dimension −1. A subclass says how many encoder features it takes, names them in
+    :attr:`layout`, and implements :meth:`family`. If the encoder takes a context, as one made with
+    :class:`latente.models.Conditional` does, the program is ``guide(x, c)`` for q(z|x, c).
 
     Args:
         encoder: a network from x (N, *event_shape) to features (N, width).
         latent_dim: dimension of z.
-        width: how many features the family takes.
+        width: number of features that the family takes.
 
     Raises:
-        ValueError: if ``latent_dim`` is less than 1, or, when run, if the encoder's
-            features are not as many as the family takes, or not one row a datum.
+        ValueError: if ``latent_dim`` is less than 1, or, when run, if the encoder does not give
+            one row of ``width`` features for each datum.
 
     >>> import torch
     >>> from latente.models import mlp
@@ -40,10 +40,10 @@ class Amortized(PyroModule):
     """
 
     layout = "features"
-    """The blocks of features, in order, in words."""
+    """The blocks of features, in order, for error messages."""
 
     infer: ClassVar[dict[str, Any]] = {}
-    """What its site tells an objective (``pyro.sample``'s argument of that name)."""
+    """Passed to ``pyro.sample`` as ``infer``, where objectives read it."""
 
     def __init__(self, encoder: nn.Module, latent_dim: int, width: int):
         super().__init__()
@@ -60,11 +60,11 @@ class Amortized(PyroModule):
     @property
     def conditional(self) -> bool:
         """Whether the encoder takes a context."""
-        return bool(getattr(self.encoder, "conditional", False))
+        return takes_context(self.encoder)
 
     def features(self, x: Tensor, *context: Tensor) -> Tensor:
-        """The encoder's features of data (N, *event_shape): (N, width)."""
-        features = self.encoder(x, *told(self.encoder, context))
+        """Encode data (N, *event_shape) to features (N, width)."""
+        features = self.encoder(x, *context_for(self.encoder, context))
         if features.shape[-1] != self.width:
             raise ValueError(
                 f"{type(self).__name__} with {self.extra_repr()} takes {self.width} encoder "
@@ -74,8 +74,8 @@ class Amortized(PyroModule):
         if features.shape[:-1] != x.shape[:1]:
             raise ValueError(
                 f"the encoder gave features of shape {tuple(features.shape)} for data of shape "
-                f"{tuple(x.shape)}: data are (N, *event_shape), and it must give one row a datum; "
-                f"an mlp takes the data's shape, mlp({tuple(x.shape[1:])}, …)"
+                f"{tuple(x.shape)}: it must give one row for each of the N data; an mlp takes the "
+                f"shape of a datum, mlp({tuple(x.shape[1:])}, …)"
             )
         return features
 
@@ -98,5 +98,5 @@ class Amortized(PyroModule):
             return pyro.sample("z", posterior, infer=infer)
 
     def extra_repr(self) -> str:
-        """The constructor's arguments, the encoder aside."""
+        """The constructor's arguments except the encoder."""
         return f"latent_dim={self.latent_dim}"

@@ -1,6 +1,6 @@
-"""The exact posterior as a guide, for models that know theirs."""
+"""The exact posterior as a guide, for models that have it in closed form."""
 
-from typing import Any
+from typing import Any, Protocol
 
 import pyro
 import pyro.distributions as dist
@@ -9,19 +9,27 @@ from torch import Tensor, nn
 from .amortized import Amortized
 
 
-class ExactPosterior(nn.Module):
-    """The guide q(z|x) = p(z|x) of a model that has it in closed form.
+class ModelWithPosterior(Protocol):
+    """What :class:`ExactPosterior` asks of a model: its posterior in closed form."""
 
-    With it the ELBO is log p(x), whatever z is drawn, every importance weight is the same, and
-    gradient steps on the ELBO climb the likelihood itself. It is the answer that other guides
-    are held against. The model's parameters are the guide's too, and followed as they change.
+    def posterior(self, x: Tensor) -> dist.TorchDistribution:
+        """p(z|x) of data (N, *event_shape): batch shape (N,)."""
+        ...
+
+
+class ExactPosterior(nn.Module):
+    """The guide q(z|x) = p(z|x) of a model that has its posterior in closed form.
+
+    With this guide the ELBO is log p(x) for every draw of z, all importance weights are equal, and
+    gradient steps on the ELBO increase the likelihood itself. Other guides are compared with it.
+    The guide holds the model, so it follows the model's parameters as they change.
 
     Args:
-        model: a model with a method ``posterior(x)``, such as :class:`latente.models.PPCA`,
+        model: a module with a method ``posterior(x)``, such as :class:`latente.models.PPCA`,
             :class:`latente.models.FactorAnalysis` or :class:`latente.models.GaussianMixture`.
 
     Raises:
-        ValueError: if the model has none, or is itself a guide.
+        ValueError: if the model has no such method, or is itself a guide.
 
     >>> import torch
     >>> from latente.models import PPCA
@@ -30,7 +38,7 @@ class ExactPosterior(nn.Module):
     torch.Size([3, 2])
     """
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: ModelWithPosterior):
         super().__init__()
         is_guide = isinstance(model, Amortized | ExactPosterior)
         if is_guide or not callable(getattr(model, "posterior", None)):
@@ -42,12 +50,12 @@ class ExactPosterior(nn.Module):
 
     def posterior(self, x: Tensor) -> dist.TorchDistribution:
         """p(z|x) of data (N, *event_shape): batch shape (N,)."""
-        return self.model.posterior(x)  # pyright: ignore
+        return self.model.posterior(x)
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the program on data (N, *event_shape); returns z."""
         posterior = self.posterior(x)
-        # A discrete z is summed out by TraceEnum_ELBO; other objectives draw it.
+        # TraceEnum_ELBO sums a discrete z out; other objectives draw it.
         infer: Any = {"enumerate": "parallel"} if posterior.has_enumerate_support else None
         with pyro.plate("data", len(x), dim=-1):
             return pyro.sample("z", posterior, infer=infer)

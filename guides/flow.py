@@ -1,4 +1,4 @@
-"""Normalizing flows as posteriors: any zuko flow, conditioned on an encoder's features."""
+"""Normalizing flows as posteriors: any zuko flow, conditioned on the encoder's features."""
 
 import math
 
@@ -14,8 +14,8 @@ from .amortized import Amortized
 Flow = zuko.lazy.Flow
 
 
-class _Place(AffineTransform):
-    """u → μ + σ ⊙ u, where a batch of μ and σ is no part of the event's shape."""
+class _BatchedAffine(AffineTransform):
+    """u → μ + σ ⊙ u, where batch dimensions of μ and σ are not part of the event shape."""
 
     def forward_shape(self, shape: Size) -> Size:
         return shape
@@ -27,25 +27,24 @@ class NormalizingFlow(Amortized):
     """A normalizing flow as the posterior (Rezende and Mohamed 2015, arXiv 1505.05770).
 
     The encoder's features of a datum are (μ, log σ, h). The flow, conditioned on h, draws a
-    standardized variable u, which is then put in its place::
+    standardized variable u, which is then shifted and scaled::
 
         z = μ(x) + σ(x) ⊙ u,   u ~ flow(h(x)),   log q(z|x) = log flow(u; h(x)) − Σₖ log σₖ(x)
 
-    so the flow has only to bend what a diagonal normal posterior would leave straight. There
-    is no closed-form KL: fit it with ``Trace_ELBO``, which :func:`latente.inference.fit`
-    chooses by itself.
+    So the flow only models how the posterior differs from a diagonal normal one. The KL has no
+    closed form: fit with ``Trace_ELBO``, which :func:`latente.inference.fit` chooses by default.
 
     Args:
         encoder: a network from x (N, *event_shape) to (N, 2 · latent_dim + context) features.
         latent_dim: dimension of z.
-        flow: a zuko flow over the whole space, of ``latent_dim`` features and ``context`` context
+        flow: a zuko flow over the whole space, with ``latent_dim`` features and ``context`` context
             features, such as ``zuko.flows.NSF(2, 16)``, ``inverse(zuko.flows.MAF(2, 16))``, or
             ``planar(2, 16)``.
         context: length of h; 0 for a flow that is the same for all data.
 
     Raises:
-        ValueError: if ``latent_dim`` is less than 1, ``context`` negative, or the flow is not
-            of these dimensions; when run, if the encoder's features are not as many.
+        ValueError: if ``latent_dim`` is less than 1, ``context`` is negative, or the flow does not
+            have these dimensions; when run, if the encoder gives another number of features.
 
     >>> import zuko
     >>> from latente.models import mlp
@@ -72,7 +71,7 @@ class NormalizingFlow(Amortized):
 
     @staticmethod
     def num_features(latent_dim: int, context: int) -> int:
-        """How many features the encoder gives: 2 · latent_dim + context."""
+        """Number of features that the encoder gives: 2 · latent_dim + context."""
         return 2 * latent_dim + context
 
     def _check_flow(self) -> None:
@@ -88,11 +87,11 @@ class NormalizingFlow(Amortized):
         except (RuntimeError, TypeError, IndexError) as error:
             raise ValueError(f"the flow and context={self.context} do not fit: {advice}") from error
         if shapes != {torch.Size([self.latent_dim])}:
-            raise ValueError(f"the flow is of {distribution.event_shape[-1]} features: {advice}")
+            raise ValueError(f"the flow has {distribution.event_shape[-1]} features: {advice}")
         if not in_whole_space(distribution):
             raise ValueError(
-                f"{type(self.flow).__name__} draws in a bounded region, where a posterior need not "
-                "lie: take a flow over the whole space"
+                f"{type(self.flow).__name__} draws in a bounded region, but a posterior may lie "
+                "outside: take a flow over the whole space"
             )
 
     def family(self, features: Tensor) -> dist.TorchDistribution:
@@ -100,25 +99,25 @@ class NormalizingFlow(Amortized):
         dim = self.latent_dim
         mean, log_scale, context = features.split([dim, dim, self.context], dim=-1)
         standardized = self.flow(context if self.context else None)
-        # One composition, not a flow of a flow: drawing then gives the density in one pass.
-        place = _Place(mean, log_scale.exp(), event_dim=1)
-        transform = zuko.transforms.ComposedTransform(place.inv, standardized.transform)
+        # One composed transform, not a flow of a flow: a draw then comes with its density.
+        affine = _BatchedAffine(mean, log_scale.exp(), event_dim=1)
+        transform = zuko.transforms.ComposedTransform(affine.inv, standardized.transform)
         base = standardized.base.expand(features.shape[:-1])
         return FlowDistribution(zuko.distributions.NormalizingFlow(transform, base))
 
     def extra_repr(self) -> str:
-        """The constructor's arguments, encoder and flow aside."""
+        """The constructor's arguments except encoder and flow."""
         return f"latent_dim={self.latent_dim}, context={self.context}"
 
 
 def inverse(flow: Flow) -> Flow:
-    """The flow run the other way: its transformation becomes its inverse.
+    """Invert a flow: its transformation is replaced by the inverse.
 
-    An autoregressive flow of zuko's takes one pass to score a value and K to draw one. A guide
-    does the reverse: it draws, and scores what it drew. Inverted, drawing takes one pass, and
-    the density comes with it: ``inverse(zuko.flows.MAF(K, C))`` is the inverse autoregressive
-    flow (Kingma et al. 2016, arXiv 1606.04934), ``inverse(zuko.flows.NSF(K, C))`` the same
-    with splines (Durkan et al. 2019, arXiv 1906.04032).
+    An autoregressive flow of zuko takes one pass to score a value and K passes to draw one. A guide
+    draws, and scores only its own draws. The inverted flow draws in one pass, and the density comes
+    with the draw: ``inverse(zuko.flows.MAF(K, C))`` is the inverse autoregressive flow (Kingma et
+    al. 2016, arXiv 1606.04934), ``inverse(zuko.flows.NSF(K, C))`` the same with splines (Durkan et
+    al. 2019, arXiv 1906.04032).
 
     >>> import zuko
     >>> inverse(zuko.flows.MAF(3, 4, transforms=2))(torch.zeros(4)).sample().shape
@@ -126,7 +125,7 @@ def inverse(flow: Flow) -> Flow:
     """
     transform = flow.transform
     if isinstance(transform, zuko.lazy.LazyComposedTransform):
-        # zuko composes the inverse of a whole only once it has a context.
+        # A lazy composition has no inverse of its own before it gets a context.
         return Flow([part.inv for part in reversed(transform.transforms)], flow.base)  # pyright: ignore
     return Flow(transform.inv, flow.base)
 
@@ -134,24 +133,25 @@ def inverse(flow: Flow) -> Flow:
 def planar(
     features: int, context: int, *, transforms: int = 8, hidden_features: tuple[int, ...] = ()
 ) -> Flow:
-    """The planar flow of Rezende and Mohamed (2015, arXiv 1505.05770), conditioned.
+    """Make a planar flow that takes a context (Rezende and Mohamed 2015, arXiv 1505.05770).
 
     Each of its transformations, from the base outwards, is::
 
         f(u) = u + v tanh(wᵀu + b),   log |det J| = log |1 + wᵀv (1 − tanh²(wᵀu + b))|
 
-    where (v, w, b) come from the context by a network, and v is corrected so that
-    wᵀv > −1, which makes f invertible. It starts close to the identity. Values that were not
-    drawn are scored by inverting f along w, by bisection.
+    A network gives (v, w, b) from the context, and v is corrected so that wᵀv > −1, which makes f
+    invertible. f starts close to the identity. Values that the flow did not draw are scored by
+    inverting f along w, by bisection.
 
     Args:
         features: dimension of the variable.
         context: length of the context; 0 for none.
-        transforms: how many.
-        hidden_features: widths of the networks that make (v, w, b); none: linear ones.
+        transforms: number of transformations.
+        hidden_features: widths of the hidden layers of the networks that give (v, w, b); with none
+            the networks are linear.
 
     Raises:
-        ValueError: if ``features`` or ``transforms`` is less than 1, or ``context`` negative.
+        ValueError: if ``features`` or ``transforms`` is less than 1, or ``context`` is negative.
 
     >>> planar(2, 4)(torch.zeros(7, 4)).sample().shape
     torch.Size([7, 2])
@@ -173,7 +173,7 @@ class _LazyPlanar(zuko.lazy.LazyTransform):
         super().__init__()
         self.features = features
         self.parameters_of = zuko.nn.MLP(max(context, 1), 2 * features + 1, hidden_features)
-        # v is small at first, and f close to the identity
+        # v starts small, so f starts close to the identity.
         shrink(list(self.parameters_of.children())[-1], rows=slice(features))
 
     def forward(self, c: Tensor | None = None) -> Transform:
@@ -187,9 +187,9 @@ class _LazyPlanar(zuko.lazy.LazyTransform):
 class Planar(Transform):
     """f(u) = u + v̂ tanh(wᵀu + b), with v̂ = v + (m(wᵀv) − wᵀv) w / ‖w‖².
 
-    m(a) = 0.999 (softplus(a + log(e − 1)) − 1) is above −0.999, so that f is invertible and its
-    Jacobian not singular in float32 either. It is the m of Rezende and Mohamed's appendix but for
-    the shift, by which m(0) = 0: v = 0 is the identity, and v̂ stays bounded as w goes to 0.
+    m(a) = 0.999 (softplus(a + log(e − 1)) − 1) is above −0.999, so f is invertible and its Jacobian
+    is not singular, in float32 too. This is the m of Rezende and Mohamed's appendix except for the
+    shift, which makes m(0) = 0: then v = 0 gives the identity, and v̂ stays bounded as w goes to 0.
 
     Args:
         v: (…, K).
@@ -221,7 +221,7 @@ class Planar(Transform):
         return x + self.v * along.tanh()
 
     def _inverse(self, y: Tensor) -> Tensor:
-        # With a = wᵀu + b, wᵀy + b = a + wᵀv̂ tanh a: monotone in a, since wᵀv̂ > −1.
+        # With a = wᵀu + b: wᵀy + b = a + wᵀv̂ tanh a, which is monotone in a because wᵀv̂ > −1.
         target = (self.w * y).sum(-1, keepdim=True) + self.b
         slope = self.slope.expand_as(target)
         reach = slope.abs().detach()

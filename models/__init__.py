@@ -1,4 +1,4 @@
-"""Generative models p(x, z) as Pyro programs, and the parts they are composed of."""
+"""Generative models p(x, z) as Pyro programs, and their parts: priors, likelihoods, networks."""
 
 from .autoregressive import Autoregressive
 from .contexts import Conditional, OneHot

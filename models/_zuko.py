@@ -1,7 +1,7 @@
-"""zuko, imported without its side effect, and its distributions as Pyro's.
+"""Import of zuko without its side effect, and zuko distributions wrapped for Pyro.
 
-It switches the validation of PyTorch's distributions off for the whole process; here that is
-put back as it was. Everything of ours that needs zuko takes it from here.
+Importing zuko switches off the validation of PyTorch's distributions for the whole process; here it
+is put back. All our code imports zuko from here.
 """
 
 from typing import Any, ClassVar
@@ -19,13 +19,13 @@ finally:
 
 
 class FlowDistribution(ZukoToPyro):
-    """A zuko distribution as a Pyro one that draws and scores; it knows no moments."""
+    """A zuko distribution as a Pyro distribution; it can draw and score, but has no moments."""
 
     support = constraints.real_vector
     arg_constraints: ClassVar = {}
 
     def rsample(self, sample_shape: Size = Size()) -> Tensor:  # noqa: B008
-        """Reparameterized draws; their densities come with them, and are kept."""
+        """Reparameterized draws; their densities are computed with them and kept."""
         return self(sample_shape)
 
     def sample(self, sample_shape: Size = Size()) -> Tensor:  # noqa: B008
@@ -34,13 +34,15 @@ class FlowDistribution(ZukoToPyro):
             return self.dist.sample(sample_shape)
 
     def expand(self, batch_shape: Size, _instance: object = None) -> "FlowDistribution":
-        """The same distribution in a larger batch."""
+        """Expand the batch shape."""
         return FlowDistribution(self.dist.expand(torch.Size(batch_shape)))
 
     @property
     def mean(self) -> Tensor:
-        """Not known in closed form."""
-        raise NotImplementedError("a flow knows no moments: draw from it, or use posterior_means")
+        """Raise an error: a flow has no moments in closed form."""
+        raise NotImplementedError(
+            "a flow has no moments in closed form: average draws of it, or use posterior_means"
+        )
 
     variance = mean
 
@@ -49,7 +51,7 @@ class FlowDistribution(ZukoToPyro):
 
 
 def in_whole_space(distribution: FlowDistribution) -> bool:
-    """Whether a flow's distribution reaches everywhere, rather than a bounded region."""
+    """Whether a flow's distribution has mass everywhere, not only in a bounded region."""
     base: Any = distribution.dist
     return bool(base.base.support.check(torch.full(distribution.event_shape, 100.0)).all())
 

@@ -1,4 +1,4 @@
-"""A fully observed density, each element given those before it."""
+"""A fully observed autoregressive model: each element given the elements before it."""
 
 import pyro
 from pyro.nn import PyroModule
@@ -9,20 +9,20 @@ from .likelihoods.likelihood import Likelihood
 
 
 class Autoregressive(PyroModule):
-    """A fully observed density, p(x) = ∏ᵢ p(xᵢ | x₁ … xᵢ₋₁), fitted by maximum likelihood.
+    """The fully observed model p(x) = ∏ᵢ p(xᵢ | x₁ … xᵢ₋₁), fitted by maximum likelihood.
 
-    The course's starting point: a model without a latent variable, whose ELBO is log p(x). It is
-    fitted as any pair is, with an empty guide: ``fit(model, lambda x: None, data)``. Elements
-    are taken in the order of the flattened datum. The network is masked, as in MADE
-    (Germain et al. 2015, arXiv 1502.03509): one pass gives all the conditionals. Each is a linear
-    function of all earlier elements, plus what hidden units of up to that element add.
+    It has no latent variable, so its ELBO is log p(x), and it is fitted with an empty guide:
+    ``fit(model, lambda x: None, data)``. Elements are taken in the order of the flattened datum. A
+    masked network, as in MADE (Germain et al. 2015, arXiv 1502.03509), gives all conditionals in
+    one pass: the features of each element are a linear function of all elements before it, plus
+    the output of hidden units that see some of these.
 
     Args:
-        likelihood: of each element given features, such as ``Bernoulli((8, 8))``.
+        likelihood: the distribution of each element given features, such as ``Bernoulli((8, 8))``.
         hidden: widths of the hidden layers.
 
     Raises:
-        ValueError: if a width is less than 1, a datum holds one value only, or, when run, the
+        ValueError: if a width is less than 1, a datum has only one element, or, when run, the
             data's shape is not the likelihood's.
 
     >>> from latente.models import Bernoulli

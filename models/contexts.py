@@ -1,14 +1,31 @@
-"""Contexts: what a part is told beside its input, such as a label or the other half of an image."""
+"""Contexts: further inputs of a part, such as a label or one half of an image."""
 
-from typing import Any
+from typing import Any, Protocol, TypeGuard
 
 import torch
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 
 
+class TakesContext(Protocol):
+    """A prior, decoder or encoder that may take the context after its own input."""
+
+    conditional: bool
+    """Whether it takes the context. A part without this attribute takes none."""
+
+
+def takes_context(part: object) -> TypeGuard[TakesContext]:
+    """Whether a part takes the context."""
+    return bool(getattr(part, "conditional", False))
+
+
+def context_for(part: object, context: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The context for a part that takes it; an empty tuple for one that does not."""
+    return context if takes_context(part) else ()
+
+
 class OneHot(nn.Module):
-    """Labels 0 … C − 1 of any shape (…) to indicators (…, C).
+    """Map labels 0 … C − 1 of any shape (…) to indicators (…, C).
 
     Args:
         num_classes: C.
@@ -26,13 +43,13 @@ class OneHot(nn.Module):
         if num_classes < 2:
             raise ValueError(f"there must be 2 classes or more, got {num_classes}")
         self.num_classes = num_classes
-        # A buffer, so that indicators are of the dtype and device of the networks beside them.
+        # A buffer, so that indicators have the dtype and device of the module's parameters.
         self.register_buffer("one", torch.ones(()), persistent=False)
 
     def forward(self, labels: Tensor) -> Tensor:
         """Labels (…) to indicators (…, C)."""
         labels = labels if labels.is_floating_point() else labels.long()
-        # Not within a fit, which has checked all its data: a look at values stops a device.
+        # Skipped in a fit, which has checked all data: reading values would wait for the device.
         if is_validation_enabled():
             outside = (labels < 0) | (labels >= self.num_classes) | (labels != labels.floor())
             if bool(outside.any()):
@@ -49,24 +66,24 @@ class OneHot(nn.Module):
 
 
 class Conditional(nn.Module):
-    """A network of several inputs: each is read to a vector, and the network gets them joined.
+    """A network of several inputs, each of which is first mapped to a vector by its reader.
 
     ::
 
         f(x, c₁, …) = network(concat(reader₀(x), reader₁(c₁), …))
 
-    As decoder it takes z and the context, as encoder x and the context; so a conditional VAE is a
-    VAE whose networks are told the label (Sohn, Lee and Yan 2015).
+    As a decoder it takes z and the context, as an encoder x and the context. So a conditional VAE
+    is a VAE whose networks are Conditional (Sohn, Lee and Yan 2015).
 
     Args:
-        network: from joined vectors (…, F) to features.
-        *readers: one for each input, in order, each to vectors (…, Fᵢ): ``FlattenEvent((8,))`` for
-            latent variables, ``FlattenEvent((8, 8))`` for images, ``OneHot(10)`` for
-            labels, or any network.
+        network: from concatenated vectors (…, F) to features.
+        *readers: one for each input, in order, that gives vectors (…, Fᵢ): ``FlattenEvent((8,))``
+            for latent variables, ``FlattenEvent((8, 8))`` for images, ``OneHot(10)`` for labels, or
+            any network.
 
     Raises:
-        ValueError: when called, if the inputs are not as many as the readers, or their
-            leading shapes do not go together.
+        ValueError: when called, if there are more or fewer inputs than readers, or the leading
+            shapes of the inputs do not broadcast.
 
     >>> from latente.models import FlattenEvent, mlp
     >>> decoder = Conditional(mlp(2 + 10, 16, out=64), FlattenEvent((2,)), OneHot(10))
@@ -75,11 +92,11 @@ class Conditional(nn.Module):
     """
 
     conditional = True
-    """A part with this attribute is given the context, after its own input."""
+    """It takes the context after its own input; see :class:`TakesContext`."""
 
     def __init__(self, network: nn.Module, *readers: nn.Module):
         super().__init__()
-        self.readers = nn.ModuleList(readers)  # before the network, as they are run
+        self.readers = nn.ModuleList(readers)  # first: the last parameter must be the network's
         self.network = network
 
     def forward(self, *inputs: Tensor) -> Tensor:
@@ -91,22 +108,17 @@ class Conditional(nn.Module):
         except RuntimeError as error:
             shapes = ", ".join(str(tuple(value.shape)) for value in inputs)
             raise ValueError(
-                f"inputs of shapes {shapes} do not go together: the context must be as long as "
-                "the data"
+                f"inputs of shapes {shapes} do not broadcast: the context must have one row for "
+                "each datum"
             ) from error
-        joined = [vector.expand(*batch, vector.shape[-1]) for vector in vectors]
-        return self.network(torch.cat(joined, dim=-1))
+        expanded = [vector.expand(*batch, vector.shape[-1]) for vector in vectors]
+        return self.network(torch.cat(expanded, dim=-1))
 
 
-def _check_number(part: nn.Module, inputs: tuple[Any, ...], wanted: int) -> None:
-    if len(inputs) != wanted:
-        context = ", ".join(["x", *["context"] * (wanted - 1)])
+def _check_number(part: nn.Module, inputs: tuple[Any, ...], expected: int) -> None:
+    if len(inputs) != expected:
+        context = ", ".join(["x", *["context"] * (expected - 1)])
         raise ValueError(
-            f"a {type(part).__name__} of {wanted} inputs got {len(inputs)}: give the data as a "
+            f"a {type(part).__name__} of {expected} inputs got {len(inputs)}: give the data as a "
             f"tuple ({context})"
         )
-
-
-def told(part: Any, context: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """The context, for a part that takes one; nothing, for one that does not."""
-    return context if getattr(part, "conditional", False) else ()

@@ -1,4 +1,4 @@
-"""The Gaussian mixture: a discrete latent variable, with exact answers."""
+"""Gaussian mixture: a model with a discrete latent variable and exact answers."""
 
 from typing import Any, Self
 
@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 
 class GaussianMixture(PyroModule):
-    """The mixture z ~ Categorical(π), x | z ~ N(μ_z, L_z L_zᵀ), of full covariances.
+    """The mixture z ~ Categorical(π), x | z ~ N(μ_z, L_z L_zᵀ), with full covariances.
 
-    A Pyro program ``mixture(x)`` with the discrete latent site ``"z"`` and the observed site
-    ``"x"`` in a plate named ``"data"``. Three ways to fit it: by
-    :func:`latente.inference.expectation_maximization`; by ``fit`` with an empty guide
-    (``lambda x: None``), where ``TraceEnum_ELBO`` sums z out; by ``fit`` with
-    :class:`latente.guides.ExactPosterior` as the guide.
-    Covariances are held by their Cholesky factors, so they stay positive definite.
+    It is a Pyro program ``mixture(x)`` with the discrete latent site ``"z"`` and the observed site
+    ``"x"`` in a plate named ``"data"``. There are three ways to fit it:
+    :func:`latente.inference.expectation_maximization`; ``fit`` with an empty guide
+    (``lambda x: None``), where ``TraceEnum_ELBO`` sums z out; and ``fit`` with
+    :class:`latente.guides.ExactPosterior` as the guide. The parameters are the Cholesky factors of
+    the covariances, so these stay positive definite.
 
     Args:
         num_components: C.
@@ -54,7 +54,7 @@ class GaussianMixture(PyroModule):
         return self.logits.softmax(-1)
 
     def components(self, x: Tensor) -> Tensor:
-        """log π_c + log N(x; μ_c, Σ_c) of data (N, D), in nats: (N, C)."""
+        """log p(x, z = c) = log π_c + log N(x; μ_c, Σ_c) of data (N, D), in nats: (N, C)."""
         self._check_shape(x, batched=True)
         distribution = dist.MultivariateNormal(self.means, scale_tril=self.scale_tril)
         return self.logits.log_softmax(-1) + distribution.log_prob(x.unsqueeze(-2))
@@ -78,15 +78,15 @@ class GaussianMixture(PyroModule):
             return pyro.sample("x", distribution, obs=x)
 
     def initialize(self, x: Tensor, *, seed: int = 0) -> Self:
-        """Start from data (N, D): means at spread data (k-means++), covariance as the data's.
+        """Set the means to spread data (k-means++), the covariances to that of the data (N, D).
 
         Args:
-            x: a tensor or array; it is taken to the mixture's dtype and device.
-            seed: of k-means++.
+            x: a tensor or array; it is converted to the mixture's dtype and device.
+            seed: seed of k-means++.
 
         Raises:
-            ValueError: if the mixture has more components than there are data, or their
-                covariance is singular; the mixture is then as it was.
+            ValueError: if the mixture has more components than there are data, or the covariance
+                of the data is singular; the mixture is then unchanged.
         """
         from sklearn.cluster import kmeans_plusplus  # slow to import
 
@@ -102,7 +102,7 @@ class GaussianMixture(PyroModule):
         return self
 
     def em_step(self, x: Tensor) -> float:
-        """One step of expectation maximization (Dempster, Laird and Rubin 1977) on data (N, D).
+        """Make one step of expectation maximization (Dempster et al. 1977) on data (N, D).
 
         ::
 
@@ -110,11 +110,11 @@ class GaussianMixture(PyroModule):
             Σ_c = Σₙ r_nc (x_n − μ_c)(x_n − μ_c)ᵀ / Σₙ r_nc
 
         Returns:
-            the mean log p(x) that it started from; the step does not lower it.
+            the mean log p(x) before the step, in nats; the step does not lower it.
 
         Raises:
             ValueError: if the mixture has more components than there are data, or a component
-                has shrunk onto so few data that its covariance is singular.
+                has shrunk to so few data that its covariance is singular.
         """
         x = torch.as_tensor(x).to(self.means)
         self.check_data(x)
@@ -135,9 +135,9 @@ class GaussianMixture(PyroModule):
         return log_px.mean().item()
 
     def check_data(self, x: Tensor) -> None:
-        """Refuse a whole data set that is not (N, D), or smaller than the mixture.
+        """Refuse a whole data set that is not (N, D), or has fewer data than components.
 
-        Asked of all data before a fit; a minibatch may be smaller.
+        ``fit`` calls it once with all data; a minibatch may be smaller.
 
         Raises:
             ValueError: if so.
@@ -146,7 +146,7 @@ class GaussianMixture(PyroModule):
         if len(x) < len(self.logits):
             raise ValueError(
                 f"a mixture of {len(self.logits)} components cannot be fitted to {len(x)} data: "
-                f"take at most {len(x)} components, and many fewer to learn something"
+                f"take at most {len(x)} components, better many fewer"
             )
 
     def _check_shape(self, x: Tensor, *, batched: bool = False) -> None:
@@ -160,10 +160,10 @@ class GaussianMixture(PyroModule):
 
 
 def _factor(centred: Tensor, weight: Tensor) -> Tensor:
-    """The Cholesky factor of Σₙ wₙ dₙ dₙᵀ, for data d (N, D) and weights (N,).
+    """Compute the Cholesky factor of Σₙ wₙ dₙ dₙᵀ, for data d (N, D) and weights (N,).
 
-    From an orthogonal factorization of √w d: the covariance, whose rounding might make it
-    indefinite, is not formed.
+    It comes from a QR factorization of √w d, without the covariance, which rounding could make
+    indefinite.
     """
     rows = centred * weight.sqrt()[:, None]
     upper = torch.linalg.qr(rows, mode="r").R
@@ -172,8 +172,8 @@ def _factor(centred: Tensor, weight: Tensor) -> Tensor:
     limit = 100 * torch.finfo(rows.dtype).eps * spread
     if len(diagonal) < rows.shape[1] or not bool((diagonal.abs() > limit).all()):
         raise ValueError(
-            "a component's covariance is singular: it has shrunk onto a few data, or elements of "
-            "the data are constant or linear functions of others. Take fewer components, drop "
-            "such elements, or start again from another seed"
+            "the covariance of a component is singular: it has shrunk to a few data, or elements "
+            "of the data are constant or linear functions of others. Take fewer components, drop "
+            "such elements, or start again with another seed"
         )
     return (upper * diagonal.sign()[:, None]).mT

@@ -1,4 +1,4 @@
-"""Linear Gaussian models: probabilistic PCA and factor analysis, with exact answers."""
+"""Linear Gaussian models with exact answers: probabilistic PCA and factor analysis."""
 
 from typing import Self
 
@@ -13,7 +13,7 @@ from .vae import VAE
 
 
 class LinearGaussian(VAE):
-    """The VAE whose decoder is linear: all that is intractable elsewhere is known here.
+    """A VAE with a linear decoder: its evidence and posterior are known in closed form.
 
     ::
 
@@ -21,9 +21,9 @@ class LinearGaussian(VAE):
         x ~ N(b, WWᵀ + Ψ)
         z | x ~ N(Λ⁻¹WᵀΨ⁻¹(x − b), Λ⁻¹),   Λ = I + WᵀΨ⁻¹W
 
-    :class:`PPCA` and :class:`FactorAnalysis` differ in Ψ alone. Λ is never formed: its
-    Cholesky factor comes from an orthogonal factorization of (I, Ψ^(−½)W), so that rounding
-    cannot make it indefinite, in float32 either.
+    :class:`PPCA` and :class:`FactorAnalysis` differ only in Ψ. Λ is never formed: its Cholesky
+    factor comes from a QR factorization of (I, Ψ^(−½)W), so that rounding cannot make it
+    indefinite, in float32 too.
 
     Args:
         observed_dim: D, length of x.
@@ -40,8 +40,8 @@ class LinearGaussian(VAE):
         if not 1 <= latent_dim < observed_dim:
             raise ValueError(
                 f"latent_dim must be at least 1 and less than the {observed_dim} dimensions of the "
-                f"data, got {latent_dim}: with as many, nothing is left for the noise, and a "
-                "GaussianMixture of one component is the model of full covariance"
+                f"data, got {latent_dim}; with as many, nothing is left for the noise: use a "
+                "GaussianMixture of one component for a full covariance"
             )
         likelihood = Normal((observed_dim,), scale=nn.Parameter(scale))
         super().__init__(StandardNormal(latent_dim), mlp(latent_dim, out=observed_dim), likelihood)
@@ -68,7 +68,7 @@ class LinearGaussian(VAE):
 
     def posterior(self, x: Tensor) -> dist.MultivariateNormal:
         """p(z|x) of data (N, D): batch shape (N,), event shape (K,)."""
-        self._check(x)
+        self._check_shape(x)
         x = x.to(self.weight)
         scaled = self.weight / self.scale[:, None]
         scale_tril = _inverse_root(scaled)
@@ -79,8 +79,8 @@ class LinearGaussian(VAE):
     def log_prob(self, x: Tensor) -> Tensor:
         """log p(x) of data (N, D), exact, in nats: (N,).
 
-        By Bayes' rule at the posterior mean, log p(x) = log p(x, z) − log p(z|x), for which no
-        D × D covariance has to be factorized.
+        Bayes' rule at the posterior mean, log p(x) = log p(x, z) − log p(z|x), avoids factorizing
+        a D × D covariance.
         """
         posterior, x = self.posterior(x), x.to(self.weight)
         z = posterior.mean
@@ -88,17 +88,17 @@ class LinearGaussian(VAE):
         return log_joint - posterior.log_prob(z)
 
     def em_step(self, x: Tensor) -> float:
-        """One step of expectation maximization (Rubin and Thayer 1982) on data (N, D).
+        """Make one step of expectation maximization (Rubin and Thayer 1982) on data (N, D).
 
         Returns:
-            the mean log p(x) that it started from; the step does not lower it.
+            the mean log p(x) before the step, in nats; the step does not lower it.
 
         Raises:
-            ValueError: if the data are not such, or leave no noise in some direction; the model
-                is then as it was.
+            ValueError: if the data do not have this shape, are not finite, or leave no noise for
+                some element; the model is then unchanged.
         """
         x = torch.as_tensor(x).to(self.weight)
-        self._check(x, whole=True)
+        self._check_dataset(x)
         with torch.no_grad():
             before = self.log_prob(x).mean().item()
             centred = x - x.mean(0)
@@ -106,34 +106,37 @@ class LinearGaussian(VAE):
             mean, factor = posterior.mean, posterior.scale_tril[0]
             moment = mean.mT @ mean / len(x) + factor @ factor.mT
             weight = torch.linalg.solve(moment, centred.mT @ mean / len(x), left=False)
-            # Not C − W E[zxᵀ], whose difference can round to less than nothing.
+            # Not C − W E[zxᵀ]: rounding can make that difference negative.
             residual = (centred - mean @ weight.mT).square().mean(0)
             residual = residual + (weight @ factor).square().sum(-1)
-            self._set(x.mean(0), weight, residual, centred.square().mean(0))
+            self._set_parameters(x.mean(0), weight, residual, centred.square().mean(0))
         return before
 
-    def _set(self, bias: Tensor, weight: Tensor, noise: Tensor, total: Tensor) -> None:
-        """Set all parameters, or none: the noise variance must not vanish in the total variance."""
+    def _set_parameters(self, bias: Tensor, weight: Tensor, noise: Tensor, total: Tensor) -> None:
+        """Set all parameters; set none if the noise is negligible in the total variance."""
         if self._log_scale.dim() == 0:
             noise, total = noise.mean(), total.mean()
         limit = 100 * torch.finfo(total.dtype).eps * total
         if not bool((noise > limit).all()):
             raise ValueError(
-                "the data leave no noise around the linear model, so that its likelihood has no "
-                "maximum: take a smaller latent_dim, or drop what is constant or a linear "
-                "function of other elements"
+                "the data leave no noise around the linear model, so its likelihood has no "
+                "maximum: take a smaller latent_dim, or drop elements that are constant or linear "
+                "functions of others"
             )
         self.bias.copy_(bias)
         self.weight.copy_(weight)
         self._log_scale.copy_(noise.log() / 2)
 
-    def _check(self, x: Tensor, *, whole: bool = False) -> None:
+    def _check_shape(self, x: Tensor, *, batched: bool = True) -> None:
         dim = self.weight.shape[0]
-        if not x.shape or x.shape[-1] != dim or (whole and len(x.shape) != 2):
+        if not x.shape or x.shape[-1] != dim or (not batched and len(x.shape) != 2):
             raise ValueError(
                 f"{type(self).__name__} takes data of shape (N, {dim}), got {tuple(x.shape)}"
             )
-        if whole and not bool(x.isfinite().all()):
+
+    def _check_dataset(self, x: Tensor) -> None:
+        self._check_shape(x, batched=False)
+        if not bool(x.isfinite().all()):
             raise ValueError("the data hold NaN or infinity")
 
     def extra_repr(self) -> str:
@@ -144,8 +147,8 @@ class LinearGaussian(VAE):
 class PPCA(LinearGaussian):
     """Probabilistic PCA (Tipping and Bishop 1999): z ~ N(0, I), x | z ~ N(Wz + b, σ²I).
 
-    A VAE with a linear decoder. Its evidence, posterior and maximum-likelihood parameters are
-    known in closed form, so that every guide, estimator and diagnostic can be held against them.
+    This is a VAE with a linear decoder. Its evidence, posterior and maximum-likelihood parameters
+    are known in closed form, and guides, estimators and diagnostics can be compared with them.
 
     Args:
         observed_dim: D, length of x.
@@ -172,18 +175,18 @@ class PPCA(LinearGaussian):
 
         Args:
             x: data (N, D), a tensor or array.
-            rotation: any orthogonal R, (K, K): the likelihood is the same for all of them. The
-                identity, if not given, for which the posterior is a diagonal normal.
+            rotation: an orthogonal R, (K, K); all of them have the same likelihood. By default the
+                identity, with which the posterior is a diagonal normal.
 
         Returns:
             the model itself.
 
         Raises:
-            ValueError: if the data are not such, or vary in no more than K directions, so that σ
-                would be zero; the model is then as it was.
+            ValueError: if the data do not have this shape, are not finite, or vary in at most K
+                directions, so that σ would be zero; the model is then unchanged.
         """
         x = torch.as_tensor(x).to(self.weight)
-        self._check(x, whole=True)
+        self._check_dataset(x)
         observed_dim, latent_dim = self.weight.shape
         with torch.no_grad():
             _, spread, directions = torch.linalg.svd(x - x.mean(0), full_matrices=False)
@@ -194,17 +197,17 @@ class PPCA(LinearGaussian):
             )
             if rotation is not None:
                 weight = weight @ rotation.to(weight)
-            if weight.shape != self.weight.shape:  # no more than K data: nothing varies beyond them
+            if weight.shape != self.weight.shape:  # fewer than K data: no variance is left
                 weight, noise = self.weight, torch.zeros_like(noise)
-            self._set(x.mean(0), weight, noise, variances.sum() / observed_dim)
+            self._set_parameters(x.mean(0), weight, noise, variances.sum() / observed_dim)
         return self
 
 
 class FactorAnalysis(LinearGaussian):
-    """Factor analysis: z ~ N(0, I), x | z ~ N(Wz + b, diag ψ²), a noise scale an element.
+    """Factor analysis: z ~ N(0, I), x | z ~ N(Wz + b, diag ψ²), a noise scale for each element.
 
     Maximum likelihood has no closed form; :func:`latente.inference.expectation_maximization`
-    climbs to it (Rubin and Thayer 1982), as does ``fit``.
+    finds it iteratively (Rubin and Thayer 1982), and so does ``fit``.
 
     Args:
         observed_dim: D, length of x.
@@ -222,9 +225,9 @@ class FactorAnalysis(LinearGaussian):
 
 
 def _inverse_root(scaled: Tensor) -> Tensor:
-    """The lower triangular L, its diagonal positive, with LLᵀ = (I + AᵀA)⁻¹ for A (D, K)."""
+    """Compute the lower triangular L with positive diagonal and LLᵀ = (I + AᵀA)⁻¹, A (D, K)."""
     eye = torch.eye(scaled.shape[1], dtype=scaled.dtype, device=scaled.device)
-    # R with RᵀR = I + AᵀA in reversed order, so that its transpose, reversed back, is upper.
+    # Columns are reversed: R with RᵀR = I + AᵀA, transposed and reversed back, is upper triangular.
     upper = torch.linalg.qr(torch.cat([eye, scaled]).flip(-1)).R
     upper = upper * upper.diagonal().sign()[:, None]
     root = upper.mT.flip(-1, -2)

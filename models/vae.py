@@ -1,14 +1,36 @@
-"""The variational autoencoder's generative half, p(x|z) p(z), as a Pyro model."""
+"""The generative model of a variational autoencoder, p(x|z) p(z), as a Pyro program."""
 
-from typing import Self
+from collections.abc import Iterator
+from typing import Protocol, Self
 
 import pyro
+import pyro.distributions as dist
 import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from .contexts import told
+from .contexts import context_for
 from .likelihoods.likelihood import Likelihood
+
+
+class Prior(Protocol):
+    """What a :class:`VAE` asks of its prior, a module."""
+
+    def __call__(self, *context: Tensor) -> dist.TorchDistribution:
+        """p(z), or p(z|c): batch shape () or (N,), event shape (latent_dim,)."""
+        ...
+
+
+class Decoder(Protocol):
+    """What a :class:`VAE` asks of its decoder, a module."""
+
+    def __call__(self, z: Tensor, *context: Tensor) -> Tensor:
+        """z (…, latent_dim) to features (…, likelihood.num_features)."""
+        ...
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Its parameters; :meth:`VAE.start_at_mean` sets the last one."""
+        ...
 
 
 class VAE(PyroModule):
@@ -19,23 +41,23 @@ class VAE(PyroModule):
         zₙ ~ prior                          p(z)
         xₙ ~ likelihood(decoder(zₙ))        p(x|z)
 
-    The model is a Pyro program ``vae(x)`` with the latent site ``"z"`` and the observed
-    site ``"x"``, both inside a plate named ``"data"`` at dimension −1. It says nothing of
-    a posterior: pair it with a guide.
+    The model is a Pyro program ``vae(x)`` with the latent site ``"z"`` and the observed site
+    ``"x"``, both inside a plate named ``"data"`` at dimension −1. It has no posterior: pair it with
+    a guide.
 
-    With a context c (a label, say, or a part of the image that is given) it is the conditional VAE
-    ``vae(x, c)`` of Sohn, Lee and Yan (2015): z ~ prior(c) where the prior takes the context, such
-    as :class:`ConditionalNormal`, and x ~ likelihood(decoder(z, c)) where the decoder does, as one
-    made with :class:`Conditional`. A part that takes it has the attribute ``conditional``.
+    With a context c (such as a label, or a given part of the image) it is the conditional VAE
+    ``vae(x, c)`` of Sohn, Lee and Yan (2015): z ~ prior(c) if the prior takes the context, such as
+    :class:`ConditionalNormal`, and x ~ likelihood(decoder(z, c)) if the decoder does, such as a
+    :class:`Conditional`. A part takes the context if its attribute ``conditional`` is true.
 
     Args:
-        prior: a module that, called, gives the distribution of z, event shape (latent_dim,).
+        prior: a module that, when called, gives the distribution of z, event shape (latent_dim,).
         decoder: a network from z (…, latent_dim) to features (…, likelihood.num_features).
         likelihood: a module from features to the distribution of x.
 
     Raises:
-        ValueError: when run, if the data's event shape is not the likelihood's, or there is a
-            context that no part takes, or none where one does.
+        ValueError: when run, if the data's event shape is not the likelihood's, if there is a
+            context that no part takes, or if a part takes a context and there is none.
 
     >>> import torch
     >>> from latente.models import VAE, StandardNormal, Bernoulli, mlp
@@ -45,7 +67,7 @@ class VAE(PyroModule):
     torch.Size([5, 2])
     """
 
-    def __init__(self, prior: nn.Module, decoder: nn.Module, likelihood: Likelihood):
+    def __init__(self, prior: Prior, decoder: Decoder, likelihood: Likelihood):
         super().__init__()
         self.prior = prior
         self.decoder = decoder
@@ -54,42 +76,47 @@ class VAE(PyroModule):
     def forward(self, x: Tensor, *context: Tensor) -> Tensor:
         """Run the program on data (N, *event_shape) and contexts (N, …); returns the observed x."""
         self.likelihood.check_data(x)
-        of_prior, of_decoder = told(self.prior, context), told(self.decoder, context)
-        if context and not (of_prior or of_decoder):
+        for_prior = context_for(self.prior, context)
+        for_decoder = context_for(self.decoder, context)
+        if context and not (for_prior or for_decoder):
             raise ValueError(
                 "the data bring a context, but neither prior nor decoder takes one: give x alone, "
                 "or use ConditionalNormal or Conditional"
             )
-        prior = self.prior(*of_prior)
+        prior = self.prior(*for_prior)
         if len(prior.event_shape) != 1:
             raise ValueError(
-                f"the prior gave a distribution of event shape {tuple(prior.event_shape)}, where z "
+                f"the prior gave a distribution of event shape {tuple(prior.event_shape)}, but z "
                 "is a vector: end it with .to_event(1)"
             )
         with pyro.plate("data", len(x), dim=-1):
             z = pyro.sample("z", prior)
-            return pyro.sample("x", self.likelihood(self.decoder(z, *of_decoder)), obs=x)
+            return pyro.sample("x", self.likelihood(self.decoder(z, *for_decoder)), obs=x)
 
     def start_at_mean(self, x: Tensor) -> Self:
-        """Let the decoder's last bias start at what fits data x (N, *event_shape) without z.
+        """Set the decoder's last bias to fit data x (N, *event_shape) without z, before training.
 
-        Training then begins from the best constant rather than from noise (as in Burda et al. 2016,
-        arXiv 1509.00519), and a posterior is not drawn to nothing by the rush there: a
-        :class:`VampPrior` on images needs it.
+        Training then starts from the best constant instead of noise (as in Burda et al. 2016, arXiv
+        1509.00519). Otherwise the fast first steps towards it may collapse the posterior; with a
+        :class:`VampPrior` on images they do.
+
+        Returns:
+            the model itself.
 
         Raises:
-            ValueError: if the decoder does not end in a bias for each feature, or the data are not
-                finite, or not of the likelihood's shape.
+            ValueError: if the decoder does not end in a bias for each feature, or the data are
+                empty, not finite, or not of the likelihood's shape.
         """
         self.likelihood.check_data(x)
         if len(x) == 0 or not bool(torch.as_tensor(x).isfinite().all()):
-            raise ValueError("a start at the mean takes data that are finite, and some")
-        # Only what nothing follows is sure to be added to the features as it is.
+            raise ValueError("start_at_mean needs data: at least one datum, and all of them finite")
+        # Only the last parameter is sure to be added to the features unchanged.
         name, bias = ([*self.decoder.named_parameters()] or [("", x)])[-1]
         if name.split(".")[-1] != "bias" or bias.shape != (self.likelihood.num_features,):
             raise ValueError(
-                "the decoder's last parameter is no bias of one number for each of the "
-                f"{self.likelihood.num_features} features, that could start at the mean of the data"
+                "the decoder's last parameter is not a bias with one number for each of the "
+                f"{self.likelihood.num_features} features, so it cannot start at the mean of the "
+                "data: end the decoder with such a bias, as mlp and conv_decoder do"
             )
         with torch.no_grad():
             bias.copy_(self.likelihood.constant_features(x.to(bias)))

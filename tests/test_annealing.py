@@ -220,7 +220,7 @@ def test_blocks_keep_the_order_of_the_data_and_their_contexts(monkeypatch):
         seen.append(len(args[0]))
         return latent_space(model, guide, args, structure)
 
-    monkeypatch.setattr(annealing, "CHAINS_AT_ONCE", 100)
+    monkeypatch.setattr(annealing, "CHAINS_PER_BLOCK", 100)
     monkeypatch.setattr(annealing, "latent_space", watched)
     c = torch.arange(7).double()
     x = 10 * c + torch.linspace(-3, 3, 7).double()
@@ -270,7 +270,7 @@ def test_a_transition_leaves_the_distribution_at_its_temperature_as_it_is(beta):
         state, accepted = path._evaluate(first), []
         size = torch.full((1,), 1.6 * covariance.diagonal().min().sqrt().item())
         for _ in range(20):
-            state, moved = path._move(state, beta, size)
+            state, moved = path._transition(state, beta, size)
             accepted.append(moved.mean())
     rate = torch.stack(accepted).mean().item()
     print(f"accepted {rate:.2f}")

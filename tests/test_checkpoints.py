@@ -253,7 +253,7 @@ def test_recipes_start_at_the_training_mean_from_weights_of_their_seed(tmp_path)
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[]", "holds no facts by name"),
+        ("[]", "does not hold a JSON object"),
         ('{"plan": {}}', "holds no plan of a recipe"),
         ("{}", "holds no plan of a recipe"),
     ],

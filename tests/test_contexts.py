@@ -168,7 +168,7 @@ def test_what_the_parts_and_the_loader_refuse():
     with pytest.raises(ValueError, match="2 classes or more"):
         OneHot(1)
     network = Conditional(nn.Identity(), FlattenEvent(1), FlattenEvent(1))
-    with pytest.raises(ValueError, match=r"shapes \(5, 1\), \(4, 1\) do not go together"):
+    with pytest.raises(ValueError, match=r"shapes \(5, 1\), \(4, 1\) do not broadcast"):
         network(torch.zeros(5, 1), torch.zeros(4, 1))
     with pytest.raises(ValueError, match="1, 2 or 3 quadrants"):
         quadrants((8, 8), 4)
@@ -211,9 +211,9 @@ def test_a_start_at_the_mean_is_in_the_last_bias_and_no_other():
     assert torch.equal(reader[-1].bias, before)
     assert torch.allclose(decoder.network[-1].bias, torch.tensor(0.9).logit())
     blind = nn.Sequential(nn.Linear(2, 64), nn.Tanh(), nn.Linear(64, 64, bias=False))
-    with pytest.raises(ValueError, match="no bias of one number for each of the 64"):
+    with pytest.raises(ValueError, match="not a bias with one number for each of the 64"):
         VAE(StandardNormal(2), blind, Bernoulli((8, 8))).start_at_mean(x)
-    with pytest.raises(ValueError, match="finite, and some"):
+    with pytest.raises(ValueError, match="at least one datum, and all of them finite"):
         VAE(StandardNormal(2), decoder, Bernoulli((8, 8))).start_at_mean(x[:0])
 
 

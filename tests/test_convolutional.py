@@ -126,7 +126,7 @@ def test_no_datum_sees_another_of_its_batch():
         (lambda: conv_decoder(2, (2, 3, 8, 8)), r"got the event shape \(2, 3, 8, 8\)"),
         (lambda: conv_encoder((0, 8), out=2), r"got the event shape \(0, 8\)"),
         (lambda: conv_encoder((8, 8), (4, 0), out=2), r"at least 1, got channels=\(4, 0\)"),
-        (lambda: conv_encoder((8, 8), (), out=2), "needs a width in channels"),
+        (lambda: conv_encoder((8, 8), (), out=2), "channels is empty"),
         (lambda: conv_encoder((8, 8), out=0), "at least 1, got out=0"),
         (lambda: conv_encoder((8, 8), out=2, hidden=0), "at least 1, got hidden=0"),
         (lambda: conv_encoder((8, 8), out=2, residual_blocks=-1), "0 or more, got -1"),

@@ -7,7 +7,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from latente.guides import Point
+from latente.guides import PointPosterior
 from latente.inference import Budget, diagnose
 from latente.models import mlp
 
@@ -77,7 +77,7 @@ def test_bad_pairs_are_refused_in_one_line_that_names_the_site(message):
 def test_points_one_sample_and_bad_data_are_refused():
     oracle = LinearGaussian(2, orthogonal=True)
     model, guide = oracle.pair()
-    point = Point(mlp(8, out=2), 2).double()
+    point = PointPosterior(mlp(8, out=2), 2).double()
     with pytest.raises(ValueError, match="'z' on one point: there is no posterior to be judged"):
         diagnose(model, point, oracle.sample(10))
     with pytest.raises(ValueError, match="num_samples must be at least 2, got 1"):

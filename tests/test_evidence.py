@@ -12,7 +12,7 @@ from scipy import stats
 
 from latente.guides import DiagonalNormal
 from latente.inference import log_evidence
-from latente.inference.evidence.importance_sampling import FIGURES, Evidence
+from latente.inference.evidence.importance_sampling import PER_DATUM_FIELDS, Evidence
 from latente.inference.evidence.pareto_smoothing import pareto_khat, summarize_weights
 from latente.inference.pairs.inspection import inspect_pair
 from latente.inference.pairs.log_terms import draw, score
@@ -221,7 +221,7 @@ def test_weights_that_are_mostly_zero_have_no_tail_to_trust():
 
 
 def test_means_errors_and_thresholds_by_hand():
-    values = {name: torch.tensor([1.0, 2.0, 4.0, 8.0]).double() for name in FIGURES}
+    values = {name: torch.tensor([1.0, 2.0, 4.0, 8.0]).double() for name in PER_DATUM_FIELDS}
     evidence = Evidence(**values, num_samples=1000)
     assert evidence.mean == 3.75
     assert evidence.mean_standard_error == pytest.approx(math.sqrt(1 + 4 + 16 + 64) / 4)
@@ -238,7 +238,7 @@ def test_weights_are_summed_in_float64():
     x = oracle.sample(3).float()
     vae, guide = (part.float() for part in oracle.pair(widen=1.3))
     evidence = log_evidence(vae, guide, x, num_samples=200)
-    for name in FIGURES:
+    for name in PER_DATUM_FIELDS:
         assert getattr(evidence, name).dtype == torch.float64
     figures = summarize_weights(torch.tensor([[0.0]] * 3 + [[-25.0]]).double())
     assert figures["log_px"].item() == pytest.approx(math.log((3 + math.exp(-25)) / 4), abs=1e-15)
@@ -314,11 +314,11 @@ def test_bad_arguments_are_refused(make_pair, binary_images):
 
 def test_too_few_samples_for_khat_is_said(make_pair, binary_images):
     few = log_evidence(*make_pair(), binary_images[:5], num_samples=10)
-    assert "S = 10 is too small for Pareto k̂" in few.caveat
+    assert "S = 10 is too small for Pareto k̂" in few.sample_size_warning
     assert "no k̂" in repr(few)
     more = log_evidence(*make_pair(), binary_images[:5], num_samples=100)
-    assert "threshold of k̂ at 0.50" in more.caveat
-    assert log_evidence(*make_pair(), binary_images[:2], num_samples=2200).caveat == ""
+    assert "threshold of k̂ is 0.50" in more.sample_size_warning
+    assert log_evidence(*make_pair(), binary_images[:2], num_samples=2200).sample_size_warning == ""
 
 
 def positive(x):

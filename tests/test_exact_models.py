@@ -145,7 +145,7 @@ def test_data_without_noise_are_refused_and_the_model_is_told_what_to_do():
         PPCA(6, 2).double().maximum_likelihood(flat)
     constant = torch.randn(50, 6).double()
     constant[:, 3] = 1.0
-    with pytest.raises(ValueError, match="drop what is constant"):
+    with pytest.raises(ValueError, match="drop elements that are constant"):
         FactorAnalysis(6, 2).double().em_step(constant)
     with pytest.raises(ValueError, match="no noise"):
         PPCA(6, 2).maximum_likelihood(torch.randn(3, 6))
@@ -307,7 +307,7 @@ def test_a_singular_covariance_is_refused_and_nothing_is_lost():
         model.means.copy_(torch.tensor([[0.0, 0.0], [50.0, 50.0]]))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     x = torch.cat([torch.randn(40, 2), torch.tensor([[50.0, 50.0]])]).double()
-    with pytest.raises(ValueError, match="shrunk onto a few data"):
+    with pytest.raises(ValueError, match="shrunk to a few data"):
         model.em_step(x)
     assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
 

@@ -13,7 +13,7 @@ import torch
 import xarray
 from pyro.infer.autoguide import AutoDiagonalNormal
 
-from latente.guides import DiagonalNormal, Point
+from latente.guides import DiagonalNormal, PointPosterior
 from latente.inference import log_evidence
 from latente.inference.evaluation import arviz_export as export
 from latente.inference.evaluation.arviz_export import to_datatree
@@ -249,7 +249,7 @@ def test_images_keep_their_shape_and_a_point_has_no_density(make_pair, binary_im
     assert tree.prior_predictive["x"].dims == ("chain", "draw", "datum", "row", "column")
     assert np.array_equal(tree.observed_data["x"], binary_images[:3])
     assert set(np.unique(tree.posterior_predictive["x"])) == {0.0, 1.0}
-    tree = to_datatree(vae, Point(mlp(16, 8, out=2), 2), binary_images[:3], num_samples=4)
+    tree = to_datatree(vae, PointPosterior(mlp(16, 8, out=2), 2), binary_images[:3], num_samples=4)
     assert "evidence" not in tree
     assert list(tree.sample_stats.data_vars) == ["lp"]
 
@@ -298,7 +298,7 @@ def test_draws_in_parts_are_draws_all_the_same(monkeypatch):
     """Five draws together at most, of 2,000: the evidence agrees with that of other draws."""
     oracle = LinearGaussian(1)
     x = oracle.sample(4)
-    monkeypatch.setattr(export, "DRAWS_AT_ONCE", 20)
+    monkeypatch.setattr(export, "MAX_ROWS_PER_RUN", 20)
     tree = to_datatree(*oracle.pair(), x, num_samples=12)
     z = tree.posterior["z"].values
     assert z.shape == (1, 12, 4, 1)
@@ -311,10 +311,10 @@ BAD = {
     "samples": ({"num_samples": 0}, "num_samples must be at least 1, got 0"),
     "memory": ({"num_samples": 10**8}, r"100000000 draws of 4 data, \d+ numbers for each, would "),
     "site": ({"dims": {"y": ["a"]}}, "dims names 'y', which is none of 'count', 'context_1', 'rat"),
-    "too many": ({"dims": {"rate": ["a"]}}, r"dims names \['a'\] for 'rate', which has 0 event"),
-    "string": ({"dims": {"part": "a"}}, "dims names 'a' for 'part', which has 1 event dimensions"),
-    "twice": ({"dims": {"part": ["view"]}}, "the dimension 'view' of 'part' has a name that means"),
-    "draw": ({"dims": {"part": ["draw"]}}, "the dimension 'draw' of 'part' has a name that means"),
+    "too many": ({"dims": {"rate": ["a"]}}, r"dims gives \['a'\] for 'rate', which has 0 event"),
+    "string": ({"dims": {"part": "a"}}, "dims gives 'a' for 'part', which has 1 event dimensions"),
+    "twice": ({"dims": {"part": ["view"]}}, "the dimension 'view' of 'part' has a name that is"),
+    "draw": ({"dims": {"part": ["draw"]}}, "the dimension 'draw' of 'part' has a name that is"),
     "of a site": ({"dims": {"part": ["rate"]}}, "the dimension 'rate' of 'part' has a name that"),
     "labels": ({"coords": {"datum": [1, 2]}}, "coords gives 2 labels along 'datum', which needs 4"),
     "unknown": ({"coords": {"views": [1]}}, "coords names 'views', which is none of 'datum', 'vi"),

@@ -151,7 +151,7 @@ def test_interpolation_is_straight_in_z(fitted, binary_images, monkeypatch):
         for step, weight in enumerate((0, 0.25, 0.5, 0.75, 1)):
             expected = (1 - weight) * first + weight * second
             assert torch.allclose(path[pair, step], expected, atol=1e-6)
-    with pytest.raises(ValueError, match="two data at least"):
+    with pytest.raises(ValueError, match="at least two data"):
         plot_interpolation(fitted.model, fitted.guide, binary_images[:1])
 
 

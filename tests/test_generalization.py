@@ -203,7 +203,7 @@ def test_a_posterior_found_from_all_data_is_drawn_from_all_data():
     found = psis_loo(told.model, told.guide, X, num_samples=200, inner_samples=3)
     expected = psis_loo(fixed.model, fixed.guide, X, num_samples=200, inner_samples=3)
     assert torch.allclose(elpds(found), elpds(expected))
-    with pytest.raises(ValueError, match="finds its posterior of 'w' from the data it is given"):
+    with pytest.raises(ValueError, match="infers its posterior of 'w' from the data it is given"):
         log_predictive_density(told.model, told.guide, X)
 
 

@@ -11,7 +11,7 @@ from pyro import poutine
 from scipy import integrate
 from torch.distributions import biject_to
 
-from latente.guides import DiagonalNormal, Point
+from latente.guides import DiagonalNormal, PointPosterior
 from latente.inference.pairs.inspection import inspect_pair
 from latente.inference.pairs.latent_space import latent_space
 from latente.inference.pairs.log_terms import draw, score
@@ -328,7 +328,7 @@ REFUSED = {
     "'kind' is discrete": (discrete, guide_of_discrete),
     "puts 'z' on one point": (
         VAE(StandardNormal(2), mlp(2, out=2), Normal((2,), 1.0)).double(),
-        Point(mlp(2, out=2), 2).double(),
+        PointPosterior(mlp(2, out=2), 2).double(),
     ),
     "nothing is latent in the plate 'data'": (nothing_latent, empty),
     "support of 'z' is not the same": between(lambda x: 0 * x[:, 0], lambda x: x[:, 0]),

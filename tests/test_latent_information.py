@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch.distributions import kl_divergence
 
-from latente.guides import DiagonalNormal, Point
+from latente.guides import DiagonalNormal, PointPosterior
 from latente.inference import Beta_ELBO, Cyclical, Warmup, evaluate, fit, hold_then_fall, load_data
 from latente.inference.diagnostics.latent_information import latent_information
-from latente.inference.evaluation.metrics import describe_health
+from latente.inference.evaluation.metrics import describe_posterior
 from latente.models import (
     VAE,
     AutoregressiveLikelihood,
@@ -275,10 +275,10 @@ def test_what_has_no_information_is_refused_in_one_line():
     x = torch.zeros(3, 2)
     vae = VAE(StandardNormal(2), mlp(2, out=2), Normal((2,), 1.0))
     with pytest.raises(ValueError, match="'z' on one point: it has no KL") as caught:
-        latent_information(vae, Point(mlp(2, out=2), 2), x)
+        latent_information(vae, PointPosterior(mlp(2, out=2), 2), x)
     assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match="num_draws must be at least 1, got 0"):
-        latent_information(vae, Point(mlp(2, out=2), 2), x, num_draws=0)
+        latent_information(vae, PointPosterior(mlp(2, out=2), 2), x, num_draws=0)
 
 
 def test_evaluation_names_a_collapse_and_only_that(make_pair, binary_images):
@@ -288,11 +288,13 @@ def test_evaluation_names_a_collapse_and_only_that(make_pair, binary_images):
         guide.encoder[-1].bias.zero_()
     collapsed = evaluate(model, guide, binary_images, num_samples=30)
     assert collapsed["kl"] == pytest.approx(0, abs=1e-6)
-    assert "collapsed onto the prior" in describe_health(collapsed)
-    assert "collapsed" not in describe_health(
+    assert "collapsed onto the prior" in describe_posterior(collapsed)
+    assert "collapsed" not in describe_posterior(
         evaluate(model, guide, binary_images[:1], num_samples=30)
     )
-    assert "collapsed" not in describe_health(evaluate(*make_pair(), binary_images, num_samples=30))
+    assert "collapsed" not in describe_posterior(
+        evaluate(*make_pair(), binary_images, num_samples=30)
+    )
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from latente.guides import (
     DiagonalNormal,
     FullRankNormal,
     NormalizingFlow,
-    Point,
+    PointPosterior,
     inverse,
     planar,
 )
@@ -69,7 +69,7 @@ POSTERIOR_FAMILIES = {
     "planar": lambda: flow(lambda k, c: planar(k, c, transforms=1)),
     "iaf": lambda: flow(masked(zuko.flows.MAF)),
     "spline": lambda: flow(masked(zuko.flows.NSF)),
-    "point": lambda: Point(mlp(64, out=K), K),
+    "point": lambda: PointPosterior(mlp(64, out=K), K),
 }
 PRIORS = {
     "standard": lambda guide: StandardNormal(K),

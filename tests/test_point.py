@@ -6,7 +6,7 @@ import pytest
 import torch
 from pyro.infer import Trace_ELBO
 
-from latente.guides import DiagonalNormal, Point
+from latente.guides import DiagonalNormal, PointPosterior
 from latente.inference import Beta_ELBO, ScoreFunction_ELBO, evaluate, fit, log_evidence, plot_all
 from latente.inference.cli.evaluate import tabulate_evaluation
 from latente.models import VAE, Normal, StandardNormal, mlp
@@ -15,7 +15,7 @@ from latente.models import VAE, Normal, StandardNormal, mlp
 def pair(seed=0, width=2):
     torch.manual_seed(seed)
     model = VAE(StandardNormal(width), mlp(width, out=5), Normal((5,), 0.5))
-    return model, Point(mlp(5, out=width), width)
+    return model, PointPosterior(mlp(5, out=width), width)
 
 
 def data():
@@ -23,16 +23,16 @@ def data():
 
 
 def test_the_guide_keeps_to_the_contract():
-    guide = Point(mlp(5, 6, out=2), 2)
+    guide = PointPosterior(mlp(5, 6, out=2), 2)
     distribution = guide.posterior(torch.randn(7, 5))
     assert (distribution.batch_shape, distribution.event_shape) == ((7,), (2,))
     distribution.rsample().sum().backward()
     assert all((p.grad != 0).any() for p in guide.parameters())
-    assert repr(guide).startswith("Point(")
+    assert repr(guide).startswith("PointPosterior(")
     with pytest.raises(ValueError, match="give it out=2"):
-        Point(mlp(5, out=4), 2)(torch.zeros(3, 5))
+        PointPosterior(mlp(5, out=4), 2)(torch.zeros(3, 5))
     with pytest.raises(ValueError, match="at least 1"):
-        Point(mlp(5, out=1), 0)
+        PointPosterior(mlp(5, out=1), 0)
 
 
 def test_a_linear_autoencoder_is_principal_component_analysis():

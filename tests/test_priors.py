@@ -12,7 +12,7 @@ from latente.guides import (
     ExactPosterior,
     FullRankNormal,
     NormalizingFlow,
-    Point,
+    PointPosterior,
     planar,
 )
 from latente.inference import fit, log_evidence
@@ -177,11 +177,14 @@ def test_a_vamp_prior_is_fitted_kept_and_loaded_with_its_guide(tmp_path, binary_
         (lambda g: VampPrior(g, torch.tensor(1.0)), "finite numbers"),
         (lambda g: VampPrior(g, torch.full((2, 3), torch.nan)), "NaN or infinity"),
         (lambda g: VampPrior(lambda x: x, torch.randn(4, 3)), "not of a function"),
-        (lambda g: VampPrior(Point(mlp(3, out=2), 2), torch.randn(4, 3)), "without a density"),
+        (
+            lambda g: VampPrior(PointPosterior(mlp(3, out=2), 2), torch.randn(4, 3)),
+            "without a density",
+        ),
         (lambda g: FlowPrior(zuko.flows.MAF(2, 3)), "without a context"),
         (lambda g: FlowPrior(zuko.flows.NCSF(2)), "bounded region"),
         (lambda g: FlowPrior(nn.Linear(2, 2)), "zuko flow, not a Linear"),
-        (lambda g: NormalMixture(2, 0), "at least 1 component"),
+        (lambda g: NormalMixture(2, 0), "num_components must be at least 1"),
         (lambda g: ConditionalNormal(mlp(1, out=3), 2)(torch.randn(5, 1)), "give it out=4"),
         (lambda g: ConditionalNormal(mlp(1, out=4), 2)(), r"tuple \(x, context\)"),
     ],

@@ -12,7 +12,7 @@ import zuko
 from sklearn.datasets import load_digits
 from torch.distributions import kl_divergence
 
-from latente.guides import DiagonalNormal, FullRankNormal, Point
+from latente.guides import DiagonalNormal, FullRankNormal, PointPosterior
 from latente.guides.flow import Planar
 from latente.inference import POSTERIORS, RECIPES, evaluate, load_run
 from latente.inference.recipes.axes import AXES
@@ -108,7 +108,7 @@ def test_the_families_are_what_they_are_called():
     guides = {name: pair_of(name, 3)[1] for name in POSTERIORS}
     assert type(guides["diagonal"]) is DiagonalNormal
     assert type(guides["full-rank"]) is FullRankNormal
-    assert type(guides["point"]) is Point
+    assert type(guides["point"]) is PointPosterior
     context = torch.zeros(64)
     planes = guides["planar"].flow.transform.transforms
     assert len(planes) == 8

@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import ExponentialLR
 
 from latente.guides import DiagonalNormal
 from latente.inference import fit, log_evidence
-from latente.inference.evidence.importance_sampling import FIGURES
+from latente.inference.evidence.importance_sampling import PER_DATUM_FIELDS
 from latente.inference.execution.recorded import FIRST_CHECK, Recorded
 from latente.inference.objectives.beta import Beta_ELBO
 from latente.inference.objectives.schedules import Warmup
@@ -209,7 +209,7 @@ def test_recorded_evidence_is_the_plain_one(recorded, chunk_size, vectorized):
         log_evidence(*pair, x, num_samples=40, chunk_size=chunk_size, seed=3, compile=compile)
         for compile in ("plain", "recorded")
     )
-    for name in FIGURES:
+    for name in PER_DATUM_FIELDS:
         a, b = getattr(ours, name), getattr(plain, name)
         assert torch.allclose(a, b, rtol=1e-10, atol=1e-10, equal_nan=True), name
     shapes = [shape for part in recorded for shape in part._shapes.values()]

@@ -284,8 +284,8 @@ def test_a_number_taken_as_a_tensor_stays_exact():
     [
         (lambda x: (x * 2 + 1,), ""),
         (lambda x: (x * 3 + 1,), "mul.Tensor is called with other numbers each time"),
-        (lambda x: (x / 2 + 1,), "it calls mul.Tensor once and div.Tensor then"),
-        (lambda x: (x * 2,), "it calls add.Tensor once and the end then"),
+        (lambda x: (x / 2 + 1,), "it calls mul.Tensor in one call and div.Tensor in the next"),
+        (lambda x: (x * 2,), "it calls add.Tensor in one call and the end in the next"),
         (lambda x: (x * 2 + x,), "add.Tensor is called with other numbers each time"),
     ],
 )

@@ -11,7 +11,7 @@ import zuko
 from torch import nn
 from torch.nn.functional import softplus
 
-from latente.guides import DiagonalNormal, FullRankNormal, NormalizingFlow, Point, inverse
+from latente.guides import DiagonalNormal, FullRankNormal, NormalizingFlow, PointPosterior, inverse
 from latente.inference import (
     Beta_ELBO,
     ImportanceWeighted_ELBO,
@@ -390,7 +390,7 @@ def test_other_posteriors_get_a_gradient_for_all_parameters(make):
 
 
 def test_a_point_may_be_reconstructed_and_spread():
-    vae, guide = bernoulli_pair(family=Point)
+    vae, guide = bernoulli_pair(family=PointPosterior)
     z = guide.encoder(BITS)
     reconstruction = log_bits(vae, BITS, z).sum()
     assert_is(Beta_ELBO(0.0), (vae, guide), BITS, reconstruction)

@@ -11,7 +11,7 @@ import torch
 from pyro import poutine
 from pyro.infer import SVI
 
-from latente.guides import FullRankNormal, Point
+from latente.guides import FullRankNormal, PointPosterior
 from latente.inference import (
     Beta_ELBO,
     Constant,
@@ -254,7 +254,7 @@ def test_arguments_by_name_are_refused():
     ids=repr,
 )
 def test_a_point_has_no_kl(objective):
-    vae, guide = bernoulli_pair(family=Point)
+    vae, guide = bernoulli_pair(family=PointPosterior)
     with pytest.raises(ValueError, match=r"the guide puts 'z' on one point.*(Beta_ELBO\(b|b)eta=0"):
         objective.loss(vae, guide, BITS)
 

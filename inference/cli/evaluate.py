@@ -20,7 +20,7 @@ def evaluate(
 ) -> None:
     """Evidence, bound and posterior health on the test data; writes DIR/evaluation.json."""
     from ..common.files import write_json
-    from ..evaluation.metrics import describe_health
+    from ..evaluation.metrics import describe_posterior
     from ..evaluation.metrics import evaluate as evaluate_pair
     from ..recipes.load_run import load_run
     from ..recipes.plan import read_plan
@@ -44,7 +44,7 @@ def evaluate(
     title = f"{folder}: {figures['num_data']} test data{units}"
     console.print(tabulate_evaluation(figures, title))
     if "khat_bad_fraction" in figures:
-        console.print(describe_health(figures), highlight=False)
+        console.print(describe_posterior(figures), highlight=False)
 
 
 def tabulate_evaluation(figures: dict[str, float], title: str) -> Table:

@@ -1,1 +1,1 @@
-"""What every room may use: progress, checks of arguments, files, figure style."""
+"""Helpers for every room: checks of arguments, files, plotting style, progress."""

@@ -1,4 +1,4 @@
-"""Checks of arguments, and row numbers in words."""
+"""Checks of arguments, and names of rows in messages."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,10 @@ def check_least(given: Mapping[str, tuple[int, int]]) -> None:
     """Refuse numbers that are too small.
 
     Args:
-        given: by name, what was given, and the least that will do.
+        given: by the name of the argument, its value and the least allowed value.
+
+    Raises:
+        ValueError: if a value is too small.
 
     >>> check_least({"num_chains": (1, 2)})
     Traceback (most recent call last):
@@ -21,7 +24,7 @@ def check_least(given: Mapping[str, tuple[int, int]]) -> None:
 
 
 def name_rows(rows: np.ndarray, most: int = 5) -> str:
-    """Row numbers in words, the first few of them.
+    """Name rows in a message: the first few row numbers, and how many there are.
 
     >>> name_rows(np.array([3])), name_rows(np.arange(7))
     ('row 3, counted from 0', 'rows 0, 1, 2, 3, 4, … (7 in all), counted from 0')

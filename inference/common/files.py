@@ -1,4 +1,4 @@
-"""Files written whole or not at all, JSON among them."""
+"""Atomic writing of files, and JSON."""
 
 import contextlib
 import json
@@ -10,7 +10,7 @@ from typing import Any
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A temporary file to write, moved to ``path`` if all goes well and removed if not."""
+    """Give a temporary file to write; move it to ``path`` on success, delete it on failure."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield temporary
@@ -20,17 +20,17 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON to a temporary file and move it into place."""
+    """Write a JSON file atomically."""
     with written_whole(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a run's JSON.
+    """Read a JSON file of a run folder.
 
     Raises:
-        FileNotFoundError: if it is not there.
-        ValueError: if it is truncated or not JSON.
+        FileNotFoundError: if the file does not exist.
+        ValueError: if it is truncated, not JSON, or not a JSON object.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path.parent} holds no run: there is no {path.name} in it")
@@ -39,5 +39,5 @@ def read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{path} is truncated or not JSON ({error})") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} is not a run's: it holds no facts by name")
+        raise ValueError(f"{path} is not a file of a run: it does not hold a JSON object")
     return content

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar in a terminal, a line now and then elsewhere."""
+"""Progress of long computations: a bar in a terminal, occasional lines elsewhere."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -8,18 +8,18 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 Advance = Callable[..., None]
-"""``advance(steps=1, note=None)``: so many steps more are done; the note says how it stands."""
+"""``advance(steps=1, note=None)`` reports ``steps`` more steps, and a note on the current state."""
 
 
 @contextlib.contextmanager
 def progress(title: str, total: int, *, show: bool = True, lines: int = 10) -> Iterator[Advance]:
-    """Show how far a piece of work has come, on standard error.
+    """Show the progress of a computation on standard error.
 
     Args:
-        title: what is being done.
-        total: how many steps it has.
+        title: name of the computation.
+        total: number of steps.
         show: whether to show anything.
-        lines: how many notes to print where there is no terminal to draw a bar in.
+        lines: number of notes to print if there is no terminal for a bar.
     """
     console = Console(stderr=True)
     if not show:
@@ -48,7 +48,7 @@ def _bar(console: Console) -> Progress:
 
 
 def _line_printer(console: Console, title: str, total: int, lines: int) -> Advance:
-    """Print a note each time another tenth (say) of the work is done."""
+    """Print a note each time another 1 / ``lines`` of the steps is done."""
     done, printed = 0, 0
 
     def advance(steps: int = 1, note: str | None = None) -> None:

@@ -38,7 +38,7 @@ def judge_evidence(evidence: Evidence) -> list[Finding]:
         f"importance sampling ({count}, S = {evidence.num_samples:,})"
     )
     if evidence.num_samples < MIN_KHAT_SAMPLES:
-        return [Finding("evidence", Level.NOTE, f"{said}. {evidence.caveat}")]
+        return [Finding("evidence", Level.NOTE, f"{said}. {evidence.sample_size_warning}")]
     share, threshold = evidence.khat_bad_fraction, evidence.khat_threshold
     level = judge_khat_share(share)
     if level == Level.GOOD:
@@ -48,7 +48,7 @@ def judge_evidence(evidence: Evidence) -> list[Finding]:
         said = (
             f"{said}; but Pareto k̂ is above {threshold:.2f} for {share:.1%} of the data: the guide "
             "is too narrow somewhere, or so wide that few draws count, and their log p(x) is "
-            f"likely too low, by more than its ± says. {evidence.caveat}".rstrip()
+            f"likely too low, by more than its ± says. {evidence.sample_size_warning}".rstrip()
         )
     return [Finding("evidence", level, said)]
 

@@ -24,11 +24,11 @@ from ..pairs.programs import Program, evaluating, plain_errors
 from ..pairs.sites import global_latent_sites, observed_sites
 from ..simulation.simulate import (
     Unobserved,
-    as_x,
-    check_own_distribution,
+    check_distribution_ignores_x,
     check_unmasked,
-    main_site,
+    reshape_like_x,
     simulate_block,
+    site_of_x,
 )
 from .diagnostic import Diagnostic, DiagnosticContext, DiagnosticFigure
 from .finding import Finding, Level, not_looked_at
@@ -223,8 +223,8 @@ def _replicate(
             program = poutine.replay(Unobserved()(model), trace=given)
             drawn = poutine.trace(program).get_trace(*args)
         shared = shared or global_latent_sites(drawn)
-        site = main_site(drawn, args)
-        parts.append(as_x(site["value"], site["fn"], args[0]).to(args[0]).cpu())
+        site = site_of_x(drawn, args)
+        parts.append(reshape_like_x(site["value"], site["fn"], args[0]).to(args[0]).cpu())
     return torch.cat(parts)
 
 
@@ -245,14 +245,14 @@ def _check_draws_x(model: Program, guide: Program, args: tuple[Tensor, ...]) -> 
     with pyro.validation_enabled(False), plain_errors():
         given = poutine.trace(guide).get_trace(*args)
         trace = poutine.trace(poutine.replay(model, trace=given)).get_trace(*args)
-    site = main_site(trace, args)
-    if not torch.equal(as_x(site["value"], site["fn"], args[0]).to(args[0]), args[0]):
+    site = site_of_x(trace, args)
+    if not torch.equal(reshape_like_x(site["value"], site["fn"], args[0]).to(args[0]), args[0]):
         raise ValueError(
             f"the model observes something other than x at {site['name']!r}, so no x can be drawn "
             "from it: transform x before it is given to the model"
         )
     check_unmasked(site["name"], site)
-    check_own_distribution(model, *simulate_block(model, args))
+    check_distribution_ignores_x(model, *simulate_block(model, args))
 
 
 def unlike(checks: Mapping[str, PredictiveCheck]) -> dict[str, PredictiveCheck]:

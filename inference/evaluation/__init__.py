@@ -1,1 +1,1 @@
-"""Figures of a fitted pair: metrics, predictive densities, export to ArviZ."""
+"""Evaluation of a fitted pair: metrics, predictive densities, leave-one-out, export to ArviZ."""

@@ -1,4 +1,4 @@
-"""A pair's draws as an ArviZ ``DataTree``: named, to be plotted, summarized and stored."""
+"""Export of a pair's draws to an ArviZ ``DataTree``, to be plotted, summarized and stored."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,30 +26,31 @@ if TYPE_CHECKING:
 
 
 DATUM_DIM = "datum"
-"""The dimension of the data."""
+"""Name of the data dimension."""
 
 
 MAX_TREE_BYTES = 2_000_000_000
-"""The most bytes that the draws may take."""
+"""Most bytes that the draws of a tree may take."""
 
 
-DRAWS_AT_ONCE = 2_000
-"""Rows that the model is run on at once, or one draw of all data, if these are more."""
+MAX_ROWS_PER_RUN = 2_000
+"""Most rows, draws times data, in one run of the model; a single draw of all data may exceed it."""
 
 
 @dataclass(frozen=True)
-class _Values:
+class _SiteValues:
     """The values of a site at S draws."""
 
     value: Tensor
-    """(S, N, *plates, *event); without N, where the site stands outside the data plate."""
+    """(S, N, *plates, *event); (S, *plates, *event) if the site is outside the data plate."""
     plates: list[str]
-    """Names of the plates within a datum, or beside all data."""
+    """Names of the site's plates, the data plate left out."""
     local: bool
     """Whether the site stands in the data plate."""
 
 
-Groups = dict[str, dict[str, _Values]]
+Groups = dict[str, dict[str, _SiteValues]]
+"""The values of each site, by group of the tree and by site name."""
 
 
 def to_datatree(
@@ -63,44 +64,44 @@ def to_datatree(
     seed: int = 0,
     show_progress: bool = False,
 ) -> "DataTree":
-    """S draws of a pair's posterior and prior, and what they predict, in ArviZ's form.
+    """Draw S times from a pair's posterior, prior and predictive distributions, as ArviZ data.
 
-    A ``DataTree`` of these groups, with S = ``draw`` of one ``chain``, and N = ``datum``:
+    The ``DataTree`` has these groups, with one ``chain``, S along ``draw`` and N along ``datum``:
 
-    - ``posterior``: each latent site, (chain, draw, datum, *plates, *event), drawn from the guide;
-      a site outside the data plate without ``datum``;
+    - ``posterior``: each latent site, drawn from the guide, (chain, draw, datum, *plates, *event);
+      a site outside the data plate has no ``datum``;
     - ``log_likelihood``: log p(x|z) of each observed site, in nats, (chain, draw, datum);
     - ``sample_stats``: ``log_weight`` = log p(x, z) − log q(z|x) of each datum's own variables,
-      (chain, draw, datum); ``lp`` = log p and ``log_q`` = log q of all together, (chain, draw);
-    - ``evidence``: of the same weights, ``log_px`` with its ``standard_error``, ``ess``, ``khat``
-      and ``log_px_smoothed``, (datum), as in :class:`Evidence`; only where all sites stand in the
-      data plate;
-    - ``prior``, ``prior_predictive``, ``posterior_predictive``: latent and observed sites, drawn;
+      (chain, draw, datum); ``lp`` = log p and ``log_q`` = log q of all variables, (chain, draw);
+    - ``evidence``: the estimates from these weights, ``log_px``, ``standard_error``, ``ess``,
+      ``khat`` and ``log_px_smoothed``, (datum), as in :class:`Evidence`; only if all sites stand
+      in the data plate;
+    - ``prior``, ``prior_predictive``, ``posterior_predictive``: draws of latent and observed sites;
     - ``observed_data``, and ``constant_data`` with the contexts as ``context_1``, ….
 
-    Draws are independent and of one chain, so ESS has nothing to find in them, and R̂ is NaN; what
-    says whether the guide is right is ``khat``. ``log_likelihood`` is given z found from x itself,
-    so leave-one-out over local latent variables by it means little: see :func:`psis_loo`. Where the
-    distribution of x is written with x itself, as in a model of each value from the ones before,
-    ``*_predictive`` draws follow the x that is given. A guide that is a point has no density: then
-    there is no ``evidence``, and in ``sample_stats`` only ``lp``.
+    The draws are independent and form one chain, so ESS across draws says nothing and R̂ is NaN;
+    ``khat`` shows whether the guide is right. In ``log_likelihood`` z is inferred from x itself, so
+    leave-one-out with it means little for local latent variables: see :func:`psis_loo`. If the
+    distribution of x depends on x itself, as in an autoregressive model, ``*_predictive`` draws are
+    conditional on the given x. A guide that is a point has no density: then there is no
+    ``evidence``, and ``sample_stats`` holds only ``lp``.
 
     Args:
         model: Pyro program ``model(x, *context)``.
         guide: Pyro program of the same arguments and latent sites.
-        data: x (N, *event_shape), or (x, *context); the test part, of what :func:`load_data`
-            returns.
+        data: x (N, *event_shape), or (x, *context); of what :func:`load_data` returns, the test
+            part is used.
         num_samples: S.
-        coords: labels along dimensions, by the dimension's name (``"datum"``, a plate's, or one of
-            ``dims``); 0, 1, … where not given.
-        dims: names of the event dimensions of a site, or of a context, by its name;
-            ``"<site>_dim_0"``, … where not given.
-        seed: of the draws.
-        show_progress: show the draws done.
+        coords: labels along a dimension, by the name of the dimension (``"datum"``, a plate, or
+            one of ``dims``); by default 0, 1, ….
+        dims: names of the event dimensions of a site or a context, by its name; by default
+            ``"<site>_dim_0"``, ….
+        seed: seed of the draws.
+        show_progress: whether to show the draws done.
 
     Raises:
         ValueError: if S < 1, the data cannot be used, the draws would take more than 2 GB, ``dims``
-            or ``coords`` do not fit the sites, the pair sums a site out, or a weight is not finite.
+            or ``coords`` do not fit the sites, a site is enumerated, or a weight is not finite.
 
     >>> import pyro.distributions as dist
     >>> def model(x):
@@ -129,8 +130,8 @@ def to_datatree(
             one = _draw_groups(model, guide, args, structure, 1)
             layout = _layout({**constant, **one}, coords or {}, dims or {})
             _check_memory(one, num_samples, len(args[0]))
-            groups = _held(one, num_samples)
-            size = _draws_together(len(args[0]), num_samples, structure)
+            groups = _allocate(one, num_samples)
+            size = _draws_per_run(len(args[0]), num_samples, structure)
             with progress("draws", num_samples, show=show_progress) as advance:
                 for start in range(0, num_samples, size):
                     count = min(size, num_samples - start)
@@ -140,64 +141,66 @@ def to_datatree(
                             groups[group][name].value[start : start + count] = site.value
                     advance(count, f"{start + count} of {num_samples} draws")
     weights = groups["sample_stats"].get("log_weight")
-    whole = not structure.global_latents and not structure.observed_outside
-    if weights is not None and whole and num_samples > 1:
+    all_local = not structure.global_latents and not structure.observed_outside
+    if weights is not None and all_local and num_samples > 1:
         try:
             figures = summarize_weights(weights.value)
         except ValueError as error:
             with evaluating(model, guide), torch.random.fork_rng():
                 raise ValueError(f"{error}: {explain_nonfinite(model, guide, args)}") from error
         constant["evidence"] = {
-            name: _Values(value[None], [], True) for name, value in figures.items()
+            name: _SiteValues(value[None], [], True) for name, value in figures.items()
         }
-    return _tree(groups, constant, layout, coords or {}, num_samples)
+    return _build_tree(groups, constant, layout, coords or {}, num_samples)
 
 
-def _draws_together(num_data: int, num_samples: int, structure: Structure) -> int:
-    """How many draws are made at once: one, where each is of other shared variables."""
-    return 1 if structure.global_latents else min(num_samples, max(1, DRAWS_AT_ONCE // num_data))
+def _draws_per_run(num_data: int, num_samples: int, structure: Structure) -> int:
+    """How many draws one run of the pair makes: one, if it has global latent variables."""
+    return 1 if structure.global_latents else min(num_samples, max(1, MAX_ROWS_PER_RUN // num_data))
 
 
 def _draw_groups(
     model: Program, guide: Program, args: tuple[Tensor, ...], structure: Structure, count: int
 ) -> Groups:
-    """Some draws, by group and site."""
+    """Make ``count`` draws, by group and site."""
     draws = draw(guide, args, count, structure)
     trace = trace_model(model, draws)
     terms = read_terms(trace, draws)
     shape = (draws.num_samples, draws.num_data)
 
-    def summed(site: Any) -> _Values:
-        return _Values(sum_sites([site], shape, draws.plated, args[0])[0].cpu(), [], True)
+    def log_prob_per_datum(site: Any) -> _SiteValues:
+        return _SiteValues(sum_sites([site], shape, draws.plated, args[0])[0].cpu(), [], True)
 
-    known = latent_sites(trace)
+    latent = latent_sites(trace)
     log_joint = terms.log_likelihood + terms.log_prior
     log_p = log_joint.double().sum(1) + terms.log_prior_global
-    stats = {"lp": _Values(log_p.cpu(), [], False)}
+    stats = {"lp": _SiteValues(log_p.cpu(), [], False)}
     if not structure.points:
         log_q = terms.log_posterior.double().sum(1) + terms.log_posterior_global
-        stats["log_weight"] = _Values(terms.log_weight.double().cpu(), [], True)
-        stats["log_q"] = _Values(log_q.cpu(), [], False)
-    predicted = latent_sites(trace_model(Unobserved()(model), draws))
+        stats["log_weight"] = _SiteValues(terms.log_weight.double().cpu(), [], True)
+        stats["log_q"] = _SiteValues(log_q.cpu(), [], False)
+    predictive = latent_sites(trace_model(Unobserved()(model), draws))
     prior = draw(Unobserved()(model), args, count, structure)
-    drawn = latent_sites(prior.trace)
+    of_prior = latent_sites(prior.trace)
     return {
-        # By the model's site, whose plates and event are the prior's too.
-        "posterior": {name: _values(site, draws) for name, site in known.items()},
-        "log_likelihood": {name: summed(site) for name, site in _observed(trace).items()},
+        # Read from the model's sites, which have the same plates and events as the prior's.
+        "posterior": {name: _values(site, draws) for name, site in latent.items()},
+        "log_likelihood": {
+            name: log_prob_per_datum(site) for name, site in _observed(trace).items()
+        },
         "sample_stats": stats,
         "posterior_predictive": {
-            name: _values(site, draws) for name, site in predicted.items() if _predicted(site)
+            name: _values(site, draws) for name, site in predictive.items() if _is_predicted(site)
         },
-        "prior": {name: _values(drawn[name], prior) for name in known},
+        "prior": {name: _values(of_prior[name], prior) for name in latent},
         "prior_predictive": {
-            name: _values(site, prior) for name, site in drawn.items() if _predicted(site)
+            name: _values(site, prior) for name, site in of_prior.items() if _is_predicted(site)
         },
     }
 
 
 def _observed(trace: Any) -> dict[str, Any]:
-    """Observed sites in the data plate, but for factors, which hold no data."""
+    """Observed sites in the data plate; not factors, which hold no data."""
     return {
         name: site
         for name, site in observed_sites(trace).items()
@@ -205,28 +208,28 @@ def _observed(trace: Any) -> dict[str, Any]:
     }
 
 
-def _values(site: Any, draws: Draws) -> _Values:
-    """A site's values with draws first, then data, then plates, then the event."""
+def _values(site: Any, draws: Draws) -> _SiteValues:
+    """The values of a site: draws first, then data, then plates, then the event."""
     distribution, value, event = site["fn"], site["value"], list(site["fn"].event_shape)
-    of_value = value.shape[: value.dim() - len(event)]
-    batch = list(torch.broadcast_shapes(distribution.batch_shape, of_value))
+    value_batch = value.shape[: value.dim() - len(event)]
+    batch = list(torch.broadcast_shapes(distribution.batch_shape, value_batch))
     value = value.expand([*batch, *event])
     names = {frame.dim: frame.name for frame in site["cond_indep_stack"]}
     local, dims = in_data_plate(site), list(range(-len(batch), 0))
-    if not local:  # drawn once
+    if not local:  # one draw
         value = value.unsqueeze(0)
     elif draws.plated:  # (samples, …, plates, data, event)
         value, dims = value.movedim(len(batch) - 1, 1), dims[1:-1]
     else:  # (…, plates, samples and data, event)
         value, dims = value.movedim(len(batch) - 1, 0), dims[:-1]
-    # Dimensions without a plate are of size one: they only keep the others in their places.
+    # Dimensions without a plate have size one: they only keep the others in place.
     plates = {names[dim]: batch[dim] for dim in dims if dim in names}
     lead = (draws.num_samples, draws.num_data) if local else (1,)
-    return _Values(value.reshape(*lead, *plates.values(), *event).cpu(), [*plates], local)
+    return _SiteValues(value.reshape(*lead, *plates.values(), *event).cpu(), [*plates], local)
 
 
-def _held(one: Mapping[str, Mapping[str, _Values]], num_samples: int) -> Groups:
-    """Room for S draws of what one is given of."""
+def _allocate(one: Mapping[str, Mapping[str, _SiteValues]], num_samples: int) -> Groups:
+    """Memory for S draws, shaped like the one draw given."""
     return {
         group: {
             name: replace(site, value=site.value.new_empty(num_samples, *site.value.shape[1:]))
@@ -237,7 +240,7 @@ def _held(one: Mapping[str, Mapping[str, _Values]], num_samples: int) -> Groups:
 
 
 def _check_memory(one: Groups, num_samples: int, num_data: int) -> None:
-    """Refuse draws that would fill the memory, before they are made."""
+    """Refuse draws that would take too much memory, before they are made."""
     values = [site.value for sites in one.values() for site in sites.values()]
     total = num_samples * sum(value.numel() * value.element_size() for value in values)
     if total > MAX_TREE_BYTES:
@@ -252,23 +255,23 @@ def _check_memory(one: Groups, num_samples: int, num_data: int) -> None:
 def _constant_groups(
     model: Program, guide: Program, args: tuple[Tensor, ...], structure: Structure
 ) -> Groups:
-    """What is the same at all draws: observed values, and contexts."""
+    """The groups that are the same at all draws: observed values and contexts."""
     draws = draw(guide, args, 1, structure)
     observed = _observed(trace_model(model, draws))
     groups = {"observed_data": {name: _values(site, draws) for name, site in observed.items()}}
     for number, part in enumerate(args[1:], start=1):
         contexts = groups.setdefault("constant_data", {})
-        contexts[f"context_{number}"] = _Values(part.cpu()[None], [], True)
+        contexts[f"context_{number}"] = _SiteValues(part.cpu()[None], [], True)
     return groups
 
 
 def _layout(
     groups: Groups, coords: Mapping[str, Sequence[Any]], dims: Mapping[str, Sequence[str]]
 ) -> dict[str, list[str]]:
-    """Names of the dimensions of each site, after those of the draws.
+    """Name the dimensions of each site, chain and draw left out.
 
     Raises:
-        ValueError: if ``dims`` or ``coords`` do not fit the sites, or a name would mean two things.
+        ValueError: if ``dims`` or ``coords`` do not fit the sites, or a name has two meanings.
     """
     sites = {
         name: site
@@ -283,15 +286,15 @@ def _layout(
         event = dims.get(name, [f"{name}_dim_{number}" for number in range(missing)])
         if isinstance(event, str) or len(event) != missing:
             raise ValueError(
-                f"dims names {event!r} for {name!r}, which has {missing} event dimensions: give "
-                "a list of one name for each"
+                f"dims gives {event!r} for {name!r}, which has {missing} event dimensions: give "
+                "a list with one name for each"
             )
         layout[name] = [*given, *event]
         for dim, size in zip(layout[name], site.value.shape[1:], strict=True):
             if layout[name].count(dim) > 1 or dim in sites or sizes.setdefault(dim, size) != size:
                 raise ValueError(
-                    f"the dimension {dim!r} of {name!r} has a name that means something else too: "
-                    "give another one by dims"
+                    f"the dimension {dim!r} of {name!r} has a name that is also used for something "
+                    "else: give another name in dims"
                 )
     del sizes["chain"], sizes["draw"]
     _check_known("coords", coords, sizes)
@@ -310,14 +313,14 @@ def _check_known(argument: str, given: Iterable[str], known: Mapping[str, Any]) 
             raise ValueError(f"{argument} names {name!r}, which is none of {names}")
 
 
-def _tree(
+def _build_tree(
     groups: Groups,
     constant: Groups,
     layout: Mapping[str, list[str]],
     coords: Mapping[str, Sequence[Any]],
     num_samples: int,
 ) -> "DataTree":
-    """The groups as a tree, with names along all dimensions."""
+    """Build the tree from its groups, with names for all dimensions."""
     # Slow to import.
     from arviz_base import dict_to_dataset  # pyright: ignore[reportPrivateImportUsage]
     from xarray import DataTree
@@ -330,17 +333,17 @@ def _tree(
     datasets = {}
     for group, sites in {**groups, **constant}.items():
         drawn = group in groups
-        # Figures are of a datum, or of all of them: they have none of their site's dimensions.
-        figures = group in ("log_likelihood", "sample_stats", "evidence")
+        # One number for each datum or for all data: such groups lack the sites' own dimensions.
+        is_reduced = group in ("log_likelihood", "sample_stats", "evidence")
         datasets[group] = dict_to_dataset(
             {
-                _plain(name): (site.value[None] if drawn else site.value[0]).numpy()
+                _tree_name(name): (site.value[None] if drawn else site.value[0]).numpy()
                 for name, site in sites.items()
             },
             dims={
-                _plain(name): [DATUM_DIM] * site.local
-                if figures
-                else list(map(_plain, layout[name]))
+                _tree_name(name): [DATUM_DIM] * site.local
+                if is_reduced
+                else list(map(_tree_name, layout[name]))
                 for name, site in sites.items()
             },
             coords=dict(coords),
@@ -352,11 +355,11 @@ def _tree(
     return tree
 
 
-def _predicted(site: Any) -> bool:
-    """Whether a site is what the model observes of each datum, drawn anew."""
+def _is_predicted(site: Any) -> bool:
+    """Whether a drawn site is an observed site of the model in the data plate."""
     return bool(site["infer"].get("was_observed") and in_data_plate(site) and site["value"].numel())
 
 
-def _plain(name: str) -> str:
-    """A name that a tree can hold: a slash would be a path in it."""
+def _tree_name(name: str) -> str:
+    """A name without slashes, which would be paths in a tree."""
     return name.replace("/", ".")

@@ -10,17 +10,18 @@ from torch import Tensor
 from ..common.arguments import check_least
 from ..data.datasets import Data
 from ..data.rows import as_rows
+from ..evidence.pareto_smoothing import KHAT_MIN_SAMPLES
 from ..pairs.parameters import place_all
 from ..pairs.programs import Program, evaluating
 from ..pairs.sites import base_distribution, global_latent_sites, latent_sites
-from .predictive_density import check_possible, draw_densities, inspect_with_density
+from .predictive_density import (
+    check_finite_density,
+    densities_at_global_draws,
+    inspect_with_density,
+)
 
 if TYPE_CHECKING:
     from arviz_stats.utils import ELPDData
-
-
-TAIL_DRAWS = 25
-"""With fewer draws of the shared variables no tail can be fitted to their weights."""
 
 
 def psis_loo(
@@ -33,41 +34,41 @@ def psis_loo(
     seed: int = 0,
     show_progress: bool = False,
 ) -> "ELPDData":
-    """Leave-one-out predictive density of a pair with shared variables w, without fitting again.
+    """Estimate leave-one-out predictive densities of a pair with global latents w, without refits.
 
     ::
 
         elpd = Σₙ log p(xₙ|x₋ₙ),   p(xₙ|x₋ₙ) ≈ Σₛ rₙₛ p̂(xₙ|wₛ) / Σₛ rₙₛ,   wₛ ~ q(w)
         rₙₛ  = p(wₛ) Πₘ p̂(xₘ|wₛ) / (q(wₛ) p̂(xₙ|wₛ)),   Pareto-smoothed
 
-    p̂(x|w) is that of :func:`log_predictive_density`: local latent variables are summed out by
-    importance sampling, so the figure is of the marginal density, the one that says how well a
-    *new* datum is predicted. As p̂ is unbiased, and its draws are apart for each datum, the estimate
-    tends to the exact one as S grows, whatever L; but the noise of the N logarithms enters the
-    weights, and L should grow with N. k̂ shows all of it: an influential datum, a q(w) too narrow,
-    and too small an L (Vehtari, Gelman and Gabry 2017, arXiv 1507.04544; for draws from an
-    approximate posterior, Magnusson et al. 2019, arXiv 1904.10679).
+    p̂(x|w) is that of :func:`log_predictive_density`: importance sampling integrates out the local
+    latent variables, so the density is the marginal one, which measures how well a *new* datum is
+    predicted. p̂ is unbiased and its draws are independent between data, so the estimate converges
+    to the exact one as S grows, for every L. But the noise of N logarithms enters the weights, so L
+    should grow with N. k̂ shows an influential datum, a q(w) that is too narrow, and an L that is
+    too small (Vehtari, Gelman and Gabry 2017, arXiv 1507.04544; for draws from an approximate
+    posterior, Magnusson et al. 2019, arXiv 1904.10679).
 
     Args:
         model: Pyro program ``model(x, *context)``.
         guide: Pyro program of the same arguments and latent sites.
-        data: the x (N, *event_shape), or (x, *context), that the guide was fitted to; the training
-            part, of what :func:`load_data` returns.
+        data: the data that the guide was fitted to, x (N, *event_shape) or (x, *context); of what
+            :func:`load_data` returns, the training part is used.
         num_samples: S, draws of w, at least 25; 2,200 or more for the full k̂ threshold of 0.7.
-        inner_samples: L, draws of z for each of them.
-        seed: of the draws.
-        show_progress: show the draws done.
+        inner_samples: L, draws of z for each draw of w.
+        seed: seed of the draws.
+        show_progress: whether to show the draws done.
 
     Returns:
         ArviZ's ``ELPDData``, with ``elpd``, ``se`` and ``p`` of the whole data set in nats, and
-        for each datum, along ``datum``, ``elpd_i`` and ``pareto_k``. ArviZ warns where one of
-        those is above ``good_k``.
+        ``elpd_i`` and ``pareto_k`` of each datum, along ``datum``. ArviZ warns if a ``pareto_k``
+        is above ``good_k``.
 
     Raises:
-        ValueError: if S < 25, L < 1, N < 2, the data cannot be used, nothing is shared by the data
-            (leaving one out then changes nothing), the guide puts a site on a point, a site is
-            summed out, the data are not independent given w, or the guide does not reach
-            all that a prior does.
+        ValueError: if S < 25, L < 1 or N < 2; if the data cannot be used; if no latent variable is
+            global (leaving a datum out then changes nothing); if the guide puts a site on a point;
+            if a site is enumerated; if the data are not independent given w; or if the guide's
+            support is smaller than a prior's.
 
     >>> import pyro
     >>> import pyro.distributions as dist
@@ -78,15 +79,16 @@ def psis_loo(
     >>> def guide(x):
     ...     pyro.sample("w", dist.Normal(x.sum() / (1 + len(x)), (1 + len(x)) ** -0.5))
     >>> x = torch.linspace(-1, 2, 10)
-    >>> without = (x.sum() - x) / 10  # the exact posterior's mean without each; its variance, 1/10
+    >>> without = (x.sum() - x) / 10  # exact posterior mean without each datum; variance 1/10
     >>> exact = dist.Normal(without, 1.1**0.5).log_prob(x).sum()
     >>> bool(abs(psis_loo(model, guide, x).elpd - exact.item()) < 0.1)
     True
     """
-    check_least({"num_samples": (num_samples, TAIL_DRAWS), "inner_samples": (inner_samples, 1)})
+    least = {"num_samples": (num_samples, KHAT_MIN_SAMPLES), "inner_samples": (inner_samples, 1)}
+    check_least(least)
     rows = as_rows(data.rows("train") if isinstance(data, Data) else data, "data")
     if len(rows[0]) < 2:
-        raise ValueError("there is one datum only: leaving one out needs two or more")
+        raise ValueError("there is one datum only: leave-one-out needs two or more")
     args = place_all(model, guide, rows)
     with evaluating(model, guide), torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -96,31 +98,33 @@ def psis_loo(
                 "nothing is latent outside the plate 'data', so leaving one datum out changes "
                 "nothing for it: use log_evidence on held-out data"
             )
-        _check_spread(guide, args)
-        log_px, log_p, log_q = draw_densities(
+        _check_global_density(guide, args)
+        log_px, log_p, log_q = densities_at_global_draws(
             model, guide, args, structure, num_samples, inner_samples, show_progress
         )
     return _loo(log_px, log_p + log_px.sum(1), log_q)
 
 
 def _loo(log_px: Tensor, log_p: Tensor, log_q: Tensor) -> "ELPDData":
-    """ArviZ's leave-one-out of log densities (S, N), and of log p and log q, (S,)."""
+    """Pass log densities (S, N), log p (S,) and log q (S,) to ArviZ's leave-one-out."""
     # Slow to import.
     from arviz_base import from_dict
     from arviz_stats import loo_approximate_posterior  # pyright: ignore[reportPrivateImportUsage]
 
-    check_possible(log_px.sum(0))
+    check_finite_density(log_px.sum(0))
     if not (log_p - log_q).isfinite().any() or (log_p - log_q).isnan().any():
-        raise ValueError("the shared variables' densities are NaN, or zero at all draws")
+        raise ValueError(
+            "the densities of the global latent variables are NaN, or zero at all draws"
+        )
     densities = {"log_likelihood": {"x": log_px.numpy()[None]}}
     tree = from_dict(densities, dims={"x": ["datum"]})
     return loo_approximate_posterior(tree, log_p.numpy(), log_q.numpy(), pointwise=True)
 
 
-def _check_spread(guide: Program, args: tuple[Tensor, ...]) -> None:
-    """Refuse a point for shared variables, which has no density to be corrected by."""
+def _check_global_density(guide: Program, args: tuple[Tensor, ...]) -> None:
+    """Refuse a guide that puts a global site on a point: it has no density to weight by."""
     sites = latent_sites(global_latent_sites(poutine.trace(guide).get_trace(*args)))
-    # An autoguide of several sites draws one vector; the sites then follow from it as points.
+    # An autoguide of several sites draws one vector, and sets the sites to points given it.
     if any(site["infer"].get("is_auxiliary") for site in sites.values()):
         return
     for name, site in sites.items():

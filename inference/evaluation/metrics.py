@@ -1,4 +1,4 @@
-"""The figures of a fitted pair that go into ``evaluation.json``, and how they are printed."""
+"""Metrics of a fitted pair, as ``evaluation.json`` holds them."""
 
 import math
 from typing import Any
@@ -18,14 +18,15 @@ from ..pairs.structure import Structure
 from ..simulation.predictive import posterior_means
 
 ACTIVE_VARIANCE = 0.01
-"""Variance of a posterior mean over the data above which its unit counts as active."""
+"""Variance of a posterior mean over the data above which its latent unit counts as active."""
 
 
 def active_units(means: Tensor, threshold: float = ACTIVE_VARIANCE) -> int:
-    """How many latent dimensions are used: Var_x(E_q[z_j|x]) > threshold.
+    """Count the latent dimensions j in use: Var_x(E_q[z_j|x]) > threshold.
 
     Args:
         means: posterior means (N,), (N, K), or (N, *event_shape).
+        threshold: the least variance of an active unit.
 
     Source: Burda, Grosse and Salakhutdinov 2016 (arXiv 1509.00519).
 
@@ -45,18 +46,22 @@ def evaluate(
     seed: int = 0,
     show_progress: bool = False,
 ) -> dict[str, float]:
-    """Evidence, bound, its terms and the health of the posterior, per datum in nats.
+    """Compute the evidence, the ELBO and its terms, in nats per datum, and posterior diagnostics.
 
     Args:
-        data: x or (x, *context), all of which is used.
+        data: x or (x, *context), all of which is used; of what :func:`load_data` returns, the
+            test part is used.
         num_samples: S of :func:`log_evidence`.
+        seed: seed of the draws.
+        show_progress: whether to show the data done.
 
     Returns:
-        ``log_evidence`` with its Monte Carlo standard error ``log_evidence_se``, ``elbo`` =
-        ``reconstruction`` − ``kl``, ``gap`` = ``log_evidence`` − ``elbo``, ``active_units``
-        of ``latent_dim``, ``khat_bad_fraction`` above ``khat_threshold``, ``ess_median``,
-        ``num_samples`` and ``num_data``; for discrete data also ``bits_per_dimension``. A guide
-        that is a point has no evidence: then ``reconstruction``, active units and ``num_data``.
+        ``log_evidence`` and its Monte Carlo standard error ``log_evidence_se``; ``elbo`` =
+        ``reconstruction`` − ``kl``; ``gap`` = ``log_evidence`` − ``elbo``; for discrete data also
+        ``bits_per_dimension``; ``active_units`` of ``latent_dim``; ``khat_bad_fraction``, the
+        fraction of data above ``khat_threshold``; ``ess_median``; ``num_samples`` and
+        ``num_data``. A guide that is a point has no evidence: the result then holds
+        ``reconstruction``, ``active_units``, ``latent_dim`` and ``num_data`` alone.
 
     Raises:
         ValueError: as :func:`log_evidence` does.
@@ -64,8 +69,11 @@ def evaluate(
     rows = evaluation_rows(data)
     structure, is_discrete = _inspect(model, guide, rows)
     if structure.points:
-        figures = {"reconstruction": _reconstruction(model, guide, rows, structure)}
-        return {**figures, **_units(model, guide, rows), "num_data": len(rows[0])}
+        return {
+            "reconstruction": _reconstruction(model, guide, rows, structure),
+            **_count_units(model, guide, rows),
+            "num_data": len(rows[0]),
+        }
     evidence = log_evidence(
         model, guide, rows, num_samples=num_samples, seed=seed, show_progress=show_progress
     )
@@ -79,7 +87,7 @@ def evaluate(
         "kl": evidence.kl.mean().item(),
         "gap": evidence.mean - evidence.elbo,
         **bits,
-        **_units(model, guide, rows),
+        **_count_units(model, guide, rows),
         "khat_bad_fraction": evidence.khat_bad_fraction,
         "khat_threshold": evidence.khat_threshold,
         "ess_median": evidence.ess.median().item(),
@@ -88,7 +96,7 @@ def evaluate(
     }
 
 
-def _units(model: Program, guide: Program, rows: tuple[Rows, ...]) -> dict[str, float]:
+def _count_units(model: Program, guide: Program, rows: tuple[Rows, ...]) -> dict[str, float]:
     means = posterior_means(model, guide, rows).values()
     return {
         "active_units": sum(active_units(value) for value in means),
@@ -97,7 +105,7 @@ def _units(model: Program, guide: Program, rows: tuple[Rows, ...]) -> dict[str, 
 
 
 def _inspect(model: Program, guide: Program, rows: tuple[Rows, ...]) -> tuple[Structure, bool]:
-    """The facts of a pair, and whether all that it observes is discrete."""
+    """The structure of a pair, and whether all its observed sites are discrete."""
     args = place(tuple(part[:2] for part in rows), *placement(model, guide))
     with evaluating(model, guide), torch.random.fork_rng():
         structure = inspect_pair(model, guide, args)
@@ -107,14 +115,14 @@ def _inspect(model: Program, guide: Program, rows: tuple[Rows, ...]) -> tuple[St
     distributions = [site["fn"] for site in observed_sites(trace).values()]
     try:
         return structure, all(distribution.support.is_discrete for distribution in distributions)
-    except NotImplementedError:  # a distribution of one's own need not say where its values lie
+    except NotImplementedError:  # a user's distribution need not define its support
         return structure, False
 
 
 def _reconstruction(
     model: Program, guide: Program, rows: tuple[Rows, ...], structure: Structure
 ) -> float:
-    """E_q[log p(x|z)] per datum, by one draw."""
+    """E_q[log p(x|z)] in nats per datum, from one draw each."""
     total = 0.0
     with evaluating(model, guide), torch.random.fork_rng():
         for start in range(0, len(rows[0]), BLOCK):
@@ -124,18 +132,19 @@ def _reconstruction(
     return total / len(rows[0])
 
 
-def describe_health(figures: dict[str, float]) -> str:
-    """What the figures of :func:`evaluate` say of the posterior, in a sentence or two."""
-    # Of one datum no variance over the data is known, and so no activity.
-    if figures["latent_dim"] and not figures["active_units"] and figures["num_data"] > 1:
+def describe_posterior(metrics: dict[str, float]) -> str:
+    """Describe the posterior in a sentence or two, from the metrics of :func:`evaluate`."""
+    # With one datum the variance over the data is not defined, so no unit can count as active.
+    if metrics["latent_dim"] and not metrics["active_units"] and metrics["num_data"] > 1:
         return (
             "No latent dimension is in use: the posterior has collapsed onto the prior. A smaller "
-            "weight of the KL, a warm-up or free bits may keep it (vae-warmup, vae-free-bits)."
+            "KL weight, a warm-up or free bits may prevent this (vae-warmup, vae-free-bits)."
         )
-    share, threshold = figures["khat_bad_fraction"], figures["khat_threshold"]
-    if share == 0:
+    fraction, threshold = metrics["khat_bad_fraction"], metrics["khat_threshold"]
+    if fraction == 0:
         return f"Pareto k̂ is below {threshold:.2f} for all data: the weights are well behaved."
     return (
-        f"Pareto k̂ is above {threshold:.2f} for {share:.1%} of the data: their log p(x) may be too "
-        "low by more than ± says, and the mean with them. More samples or a better posterior help."
+        f"Pareto k̂ is above {threshold:.2f} for {fraction:.1%} of the data: their log p(x), and "
+        "the mean, may be too low by more than the ± shows. More samples or a better posterior "
+        "help."
     )

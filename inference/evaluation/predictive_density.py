@@ -1,4 +1,4 @@
-"""The log predictive density of held-out data."""
+"""Log predictive density of held-out data."""
 
 import math
 from dataclasses import dataclass
@@ -34,12 +34,12 @@ class PredictiveDensity:
     standard_error: Tensor
     """Monte Carlo standard error of ``log_density``, by the delta method."""
     ess: Tensor
-    """Effective number of the draws that the average rests on, between 1 and S."""
+    """Effective number of averaged draws, between 1 and S."""
     khat: Tensor
-    """Pareto k̂ of what is averaged: above 0.7 a few draws decide, and the error is not to be
-    trusted either."""
+    """Pareto k̂ of the averaged densities: above 0.7 a few draws dominate, and the standard error
+    is unreliable too."""
     mean_standard_error: float
-    """Monte Carlo standard error of :attr:`mean` (the data taken as given)."""
+    """Monte Carlo standard error of :attr:`mean`, given the data."""
     num_samples: int
     """S."""
 
@@ -65,7 +65,7 @@ def log_predictive_density(
     seed: int = 0,
     show_progress: bool = False,
 ) -> PredictiveDensity:
-    """Log predictive density of held-out data, under the fitted posterior of shared variables w.
+    """Estimate the log predictive density of held-out data under the posterior of global latents w.
 
     ::
 
@@ -73,26 +73,26 @@ def log_predictive_density(
         p̂(xₙ|w)   = 1/L Σₗ p(xₙ|zₗ, w) p(zₗ|w) / q(zₗ|xₙ, w),   zₗ ~ q(z|xₙ, w)
 
     w are the latent variables outside the data plate, z those inside. p̂(xₙ) is unbiased for
-    E_q(w)[p(xₙ|w)], whatever L; its logarithm is too low by about half the squared standard error.
-    All data are given the same draws of w, which ``mean_standard_error`` accounts for. A pair
-    without w has no posterior to average over: its density is that of :func:`log_evidence`, with
-    S · L draws.
+    E_q(w)[p(xₙ|w)], for every L; its logarithm is biased downwards by about half the squared
+    standard error. All data share the same draws of w, and ``mean_standard_error`` accounts for
+    that. Without w there is nothing to average over: the density is then that of
+    :func:`log_evidence`, with S · L draws.
 
     Args:
         model: Pyro program ``model(x, *context)``.
         guide: Pyro program of the same arguments and latent sites.
-        data: held-out x (N, *event_shape), or (x, *context); the test part, of what
-            :func:`load_data` returns.
+        data: held-out x (N, *event_shape), or (x, *context); of what :func:`load_data` returns,
+            the test part is used.
         num_samples: S, draws of w, at least 2.
-        inner_samples: L, draws of z for each of them.
-        seed: of the draws.
-        show_progress: show the draws done.
+        inner_samples: L, draws of z for each draw of w.
+        seed: seed of the draws.
+        show_progress: whether to show the draws done.
 
     Raises:
-        ValueError: if S < 2 or L < 1, the data cannot be used, the guide finds w from the data
-            that it is given (held-out data would tell it), the guide puts a site of the data plate
-            on a point or does not reach all that a prior does, a site is summed out, or the data
-            are not independent given w.
+        ValueError: if S < 2 or L < 1; if the data cannot be used; if the guide infers w from the
+            data that it is given (held-out data would then inform it); if the guide puts a site of
+            the data plate on a point, or its support is smaller than a prior's; if a site is
+            enumerated; or if the data are not independent given w.
 
     >>> import pyro.distributions as dist
     >>> def model(x):
@@ -101,9 +101,9 @@ def log_predictive_density(
     ...         pyro.sample("x", dist.Normal(w, 1.0), obs=x)
     >>> def guide(x):
     ...     pyro.sample("w", dist.Normal(0.5, 0.5))
-    >>> evaluation_rows = torch.tensor([0.0, 2.0])
-    >>> exact = dist.Normal(0.5, 1.25**0.5).log_prob(evaluation_rows)
-    >>> found = log_predictive_density(model, guide, evaluation_rows)
+    >>> held_out = torch.tensor([0.0, 2.0])
+    >>> exact = dist.Normal(0.5, 1.25**0.5).log_prob(held_out)
+    >>> found = log_predictive_density(model, guide, held_out)
     >>> bool(((found.log_density - exact).abs() < 4 * found.standard_error).all())
     True
     """
@@ -118,15 +118,15 @@ def log_predictive_density(
             found = log_evidence(
                 model, guide, rows, num_samples=draws, seed=seed, show_progress=show_progress
             )
-            of_data = found.log_px, found.standard_error, found.ess, found.khat
-            return PredictiveDensity(*of_data, found.mean_standard_error, draws)
-        _check_held_out(guide, args)
-        log_px, _, _ = draw_densities(
+            per_datum = found.log_px, found.standard_error, found.ess, found.khat
+            return PredictiveDensity(*per_datum, found.mean_standard_error, draws)
+        _check_posterior_is_kept(guide, args)
+        log_px, _, _ = densities_at_global_draws(
             model, guide, args, structure, num_samples, inner_samples, show_progress
         )
-    check_possible(log_px.max(0).values)
+    check_finite_density(log_px.max(0).values)
     figures = summarize_weights(log_px)
-    # One draw of w moves all data together, so errors are added up before they are squared.
+    # One draw of w changes all data at once, so errors are summed before they are squared.
     together = (log_px - figures["log_px"]).exp().mean(1)
     return PredictiveDensity(
         figures["log_px"],
@@ -138,18 +138,18 @@ def log_predictive_density(
     )
 
 
-def check_possible(log_px: Tensor) -> None:
-    """Refuse data to which the draws of the global latent variables give no finite density."""
-    impossible = (~log_px.isfinite()).nonzero().flatten()
-    if len(impossible):
+def check_finite_density(log_px: Tensor) -> None:
+    """Refuse data whose density is not finite at the draws of the global latent variables."""
+    nonfinite = (~log_px.isfinite()).nonzero().flatten()
+    if len(nonfinite):
         raise ValueError(
-            "the shared variables' draws give no finite density to the data in "
-            f"{name_rows(impossible.numpy())}"
+            "the global latent variables' draws give no finite density to the data in "
+            f"{name_rows(nonfinite.numpy())}"
         )
 
 
 def inspect_with_density(model: Program, guide: Program, args: tuple[Tensor, ...]) -> Structure:
-    """Check a pair and its data; refuse a guide that has no density."""
+    """Inspect a pair, check its data, and refuse a guide without a density."""
     for start in range(0, len(args[0]), BLOCK):
         block = tuple(part[start : start + BLOCK] for part in args)
         check_support(model, guide, block, "data", start)
@@ -164,25 +164,28 @@ def inspect_with_density(model: Program, guide: Program, args: tuple[Tensor, ...
     return structure
 
 
-def _check_held_out(guide: Program, args: tuple[Tensor, ...]) -> None:
-    """Refuse a guide that finds shared variables from the data that it is given."""
-    shared = global_latent_sites(poutine.trace(guide).get_trace(*args))
-    fewer = tuple(part[:1] for part in args)
-    again = poutine.trace(poutine.replay(guide, trace=shared)).get_trace(*fewer)
-    before, after = (_log_density(trace, args[0]) for trace in (shared, global_latent_sites(again)))
+def _check_posterior_is_kept(guide: Program, args: tuple[Tensor, ...]) -> None:
+    """Refuse a guide that infers global latent variables from the data that it is given."""
+    drawn = global_latent_sites(poutine.trace(guide).get_trace(*args))
+    one_row = tuple(part[:1] for part in args)
+    again = global_latent_sites(
+        poutine.trace(poutine.replay(guide, trace=drawn)).get_trace(*one_row)
+    )
+    before, after = (_log_density(trace, args[0]) for trace in (drawn, again))
     if not torch.allclose(before, after, rtol=1e-4, atol=1e-4):
-        name = next(iter(latent_sites(shared)))
+        name = next(iter(latent_sites(drawn)))
         raise ValueError(
-            f"the guide finds its posterior of {name!r} from the data it is given, so held-out "
-            "data would inform it: let it keep what it found in training"
+            f"the guide infers its posterior of {name!r} from the data it is given, so held-out "
+            "data would inform it: let it keep the posterior it found in training"
         )
 
 
-def _log_density(shared: Trace, like: Tensor) -> Tensor:
-    return sum_sites(latent_sites(shared).values(), (1, len(like)), False, like)[1]
+def _log_density(drawn: Trace, like: Tensor) -> Tensor:
+    """log q of global latent sites, summed over the sites."""
+    return sum_sites(latent_sites(drawn).values(), (1, len(like)), False, like)[1]
 
 
-def draw_densities(
+def densities_at_global_draws(
     model: Program,
     guide: Program,
     args: tuple[Tensor, ...],
@@ -191,17 +194,21 @@ def draw_densities(
     inner_samples: int,
     show_progress: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """log p̂(x|w) (S, N) at draws of w from the guide, log p(w) and log q(w), (S,); float64, CPU."""
+    """Draw w from the guide S times, and estimate log p̂(x|w) at each draw.
+
+    Returns:
+        log p̂(x|w), (S, N), log p(w), (S,), and log q(w), (S,); float64, on CPU.
+    """
     num_data = len(args[0])
     log_px = torch.empty(num_samples, num_data, dtype=torch.float64)
     log_p, log_q = (torch.empty(num_samples, dtype=torch.float64) for _ in range(2))
     step = max(1, BLOCK // inner_samples)
     with (
         pyro.validation_enabled(False),
-        progress("shared variables", num_samples, show=show_progress) as advance,
+        progress("global latent variables", num_samples, show=show_progress) as advance,
     ):
         for sample in range(num_samples):
-            # Once by itself: on repeated data a guide might find another posterior of w.
+            # Drawn on the data as they are: on repeated data a guide might give another q(w).
             draws = draw(guide, args, 1, structure)
             terms = score(model, draws)
             log_p[sample] = terms.log_prior_global.item()
@@ -211,7 +218,8 @@ def draw_densities(
                 log_px[sample] = terms.log_likelihood[0].double().cpu()
             else:
                 if sample == 0:
-                    _check_apart(score(model, draw(given, args, 1, structure)), terms, structure)
+                    again = score(model, draw(given, args, 1, structure))
+                    _check_global_prior(again, terms, structure)
                 for start in range(0, num_data, step):
                     block = tuple(part[start : start + step] for part in args)
                     inner = score(model, draw(given, block, inner_samples, structure))
@@ -222,11 +230,11 @@ def draw_densities(
     return log_px, log_p, log_q
 
 
-def _check_apart(again: Terms, terms: Terms, structure: Structure) -> None:
-    """Refuse sites outside the data plate that follow from sites inside, of which both differ."""
+def _check_global_prior(again: Terms, terms: Terms, structure: Structure) -> None:
+    """Refuse global sites that depend on local ones: two draws of these give other densities."""
     if not torch.allclose(again.log_prior_global, terms.log_prior_global, rtol=1e-5, atol=1e-5):
         name = (*structure.observed_outside, *structure.global_latents)[0]
         raise ValueError(
             f"the site {name!r} outside the plate 'data' depends on latent variables inside it, so "
-            "the data are not independent given what they share"
+            "the data are not independent given the global latent variables"
         )

@@ -1,1 +1,1 @@
-"""Evidence log p(x): importance sampling, annealed importance sampling, bounds from both sides."""
+"""Estimates of the evidence log p(x): importance sampling, annealed importance sampling, bounds."""

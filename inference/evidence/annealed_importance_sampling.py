@@ -1,11 +1,10 @@
-"""Annealed importance sampling: log p(x) of each datum by a path from prior to posterior."""
+"""Annealed importance sampling: estimate log p(x) along a path from the prior to the posterior."""
 
 from typing import Any
 
 import pyro
 import torch
 
-from ..common.arguments import check_least
 from ..common.progress import progress
 from ..data.datasets import evaluation_rows
 from ..pairs.latent_space import latent_space
@@ -15,8 +14,8 @@ from ..pairs.structure import Structure
 from .annealing_path import Annealed, AnnealingPath, AnnealingSettings
 from .importance_sampling import inspect_local
 
-CHAINS_AT_ONCE = 2_000
-"""Chains times data that are run together."""
+CHAINS_PER_BLOCK = 2_000
+"""Chains that run together: chains of each datum times data of a block."""
 
 
 def annealed_evidence(
@@ -31,35 +30,34 @@ def annealed_evidence(
     seed: int = 0,
     show_progress: bool = False,
 ) -> Annealed:
-    """Log p(x) of each datum by annealed importance sampling (Neal 2001; Wu et al. 2017).
+    """Estimate log p(x) of each datum by annealed importance sampling.
 
-    Each of C chains goes from a draw of π₀(z) to the posterior, by Hamiltonian transitions that
-    leave each f_t as it is::
+    Each of C chains moves from a draw of π₀(z) to the posterior, by Hamiltonian transitions that
+    leave each f_t invariant (Neal 2001; Wu et al. 2017)::
 
         f_t(z) = π₀(z)^{1 − β_t} p(x, z)^{β_t},   0 = β₀ < β₁ < … < β_T = 1
         log w = Σ_t (β_t − β_{t−1}) (log p(x, z_{t−1}) − log π₀(z_{t−1}))
 
-    E[w] = p(x) whatever T is, so log 1/C Σ w is biased downwards, the less so the more
-    temperatures. Unlike importance sampling it does not need a good proposal: with π₀ the prior,
-    the guide has no part in it. Step sizes, one for each temperature and datum, are adapted in a
-    run of their own, and fixed in the one that counts: otherwise E[w] would not be p(x).
+    E[w] = p(x) for every T, so log 1/C Σ w is biased downwards; more temperatures make the bias
+    smaller. Importance sampling needs a good proposal, annealing does not: if π₀ is the prior, the
+    guide is not used. Step sizes, one for each temperature and datum, are adapted in a separate
+    run and then fixed. Without that, E[w] would not be p(x).
 
     Args:
         model: Pyro program ``model(x, *context)``.
         guide: Pyro program of the same arguments and latent sites.
-        data: x (N, *event_shape), or a tuple (x, *context); the test part of a ``Data``.
+        data: x (N, *event_shape), or a tuple (x, *context); of a ``Data``, its test part is used.
         num_temperatures: T. The cost is T · (1 + num_leapfrog) gradients of C · N log joints.
         num_chains: C, at least 2.
-        num_leapfrog: steps of a Hamiltonian transition.
-        start: a program whose distribution π₀ is: the guide, say, from which the way is shorter,
-        but modes
-            that it misses may stay missed. The model's prior, if not given.
-        seed: of all draws.
-        show_progress: show the steps done.
+        num_leapfrog: leapfrog steps of each Hamiltonian transition.
+        start: the program that draws from π₀; by default the model, whose prior is then π₀. From
+            the guide the path is shorter, but modes that the guide misses may stay missed.
+        seed: seed of all draws.
+        show_progress: whether to show the steps done.
 
     Raises:
-        ValueError: if a number is too small, a latent site is discrete, or log p(x) of one datum is
-            not defined (see :func:`log_evidence`).
+        ValueError: if a number is too small, a latent site is discrete, or log p(x) is not defined
+            for a single datum (see :func:`log_evidence`).
 
     >>> from latente.guides import DiagonalNormal
     >>> from latente.models import PPCA, mlp
@@ -69,10 +67,9 @@ def annealed_evidence(
     >>> bool(((annealed.log_px - model.log_prob(x)).abs() < 0.5).all())
     True
     """
-    check_settings(num_temperatures, num_chains, num_leapfrog)
-    rows = evaluation_rows(data)
     settings = AnnealingSettings(num_temperatures, num_chains, num_leapfrog, start)
-    block = max(1, CHAINS_AT_ONCE // num_chains)
+    rows = evaluation_rows(data)
+    block = max(1, CHAINS_PER_BLOCK // num_chains)
     total = 2 * num_temperatures * -(-len(rows[0]) // block)
     parts: list[Annealed] = []
     with evaluating(model, guide), torch.random.fork_rng():
@@ -85,23 +82,12 @@ def annealed_evidence(
                 structure = structure or inspect_local(model, guide, args)
                 path = AnnealingPath(latent_space(model, guide, args, structure), settings, advance)
                 with pyro.validation_enabled(False):
-                    parts.append(path.forward(path.explore()))
-    return join_rows(parts)
+                    parts.append(path.forward(path.adapt()))
+    return concatenate_blocks(parts)
 
 
-def join_rows(parts: list[Annealed]) -> Annealed:
-    """The data of several blocks as one."""
+def concatenate_blocks(parts: list[Annealed]) -> Annealed:
+    """Join the results of several blocks of data, in order."""
     names = ("log_px", "standard_error", "ess", "acceptance", "log_weight")
     joined = {name: torch.cat([vars(part)[name] for part in parts], dim=-1) for name in names}
     return Annealed(**joined, num_temperatures=parts[0].num_temperatures)
-
-
-def check_settings(num_temperatures: int, num_chains: int, num_leapfrog: int) -> None:
-    """Refuse numbers that are too small."""
-    check_least(
-        {
-            "num_temperatures": (num_temperatures, 2),
-            "num_chains": (num_chains, 2),
-            "num_leapfrog": (num_leapfrog, 1),
-        }
-    )

@@ -1,4 +1,4 @@
-"""The path of annealed importance sampling: temperatures, Hamiltonian transitions, step sizes."""
+"""Path of annealed importance sampling: temperatures, Hamiltonian transitions, step sizes."""
 
 import math
 from dataclasses import dataclass, field
@@ -7,13 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..common.arguments import check_least
 from ..common.progress import Advance
 from ..pairs.latent_space import LatentSpace
 from ..pairs.programs import Program
 from .pareto_smoothing import summarize_weights
 
 TARGET_ACCEPTANCE = 0.65
-"""Acceptance rate to which step sizes are adapted (the optimum of Hamiltonian transitions)."""
+"""Acceptance rate that step sizes are adapted to; the optimum of Hamiltonian transitions."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,9 @@ class Annealed:
     ess: Tensor
     """Effective number of chains, (Σ w)² / Σ w², (N,)."""
     acceptance: Tensor
-    """Share of the transitions that were accepted, (N,)."""
+    """Fraction of the transitions that were accepted, (N,)."""
     log_weight: Tensor = field(repr=False)
-    """log w, (C, N); of an upper bound, of weights whose mean is 1 / p(x)."""
+    """log w, (C, N). For an upper bound the weights have the mean 1 / p(x)."""
     num_temperatures: int
     """T."""
 
@@ -40,23 +41,36 @@ class Annealed:
 
     @property
     def mean_standard_error(self) -> float:
-        """Monte Carlo standard error of :attr:`mean` (the data taken as given)."""
+        """Monte Carlo standard error of :attr:`mean`, given the data."""
         return (self.standard_error.square().sum().sqrt() / len(self.log_px)).item()
 
 
 @dataclass(frozen=True)
 class AnnealingSettings:
-    """The numbers of a path: temperatures, chains of each datum, leapfrog steps."""
+    """Settings of an annealing path; see :func:`annealed_evidence`.
+
+    Raises:
+        ValueError: if a number is too small.
+    """
 
     num_temperatures: int
     num_chains: int
     num_leapfrog: int
     start: Program | None
 
+    def __post_init__(self) -> None:
+        check_least(
+            {
+                "num_temperatures": (self.num_temperatures, 2),
+                "num_chains": (self.num_chains, 2),
+                "num_leapfrog": (self.num_leapfrog, 1),
+            }
+        )
+
 
 @dataclass(frozen=True)
 class _State:
-    """Where chains are, and what the densities there are."""
+    """The points of all chains, and the log densities and gradients there."""
 
     points: Tensor
     """u, (C, N, K)."""
@@ -64,21 +78,22 @@ class _State:
     """log π₀(u), (C, N)."""
     log_ratio: Tensor
     """log p(x, u) − log π₀(u), (C, N)."""
-    slope_start: Tensor
-    slope_ratio: Tensor
-    """Their gradients, (C, N, K)."""
+    grad_start: Tensor
+    """Gradient of ``log_start``, (C, N, K)."""
+    grad_ratio: Tensor
+    """Gradient of ``log_ratio``, (C, N, K)."""
 
-    def energy(self, beta: float) -> Tensor:
-        """−log f_β, (C, N)."""
-        # 0 · ∞ at the start, where a draw of π₀ may have no density under the model.
+    def potential(self, beta: float) -> Tensor:
+        """Potential energy −log f_β, (C, N)."""
+        # At β = 0 the product could be 0 · ∞: a draw of π₀ may have no density under the model.
         return -self.log_start - (beta * self.log_ratio if beta else 0.0)
 
-    def slope(self, beta: float) -> Tensor:
-        """The gradient of log f_β, (C, N, K)."""
-        return self.slope_start + beta * self.slope_ratio
+    def gradient(self, beta: float) -> Tensor:
+        """Gradient of log f_β, (C, N, K)."""
+        return self.grad_start + beta * self.grad_ratio
 
     def where(self, chosen: Tensor, other: "_State") -> "_State":
-        """This state for the chains chosen, (C, N), and another for the rest."""
+        """This state for the chosen chains, (C, N), and the other state for the rest."""
         return _State(
             *(
                 torch.where(chosen if own.dim() == 2 else chosen[..., None], own, others)
@@ -88,19 +103,23 @@ class _State:
 
 
 @dataclass(frozen=True)
-class _Schedule:
+class _TemperatureLadder:
+    """Inverse temperatures, and the step sizes of the transitions at each of them."""
+
     betas: list[float]
     """β₀ … β_T."""
-    sizes: Tensor
-    """Step sizes of transitions, (T + 1, N)."""
+    step_sizes: Tensor
+    """(T + 1, N)."""
 
     @classmethod
-    def even(cls, betas: Tensor, log_sizes: Tensor, spreads: Tensor) -> "_Schedule":
-        """As many temperatures as were explored, an equal share of ∫ σ dβ apart."""
+    def equally_spread(
+        cls, betas: Tensor, log_sizes: Tensor, spreads: Tensor
+    ) -> "_TemperatureLadder":
+        """As many temperatures as were explored, placed an equal part of ∫ σ dβ apart."""
         width = max(1, len(betas) // 20)
         padded = nn.functional.pad(spreads[None, None], (width, width), mode="replicate")
         smooth = nn.functional.avg_pool1d(padded, 2 * width + 1, stride=1)[0, 0]
-        # Nowhere nothing, so that temperatures stay apart where all chains agree.
+        # Never zero, so that temperatures stay apart where all chains agree.
         smooth = smooth + 1e-3 * smooth.mean() + 1e-12
         length = torch.cumulative_trapezoid(smooth, betas).numpy()
         length = np.concatenate([[0.0], length / length[-1]])
@@ -110,61 +129,63 @@ class _Schedule:
 
 
 def _spread(log_ratio: Tensor) -> float:
-    """Standard deviation over the chains, a mean over the data."""
+    """Standard deviation over the chains, averaged over the data as a variance."""
     finite = log_ratio.double().nan_to_num(0.0, posinf=0.0, neginf=0.0)
     return finite.var(0).mean().sqrt().item()
 
 
 class AnnealingPath:
-    """The way between π₀ and the posterior, for one block of data."""
+    """The annealing path between π₀ and the posterior, for one block of data."""
 
     def __init__(self, space: LatentSpace, settings: AnnealingSettings, advance: Advance):
         self.space, self.settings, self.advance = space, settings, advance
 
-    def explore(self) -> "_Schedule":
-        """Temperatures and step sizes, found by a run with a quarter of the chains.
+    def adapt(self) -> "_TemperatureLadder":
+        """Find temperatures and step sizes by a run with a quarter of the chains.
 
-        It takes as many temperatures, crowded at the start as the way from a prior to a posterior
-        asks for. What log weights vary by in a step from β to β + dβ is σ(β) dβ, with σ(β) the
-        standard deviation of log p(x, z) − log π₀(z) there: the temperatures are put where all
-        steps have an equal share of ∫ σ dβ, so that their sum varies least (Gelman and Meng 1998).
+        The run uses as many temperatures as the path will have, denser near β = 0, where the path
+        changes fastest. From β to β + dβ the log weights vary by σ(β) dβ, where σ(β) is the
+        standard deviation of log p(x, z) − log π₀(z). The temperatures are placed so that all
+        steps have an equal part of ∫ σ dβ: their sum then varies least (Gelman and Meng 1998).
         """
         num = self.settings.num_temperatures
         betas = torch.linspace(0, 1, num + 1, dtype=torch.float64) ** 4
-        state = self._begin(max(2, self.settings.num_chains // 4))
+        state = self._start_chains(max(2, self.settings.num_chains // 4))
         log_size = torch.full_like(state.points[0, :, 0], math.log(0.3))
-        sizes, spreads = [log_size], [_spread(state.log_ratio)]
+        log_sizes, spreads = [log_size], [_spread(state.log_ratio)]
         for beta in betas[1:].tolist():
-            state, accepted = self._move(state, beta, log_size.exp())
+            state, accepted = self._transition(state, beta, log_size.exp())
             log_size = log_size + 0.2 * (accepted.mean(0) - TARGET_ACCEPTANCE)
-            sizes.append(log_size)
+            log_sizes.append(log_size)
             spreads.append(_spread(state.log_ratio))
             self.advance(1, "finding temperatures and step sizes")
-        return _Schedule.even(betas, torch.stack(sizes), torch.tensor(spreads))
+        return _TemperatureLadder.equally_spread(
+            betas, torch.stack(log_sizes), torch.tensor(spreads)
+        )
 
-    def forward(self, schedule: "_Schedule") -> Annealed:
-        """From π₀ to the posterior: weights whose mean is p(x)."""
-        return self._anneal(self._begin(self.settings.num_chains), schedule, 1)
+    def forward(self, ladder: "_TemperatureLadder") -> Annealed:
+        """Anneal from π₀ to the posterior: weights whose mean is p(x)."""
+        return self._anneal(self._start_chains(self.settings.num_chains), ladder, 1)
 
-    def backward(self, schedule: "_Schedule", drawn: Tensor) -> Annealed:
-        """From draws of the posterior u (1, N, K) to π₀: weights whose mean is 1 / p(x)."""
+    def backward(self, ladder: "_TemperatureLadder", drawn: Tensor) -> Annealed:
+        """Anneal from posterior draws u (1, N, K) to π₀: weights whose mean is 1 / p(x)."""
         points = drawn.expand(self.settings.num_chains, -1, -1)
-        return self._anneal(self._evaluate(points), schedule, -1)
+        return self._anneal(self._evaluate(points), ladder, -1)
 
-    def _begin(self, num_chains: int) -> _State:
+    def _start_chains(self, num_chains: int) -> _State:
         program = self.settings.start or self.space.model
         return self._evaluate(self.space.draw(program, num_chains)[0])
 
-    def _anneal(self, state: _State, schedule: "_Schedule", sign: int) -> Annealed:
-        betas, last = schedule.betas, self.settings.num_temperatures
+    def _anneal(self, state: _State, ladder: "_TemperatureLadder", sign: int) -> Annealed:
+        betas, last = ladder.betas, self.settings.num_temperatures
         order = range(1, last + 1) if sign > 0 else range(last - 1, -1, -1)
         log_weight = torch.zeros_like(state.log_start, dtype=torch.float64)
         accepted = torch.zeros_like(log_weight)
         for step in order:
             beta = betas[step]
             log_weight += (beta - betas[step - sign]) * state.log_ratio.double()
-            if 0 < step < last:  # at both ends the weights are complete
-                state, moved = self._move(state, beta, schedule.sizes[step])
+            if 0 < step < last:  # the weights need no transition at either end
+                state, moved = self._transition(state, beta, ladder.step_sizes[step])
                 accepted += moved
             self.advance(1, f"temperature {step} of {last}")
         figures = summarize_weights(log_weight.cpu())
@@ -186,24 +207,28 @@ class AnnealingPath:
             if self.settings.start is not None:
                 log_start = self.space.log_density(self.settings.start, points)
                 log_ratio = log_likelihood + log_prior - log_start
-            (slope_start,) = torch.autograd.grad(log_start.sum(), points, retain_graph=True)
-            (slope_ratio,) = torch.autograd.grad(log_ratio.sum(), points)
-        terms = (points, log_start, log_ratio, slope_start, slope_ratio)
+            (grad_start,) = torch.autograd.grad(log_start.sum(), points, retain_graph=True)
+            (grad_ratio,) = torch.autograd.grad(log_ratio.sum(), points)
+        terms = (points, log_start, log_ratio, grad_start, grad_ratio)
         return _State(*(term.detach() for term in terms))
 
-    def _move(self, state: _State, beta: float, size: Tensor) -> tuple[_State, Tensor]:
-        """One Hamiltonian transition that leaves f_β as it is; and which chains it moved."""
-        # Steps of one length would bring some dimensions back to where they came from.
+    def _transition(self, state: _State, beta: float, size: Tensor) -> tuple[_State, Tensor]:
+        """Make one Hamiltonian transition that leaves f_β invariant.
+
+        Returns:
+            the new state, and which chains moved, (C, N), as 0 or 1.
+        """
+        # Random lengths: with a fixed one, some dimensions would return to where they started.
         size = size[:, None] * torch.empty_like(state.log_start[..., None]).uniform_(0.8, 1.2)
         momentum = torch.randn_like(state.points)
-        before = state.energy(beta) + 0.5 * momentum.square().sum(-1)
+        before = state.potential(beta) + 0.5 * momentum.square().sum(-1)
         new = state
-        momentum = momentum + 0.5 * size * new.slope(beta)
+        momentum = momentum + 0.5 * size * new.gradient(beta)
         for step in range(self.settings.num_leapfrog):
             new = self._evaluate(new.points + size * momentum)
             half = 0.5 if step == self.settings.num_leapfrog - 1 else 1.0
-            momentum = momentum + half * size * new.slope(beta)
-        after = new.energy(beta) + 0.5 * momentum.square().sum(-1)
-        # A chain that has run off, to NaN or infinity, is not moved.
+            momentum = momentum + half * size * new.gradient(beta)
+        after = new.potential(beta) + 0.5 * momentum.square().sum(-1)
+        # A chain that diverged to NaN or infinity is not moved.
         moved = torch.rand_like(before) < (before - after).exp().nan_to_num(0.0, posinf=1.0)
         return new.where(moved, state), moved.to(state.points.dtype)

@@ -1,4 +1,4 @@
-"""Importance-sampled evidence: log p(x) of each datum with the guide as proposal."""
+"""Importance-sampled evidence: estimate log p(x) of each datum, with the guide as proposal."""
 
 import math
 from dataclasses import dataclass
@@ -25,15 +25,16 @@ from ..pairs.parameters import place, placement
 from ..pairs.programs import Program, evaluating
 from ..pairs.scoring import DRAWS_AT_ONCE, Scorer
 from ..pairs.structure import Structure
-from .pareto_smoothing import summarize_weights
+from .pareto_smoothing import KHAT_MIN_SAMPLES, summarize_weights
 
-FIGURES = (
+PER_DATUM_FIELDS = (
     "log_px", "standard_error", "ess", "khat", "log_px_smoothed", "reconstruction", "kl"
 )  # fmt: skip
+"""The fields of :class:`Evidence` that hold one number for each datum."""
 
 
 KHAT_FULL_SAMPLES = 2_155
-"""Draws from which on k̂ has its full threshold of 0.7."""
+"""Fewest draws with which the threshold of k̂ reaches its largest value, 0.7."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +50,17 @@ class Evidence:
     khat: Tensor
     """Pareto k̂ of the weights (Vehtari et al. 2024): bad above :attr:`khat_threshold`."""
     log_px_smoothed: Tensor
-    """log of the mean weight, the largest replaced by quantiles of the generalized Pareto
-    distribution that fits them: less at the mercy of one draw than ``log_px``, for a small bias
-    (ibid.)."""
+    """log of the mean of the Pareto-smoothed weights: the largest weights are replaced by quantiles
+    of the generalized Pareto distribution fitted to them. One draw matters less than in ``log_px``,
+    at the cost of a small bias (ibid.)."""
     reconstruction: Tensor
-    """E_q[log p(x|z)], by the same draws."""
+    """E_q[log p(x|z)], from the same draws."""
     kl: Tensor
-    """E_q[log q(z|x) − log p(z)], by the same draws."""
+    """E_q[log q(z|x) − log p(z)], from the same draws."""
     num_samples: int
     """S."""
     note: str = ""
-    """Why the pair ran plainly, where it was to be recorded and could not be."""
+    """Why the pair could not be recorded and ran plainly; empty otherwise."""
 
     @property
     def mean(self) -> float:
@@ -68,44 +69,45 @@ class Evidence:
 
     @property
     def mean_standard_error(self) -> float:
-        """Monte Carlo standard error of :attr:`mean` (the data taken as given)."""
+        """Monte Carlo standard error of :attr:`mean`, given the data."""
         return (self.standard_error.square().sum().sqrt() / len(self.log_px)).item()
 
     @property
     def elbo(self) -> float:
-        """Mean ELBO by the same draws: never above :attr:`mean`."""
+        """Mean ELBO from the same draws: never above :attr:`mean`."""
         return (self.reconstruction - self.kl).mean().item()
 
     @property
     def khat_threshold(self) -> float:
-        """min(1 − 1 / log₁₀ S, 0.7): above it S draws do not do (Vehtari et al. 2024)."""
+        """min(1 − 1 / log₁₀ S, 0.7): above it, S draws are too few (Vehtari et al. 2024)."""
         return min(1 - 1 / math.log10(self.num_samples), 0.7)
 
     @property
-    def caveat(self) -> str:
-        """What S is too small for, in a sentence; empty from S = 2,155 on."""
+    def sample_size_warning(self) -> str:
+        """A sentence that says how S limits k̂, if S is below 2,155; empty otherwise."""
         if self.num_samples >= KHAT_FULL_SAMPLES:
             return ""
-        if self.num_samples < 25:
+        if self.num_samples < KHAT_MIN_SAMPLES:
             return (
-                f"S = {self.num_samples} is too small for Pareto k̂: nothing tells whether these "
-                "weights can be trusted. Take 2,200 samples, 25 at the very least."
+                f"S = {self.num_samples} is too small for Pareto k̂, which would show whether these "
+                f"weights can be trusted. Take 2,200 samples, or at least {KHAT_MIN_SAMPLES}."
             )
         return (
-            f"S = {self.num_samples:,} puts the threshold of k̂ at {self.khat_threshold:.2f}; with "
+            f"With S = {self.num_samples:,} the threshold of k̂ is {self.khat_threshold:.2f}; with "
             "2,200 samples it is 0.70."
         )
 
     @property
     def khat_bad_fraction(self) -> float:
-        """Fraction of the data whose k̂ is above :attr:`khat_threshold`, or not to be had."""
+        """Fraction of the data whose k̂ is above :attr:`khat_threshold` or NaN."""
         return 1 - (self.khat <= self.khat_threshold).double().mean().item()
 
     def __repr__(self) -> str:
+        bad = f"k̂ bad for {self.khat_bad_fraction:.1%}"
         return (
             f"Evidence(mean={self.mean:.3f} ± {self.mean_standard_error:.3f} nats, "
             f"elbo={self.elbo:.3f}, N={len(self.log_px)}, S={self.num_samples}, "
-            + (f"k̂ bad for {self.khat_bad_fraction:.1%})" if self.num_samples >= 25 else "no k̂)")
+            f"{bad if self.num_samples >= KHAT_MIN_SAMPLES else 'no k̂'})"
         )
 
 
@@ -121,35 +123,36 @@ def log_evidence(
     precision: Precision = "float32",
     show_progress: bool = False,
 ) -> Evidence:
-    """Importance-sampled log p(x) of each datum, with the guide as proposal.
+    """Estimate log p(x) of each datum by importance sampling, with the guide as proposal.
 
     ::
 
         log p̂(x) = log 1/S Σₛ p(x|zₛ) p(zₛ) / q(zₛ|x),   zₛ ~ q(z|x)
 
-    The estimate is unbiased for p(x), so biased downwards for log p(x) by about half its
-    squared standard error; the ELBO is the same with S = 1 (Burda et al. 2016, arXiv
-    1509.00519). The guide draws many samples of a few data at once; the model scores them
-    ``chunk_size`` at a time, and weights are summed in float64, so memory stays flat in S and
-    the result is the same, to rounding, for every chunk size.
+    The estimate of p(x) is unbiased, so that of log p(x) is biased downwards, by about half its
+    squared standard error; with S = 1 its expectation is the ELBO (Burda et al. 2016, arXiv
+    1509.00519). The guide draws many samples for a few data at once; the model scores them
+    ``chunk_size`` at a time, and weights are summed in float64. So memory does not grow with S,
+    and up to rounding the result is the same for every chunk size.
 
     Args:
         model: Pyro program ``model(x, *context)``.
         guide: Pyro program of the same arguments and latent sites.
-        data: x, a tensor or array (N, *event_shape), or a tuple (x, *context); the test part,
-            of what :func:`load_data` returns.
+        data: x, a tensor or array (N, *event_shape), or a tuple (x, *context); of what
+            :func:`load_data` returns, the test part is used.
         num_samples: S, at least 2; 2,200 or more for the full k̂ threshold of 0.7.
-        chunk_size: how many samples of each datum the model scores at once; as many as stay in a
-            CPU's cache, or fit a quarter of the free memory, if not given.
-        seed: of the draws.
-        compile: how model and guide are run, as in :func:`fit`: ``"recorded"`` once that pays,
-            ``"inductor"`` or ``"plain"``.
-        precision: of the networks' products: ``"float32"``, ``"medium"`` or ``"bfloat16"``.
-        show_progress: show the data done.
+        chunk_size: how many samples of each datum the model scores at once. By default as many as
+            stay in a CPU's cache and fit into a quarter of the free memory.
+        seed: seed of the draws.
+        compile: how model and guide are run, as in :func:`fit`: ``"recorded"`` (plain until a
+            recording pays), ``"inductor"`` or ``"plain"``.
+        precision: precision of the networks' products: ``"float32"``, ``"medium"`` or
+            ``"bfloat16"``.
+        show_progress: whether to show the data done.
 
     Raises:
-        ValueError: if S < 2, the data cannot be used, the model has sites outside the data
-            plate, for which per-datum evidence is not defined, or the guide is a point.
+        ValueError: if S < 2, the data cannot be used, the guide is a point, or the model has sites
+            outside the data plate, so that log p(x) of one datum is not defined.
 
     >>> import pyro, pyro.distributions as dist
     >>> def model(x):
@@ -173,9 +176,9 @@ def log_evidence(
     num_rows = len(rows[0])
     device, dtype = placement(model, guide)
     step = min(num_rows, max(1, DRAWS_AT_ONCE // num_samples))
-    # Room for the result is taken first: small tensors kept among the large passing ones
-    # would leave the memory in pieces, and its peak would creep up with S.
-    figures = {name: torch.empty(num_rows, dtype=torch.float64) for name in FIGURES}
+    # Allocated first: small tensors kept among large temporary ones would fragment the memory,
+    # and its peak would grow with S.
+    figures = {name: torch.empty(num_rows, dtype=torch.float64) for name in PER_DATUM_FIELDS}
     with evaluating(model, guide), torch.random.fork_rng():
         torch.manual_seed(seed)
         for start in range(0, num_rows, BLOCK):
@@ -197,10 +200,10 @@ def log_evidence(
 
 
 def inspect_local(model: Program, guide: Program, args: tuple[Tensor, ...]) -> Structure:
-    """The facts of a pair for which log p(x), and a posterior, of one datum are defined.
+    """Inspect a pair, and check that log p(x) and the posterior of one datum are defined.
 
     Raises:
-        ValueError: if they are not, or the guide does not reach all that the prior does.
+        ValueError: if they are not, or the guide's support is smaller than the prior's.
     """
     with explaining_support(model, guide, args):
         structure = inspect_pair(model, guide, args)
@@ -212,7 +215,7 @@ def inspect_local(model: Program, guide: Program, args: tuple[Tensor, ...]) -> S
     if structure.observed_outside:
         raise ValueError(
             f"the observed site {structure.observed_outside[0]!r} stands outside the plate 'data': "
-            "it belongs to no one datum, so neither does log p(x)"
+            "it belongs to no single datum, so log p(x) of one datum is not defined"
         )
     if structure.global_latents:
         names = ", ".join(map(repr, structure.global_latents))
@@ -231,8 +234,8 @@ def inspect_local(model: Program, guide: Program, args: tuple[Tensor, ...]) -> S
 
 
 def _summarize(chunks: list[Terms], pair: tuple[Any, ...]) -> dict[str, Tensor]:
-    """What is kept of S draws of some data: per-datum figures, each (N,), float64."""
-    # Float64 from here: a sum of S weights in float32 loses what the error estimate measures.
+    """Reduce the terms of S draws for some data to the per-datum fields, each (N,), float64."""
+    # In float32 the rounding of a sum of S weights would hide what the error estimate measures.
     log_weight = torch.cat([terms.log_weight.double() for terms in chunks]).cpu()
     reconstruction = torch.cat([terms.log_likelihood.double() for terms in chunks]).cpu()
     try:

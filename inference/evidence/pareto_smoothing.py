@@ -1,4 +1,4 @@
-"""Importance weights summarized: estimate, error, effective sample size, Pareto k̂, smoothing."""
+"""Summaries of importance weights: estimate, error, effective sample size, Pareto k̂, smoothing."""
 
 import math
 
@@ -6,17 +6,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-EQUAL_LOG_WEIGHTS = 1e-3
-"""Log weights that differ by less are equal: what they differ by may be rounding, in float32."""
+KHAT_MIN_SAMPLES = 25
+"""Fewest draws for which k̂ can be fitted: five of them are the tail."""
+
+
+LOG_WEIGHT_TOLERANCE = 1e-3
+"""Log weights that differ by less, in nats, count as equal: float32 rounding may be the cause."""
 
 
 def summarize_weights(log_weight: Tensor) -> dict[str, Tensor]:
-    """Estimate, standard error, effective sample size and k̂ of log weights (S, N).
+    """Estimate log p(x) from log weights (S, N), with its error and diagnostics.
 
     With weights w relative to their mean, se(log p̂) = √(Var(w) / S) (delta method).
 
+    Returns:
+        ``log_px``, ``standard_error``, ``ess``, ``khat`` and ``log_px_smoothed``, each (N,), as
+        :class:`Evidence` documents them.
+
     Raises:
-        ValueError: if a log weight is NaN, or all of a datum's are −∞.
+        ValueError: if a log weight is NaN or +∞, or all log weights of a datum are −∞.
 
     >>> figures = summarize_weights(torch.zeros(100, 1, dtype=torch.float64))
     >>> figures["log_px"].item(), figures["standard_error"].item(), figures["ess"].item()
@@ -42,7 +50,7 @@ def summarize_weights(log_weight: Tensor) -> dict[str, Tensor]:
 
 
 def pareto_khat(log_weight: Tensor) -> Tensor:
-    """Pareto k̂ of log weights (S, N), one for each of the N; see :func:`pareto_smooth`.
+    """Compute Pareto k̂ of log weights (S, N): (N,); see :func:`pareto_smooth`.
 
     >>> pareto_khat(torch.zeros(100, 1))
     tensor([-inf], dtype=torch.float64)
@@ -51,12 +59,17 @@ def pareto_khat(log_weight: Tensor) -> Tensor:
 
 
 def pareto_smooth(log_weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Pareto k̂ of log weights (S, N), each (N,), and the smoothed log weights, (S, N).
+    """Fit Pareto k̂ to log weights (S, N), and smooth their tails.
 
-    By ArviZ, on the M largest weights: M = ⌊3√S⌋, or ⌊S / 5⌋ where S ≤ 225 (Vehtari et al. 2024).
-    Where these are equal, to a thousandth, there is no tail and k̂ = −∞. Where no more than M
-    weights are not zero, the draws hardly meet the posterior and k̂ = ∞. Fewer than five (S < 25)
-    cannot be fitted, and k̂ is NaN. In these three cases the weights stay as they are.
+    ArviZ fits a generalized Pareto distribution to the M largest weights: M = ⌊3√S⌋, or ⌊S / 5⌋
+    for S ≤ 225 (Vehtari et al. 2024). In three cases the weights stay as they are:
+
+    - the M largest are equal, to a thousandth: there is no tail, k̂ = −∞;
+    - at most M weights are above zero: few draws reach the posterior, k̂ = ∞;
+    - M is below five (S < 25): nothing can be fitted, k̂ is NaN.
+
+    Returns:
+        k̂, (N,), and the smoothed log weights, (S, N).
 
     >>> khat, smoothed = pareto_smooth(torch.zeros(100, 1))
     >>> khat, smoothed.unique()
@@ -68,20 +81,20 @@ def pareto_smooth(log_weight: Tensor) -> tuple[Tensor, Tensor]:
     num_samples, num_data = log_weight.shape
     khat = torch.full((num_data,), math.nan, dtype=torch.float64)
     tail = math.floor(3 * num_samples**0.5) if num_samples > 225 else num_samples // 5
-    if tail < 5:
+    if num_samples < KHAT_MIN_SAMPLES:
         return khat, smoothed
     largest, where = smoothed.topk(tail + 1, dim=0)
     empty = largest[-1] == -math.inf
-    flat = ~empty & (largest[0] - largest[-2] < EQUAL_LOG_WEIGHTS)
+    flat = ~empty & (largest[0] - largest[-2] < LOG_WEIGHT_TOLERANCE)
     khat[empty], khat[flat] = math.inf, -math.inf
     rest = ~(empty | flat)
     if rest.any():
-        # ArviZ takes log-likelihoods and negates them: it is given minus the log weights.
+        # ArviZ expects log-likelihoods, which it negates.
         with np.errstate(all="ignore"):
             fitted = array_stats.psislw(-smoothed[:, rest].T.numpy())
         normalized, shapes = (torch.as_tensor(np.asarray(part)) for part in fitted)
         khat[rest] = shapes.reshape(-1)
-        # What ArviZ gives sums to 1; a weight below the tail, which it leaves, tells by how much.
+        # ArviZ normalizes the weights; one below the tail, which it leaves, gives the constant.
         normalized = normalized.reshape(-1, num_samples).T
         kept = normalized.gather(0, where[-1:, rest])
         smoothed[:, rest] = normalized + (largest[-1:, rest] - kept)

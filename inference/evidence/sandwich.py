@@ -1,4 +1,4 @@
-"""Bidirectional annealing: lower and upper bounds on log p(x) of simulated data."""
+"""Bidirectional annealing: bound log p(x) of simulated data from below and from above."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,8 +11,8 @@ from ..common.progress import progress
 from ..pairs.latent_space import latent_space
 from ..pairs.programs import Program, evaluating
 from ..simulation.simulate import simulate
-from .annealed_importance_sampling import CHAINS_AT_ONCE, Annealed, check_settings, join_rows
-from .annealing_path import AnnealingPath, AnnealingSettings
+from .annealed_importance_sampling import CHAINS_PER_BLOCK, concatenate_blocks
+from .annealing_path import Annealed, AnnealingPath, AnnealingSettings
 from .importance_sampling import inspect_local
 
 
@@ -21,17 +21,17 @@ class Sandwich:
     """log p(x) of simulated data between two bounds (bidirectional Monte Carlo), in nats."""
 
     lower: Annealed
-    """Annealed from the start to the posterior: a lower bound on average."""
+    """Annealed from π₀ to the posterior: ``log_px`` is a lower bound on average."""
     upper: Annealed
-    """From the posterior, of which the latent variables that made x are a draw, back to the start:
-    ``log_px`` is an upper bound on average. Its standard errors are those of the chains, the draw
-    that all of them begin at taken as given."""
+    """Annealed from the posterior back to π₀: ``log_px`` is an upper bound on average. All chains
+    of a datum start at one draw of its posterior, the latent variables that it was simulated from;
+    the standard errors are conditional on that draw."""
     data: tuple[Tensor, ...] = field(repr=False)
-    """The simulated x, and the contexts it was given."""
+    """The simulated x, and its contexts."""
 
     @property
     def gap(self) -> float:
-        """Mean of upper − lower: by how much the annealing can be off, on average."""
+        """Mean of upper − lower: the largest error of the annealing, on average."""
         return self.upper.mean - self.lower.mean
 
 
@@ -48,20 +48,23 @@ def bidirectional_evidence(
     seed: int = 0,
     show_progress: bool = False,
 ) -> Sandwich:
-    """Log p(x) of data drawn from the model, between a lower and an upper bound.
+    """Bound log p(x) of data simulated from the model, from below and from above.
 
-    Of x ~ p(x|z), z ~ p(z), the z that made it is one exact draw of p(z|x). Annealed from there to
-    π₀, the weights are an unbiased estimate of 1 / p(x), so minus the logarithm of their mean is an
-    upper bound on average (Grosse, Ghahramani and Adams 2015, arXiv 1511.02543). How far the
-    two are apart says how far annealing with these settings can be trusted on this model, where the
-    real data are like the model's own.
+    If z ~ p(z) and x ~ p(x|z), then z is one exact draw of p(z|x). Weights annealed from there to
+    π₀ estimate 1 / p(x) without bias, so minus the logarithm of their mean is an upper bound on
+    average (Grosse, Ghahramani and Adams 2015, arXiv 1511.02543). The gap between the bounds shows
+    how accurate annealing with these settings is on this model, as far as real data are like
+    simulated ones.
 
     Args:
-        like: data whose shape, and contexts, the simulated ones take.
-        num_data: how many are simulated.
+        like: data whose shape and contexts the simulated data take.
+        num_data: number of simulated data.
 
-    The other arguments, and what is raised, are those of :func:`annealed_evidence`; a ValueError
-    also tells if the model observes more, or other things, than x.
+    The other arguments are those of :func:`annealed_evidence`.
+
+    Raises:
+        ValueError: as :func:`annealed_evidence` and :func:`latente.inference.simulate` do; the
+            latter if the model observes more than x, or something else.
 
     >>> from latente.guides import DiagonalNormal
     >>> from latente.models import PPCA, mlp
@@ -71,10 +74,9 @@ def bidirectional_evidence(
     >>> sandwich.lower.mean - 0.1 < exact < sandwich.upper.mean + 0.1
     True
     """
-    check_settings(num_temperatures, num_chains, num_leapfrog)
-    args, latents = simulate(model, guide, like, num_data, seed=seed)
     settings = AnnealingSettings(num_temperatures, num_chains, num_leapfrog, start)
-    block = max(1, CHAINS_AT_ONCE // num_chains)
+    args, latents = simulate(model, guide, like, num_data, seed=seed)
+    block = max(1, CHAINS_PER_BLOCK // num_chains)
     total = 3 * num_temperatures * -(-num_data // block)
     lower, upper = [], []
     with evaluating(model, guide), torch.random.fork_rng():
@@ -86,7 +88,7 @@ def bidirectional_evidence(
                 part = tuple(value[begin : begin + block] for value in args)
                 path = AnnealingPath(latent_space(model, guide, part, structure), settings, advance)
                 with pyro.validation_enabled(False):
-                    schedule = path.explore()
-                    lower.append(path.forward(schedule))
-                    upper.append(path.backward(schedule, drawn[:, begin : begin + block]))
-    return Sandwich(join_rows(lower), join_rows(upper), args)
+                    ladder = path.adapt()
+                    lower.append(path.forward(ladder))
+                    upper.append(path.backward(ladder, drawn[:, begin : begin + block]))
+    return Sandwich(concatenate_blocks(lower), concatenate_blocks(upper), args)

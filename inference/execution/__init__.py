@@ -1,1 +1,1 @@
-"""Functions of tensors that are recorded once that pays, and run again from the recording."""
+"""Recorded functions: PyTorch operations that are recorded once and run again, bit for bit."""

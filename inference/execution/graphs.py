@@ -1,4 +1,4 @@
-"""Recorded graphs: what lies in the same memory, and the graph without what it does not need."""
+"""Recorded graphs: which nodes share memory, and how a graph is simplified."""
 
 import operator
 from typing import Any
@@ -17,6 +17,7 @@ UNDECLARED_VIEWS = {
     aten.unsafe_split.Tensor,
     aten.unsafe_split_with_sizes.default,
 }
+"""Operations that return views, although their schemas do not say so."""
 
 
 UNDECLARED_WRITES = {
@@ -25,7 +26,7 @@ UNDECLARED_WRITES = {
     aten.miopen_batch_norm.default,
     aten.rrelu_with_noise.default,
 }
-"""Operations that write on batch statistics, or on noise, and do not say so."""
+"""Operations that write to batch statistics or noise, although their schemas do not say so."""
 
 
 VIEWS_IN_PLACE = {
@@ -35,17 +36,24 @@ VIEWS_IN_PLACE = {
     aten.transpose_.default: aten.transpose.int,
     aten.unsqueeze_.default: aten.unsqueeze.default,
 }
-"""Operations that give a tensor another shape for good, and what gives a view of that shape."""
+"""Operations that change the shape of a tensor in place, and those that return such a view."""
 
 
-WITHOUT_EFFECT = {aten.alias.default, aten.detach.default, aten.lift_fresh.default}
+IDENTITIES = {aten.alias.default, aten.detach.default, aten.lift_fresh.default}
+"""Operations that return their argument unchanged."""
 
 
-NEUTRAL = {aten.mul.Tensor: 1, aten.div.Tensor: 1, aten.add.Tensor: 0, aten.pow.Tensor_Scalar: 1}
+NEUTRAL_OPERANDS = {
+    aten.mul.Tensor: 1,
+    aten.div.Tensor: 1,
+    aten.add.Tensor: 0,
+    aten.pow.Tensor_Scalar: 1,
+}
+"""Operations that return their first argument unchanged if the second is this number."""
 
 
 def is_view(node: Node) -> bool:
-    """Whether what a call gives lies in the memory of what it is given."""
+    """Whether the result of a call lies in the memory of its first argument."""
     op = node.target
     if op is operator.getitem:
         return True
@@ -57,18 +65,19 @@ def is_view(node: Node) -> bool:
 
 
 def is_mutable(node: Node) -> bool:
-    """Whether a call writes on what it is given."""
+    """Whether a call writes to its arguments, according to its schema."""
     return isinstance(node.target, OpOverload) and node.target._schema.is_mutable
 
 
-def counts(node: Node) -> bool:
-    """Whether a call that does not say that it writes counts each time: it draws, or does write."""
+def is_impure(node: Node) -> bool:
+    """Whether a call draws random numbers, or writes to its arguments although its schema does not
+    say so: it cannot be left out or shared."""
     tags = getattr(node.target, "tags", ())
     return torch.Tag.nondeterministic_seeded in tags or node.target in UNDECLARED_WRITES
 
 
 def _written(node: Node) -> list[Node]:
-    """The arguments that a call writes on."""
+    """The arguments that a call writes to."""
     if not is_mutable(node):
         return []
     op: Any = node.target
@@ -81,27 +90,29 @@ def _written(node: Node) -> list[Node]:
 
 
 class Memory:
-    """Which nodes of a graph lie in the same memory, and which memory is written on again."""
+    """Which nodes of a graph share memory, and which memory is written to after it is made."""
 
     def __init__(self, graph: Graph):
-        self.of: dict[Node, Node] = {}
+        self.owner: dict[Node, Node] = {}
+        """By node, the first node that lies in its memory."""
         self.written: set[Node] = set()
+        """The owners of memory that is written to."""
         for node in graph.nodes:
             source = node.args[0] if node.op == "call_function" and is_view(node) else None
             written = _written(node)
             if written:
                 source = written[0]
-            self.of[node] = self.of[source] if isinstance(source, Node) else node
-            self.written |= {self.of[arg] for arg in written}
+            self.owner[node] = self.owner[source] if isinstance(source, Node) else node
+            self.written |= {self.owner[arg] for arg in written}
 
-    def is_fixed(self, node: Node) -> bool:
-        """Whether a call is of nothing, and gives nothing, that is written on."""
-        used = {self.of[node], *(self.of[arg] for arg in node.all_input_nodes)}
+    def is_read_only(self, node: Node) -> bool:
+        """Whether neither the arguments nor the result of a call are ever written to."""
+        used = {self.owner[node], *(self.owner[arg] for arg in node.all_input_nodes)}
         return not used & self.written
 
 
 def simplify(graph: Graph) -> None:
-    """Leave out what has no effect, what is not used, and what was computed before."""
+    """Remove calls without effect, unused calls, and repeated calls, in place."""
     for node in graph.nodes:
         node.target = VIEWS_IN_PLACE.get(node.target, node.target)
     memory = Memory(graph)
@@ -109,8 +120,8 @@ def simplify(graph: Graph) -> None:
     for node in list(graph.nodes):
         if node.op == "get_attr":
             key = node.target
-        elif node.op == "call_function" and memory.is_fixed(node) and not counts(node):
-            if _does_nothing(node):
+        elif node.op == "call_function" and memory.is_read_only(node) and not is_impure(node):
+            if _is_identity(node):
                 node.replace_all_uses_with(node.args[0])
                 continue
             key = f"{node.target} {node.args} {node.kwargs}"
@@ -121,15 +132,16 @@ def simplify(graph: Graph) -> None:
         else:
             seen[key] = node
     graph.eliminate_dead_code(
-        lambda node: node.op in ("placeholder", "output") or is_mutable(node) or counts(node)
+        lambda node: node.op in ("placeholder", "output") or is_mutable(node) or is_impure(node)
     )
 
 
-def _does_nothing(node: Node) -> bool:
+def _is_identity(node: Node) -> bool:
+    """Whether a call returns its first argument unchanged."""
     op: Any = node.target
-    if op in WITHOUT_EFFECT:
+    if op in IDENTITIES:
         return True
-    if op not in NEUTRAL or node.kwargs or node.args[1] != NEUTRAL[op]:
+    if op not in NEUTRAL_OPERANDS or node.kwargs or node.args[1] != NEUTRAL_OPERANDS[op]:
         return False
     source, result = (part.meta.get("val") for part in (node.args[0], node))  # pyright: ignore
     if not isinstance(source, Tensor) or not isinstance(result, Tensor):
@@ -137,8 +149,8 @@ def _does_nothing(node: Node) -> bool:
     return source.dtype == result.dtype and source.shape == result.shape
 
 
-def ancestors_of_first(graph: Graph) -> set[Node]:
-    """What the first result is made of."""
+def ancestors_of_first_result(graph: Graph) -> set[Node]:
+    """The nodes that the first result depends on."""
     (output,) = (node for node in graph.nodes if node.op == "output")
     todo, found = output.all_input_nodes[:1], set()
     while todo:

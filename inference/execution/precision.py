@@ -1,4 +1,4 @@
-"""How exactly the layers of networks multiply."""
+"""Precision of the matrix products in a network's layers."""
 
 import contextlib
 from collections.abc import Iterator
@@ -21,11 +21,11 @@ LAYERS = {
     F.conv_transpose2d,
     F.conv_transpose3d,
 }
-"""What dense and convolutional layers call."""
+"""The functions that dense and convolutional layers call."""
 
 
 class _InBfloat16(TorchFunctionMode):
-    """Layers multiply bfloat16 numbers and give float32 ones; nothing else is touched."""
+    """Layers multiply in bfloat16 and return float32; other functions are unchanged."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -33,29 +33,32 @@ class _InBfloat16(TorchFunctionMode):
         kwargs = kwargs or {}
         if func not in LAYERS or args[0].dtype != torch.float32:
             return func(*args, **kwargs)
-        args = tuple(map(_halved, args))
-        return func(*args, **{name: _halved(value) for name, value in kwargs.items()}).float()
+        args = tuple(map(_to_bfloat16, args))
+        return func(*args, **{name: _to_bfloat16(value) for name, value in kwargs.items()}).float()
 
 
-def _halved(value: Any) -> Any:
+def _to_bfloat16(value: Any) -> Any:
     return value.to(torch.bfloat16) if isinstance(value, Tensor) else value
 
 
 @contextlib.contextmanager
 def multiplying(precision: Precision) -> Iterator[None]:
-    """Let layers multiply with that precision inside.
+    """Set the precision with which layers multiply, inside a ``with`` block.
+
+    Draws, densities, their sums and all parameters stay in float32 in all three cases.
 
     Args:
-        precision: ``"float32"``: as exactly as the pair's own numbers are. ``"medium"``: PyTorch's
-            ``set_float32_matmul_precision("medium")``, which lets it take the fastest product of
-            float32 numbers that it has: on CPUs without bfloat16 units those of oneDNN, as exact as
-            any, and with them, as on GPUs, products of numbers rounded to bfloat16 (or TF32).
-            ``"bfloat16"``: dense and convolutional layers multiply numbers rounded to bfloat16,
-            8 bits of precision, forward and backward. Draws, densities, their sums and all
-            parameters stay in float32 with each of the three.
+        precision: one of
+
+            - ``"float32"``: in the dtype of the pair's parameters;
+            - ``"medium"``: PyTorch's ``set_float32_matmul_precision("medium")``, which allows the
+              fastest float32 product it has. On GPUs, and on CPUs with bfloat16 units, that rounds
+              to bfloat16 (or TF32); on other CPUs oneDNN's product is as exact as any;
+            - ``"bfloat16"``: dense and convolutional layers multiply numbers rounded to bfloat16,
+              8 bits of precision, forward and backward.
 
     Raises:
-        ValueError: if it is another.
+        ValueError: if ``precision`` is another.
 
     >>> layer, x = torch.nn.Linear(3, 1), torch.ones(1, 3)
     >>> with multiplying("bfloat16"):

@@ -1,4 +1,4 @@
-"""What a function of tensors does, written down as PyTorch's operations, and compared."""
+"""Recordings: the PyTorch operations of a function of tensors, recorded and compared."""
 
 import contextlib
 import random
@@ -19,29 +19,29 @@ from .graphs import VIEWS_IN_PLACE
 
 
 class CannotRecord(Exception):
-    """Why a function cannot be done again from a recording of it, in one line."""
+    """A function cannot be run from a recording; the message says why, in one line."""
 
 
-TAKEN_OUT = {torch.Tensor.numpy, torch.Tensor.tolist, torch.Tensor.__array__}
-"""What takes numbers out of tensors unseen."""
+UNTRACED_READS = {torch.Tensor.numpy, torch.Tensor.tolist, torch.Tensor.__array__}
+"""Functions that read numbers from tensors without PyTorch's tracing seeing it."""
 
 
 class _KeepTensors(TorchFunctionMode):
-    """``tensor.item()`` stays a tensor, exact as the number: Pyro's objectives only add it on."""
+    """``tensor.item()`` returns a tensor as exact as the number; Pyro's objectives only add it."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         if func is torch.Tensor.item:
             return args[0].detach().double() if args[0].is_floating_point() else args[0]
-        if func in TAKEN_OUT:
+        if func in UNTRACED_READS:
             raise CannotRecord("it takes numbers out of tensors")
         return func(*args, **(kwargs or {}))
 
 
 @contextlib.contextmanager
 def _recordable() -> Iterator[None]:
-    """Pyro without the looks at values that no recording survives; all random states kept."""
+    """Switch off Pyro's reads of values, which cannot be recorded, and keep all random states."""
     with (
         pyro.validation_enabled(False),
         mock.patch.object(pyro_util, "torch_isnan", return_value=False),
@@ -54,7 +54,7 @@ def _recordable() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _without_other_draws() -> Iterator[None]:
-    """Refuse random numbers that are not PyTorch's, and put those back."""
+    """Refuse draws from Python's or NumPy's generators, and restore their states."""
     python, numpy = random.getstate(), np.random.get_state(legacy=True)  # noqa: NPY002
     try:
         yield
@@ -68,18 +68,18 @@ def _without_other_draws() -> Iterator[None]:
 
 
 def record(function: Callable[..., Any], args: tuple[Tensor, ...]) -> GraphModule:
-    """Write down what a function does at tensors of these shapes.
+    """Record the PyTorch operations of a function at tensors of these shapes.
 
-    What it is not given as an argument but uses (parameters, buffers, a schedule's weight) stands
-    in the recording as itself, so that it may change from one run to the next.
+    Tensors that it uses without getting them as arguments (parameters, buffers, a schedule's
+    weight) are kept in the recording as objects, so their values may change between runs.
 
     Args:
-        function: of tensors, to tensors in a tuple, which may be nested or hold ``None``.
-        args: what it is run at; the random state is as before afterwards.
+        function: maps tensors to a tuple of tensors, which may be nested and hold ``None``.
+        args: the tensors that it is run at. The random state is restored afterwards.
 
     Raises:
-        CannotRecord: if the function looks at values of tensors to decide what to do, draws random
-            numbers that are not PyTorch's, or does something else than compute.
+        CannotRecord: if what the function does depends on values of tensors, if it draws random
+            numbers that are not PyTorch's, or if it does something else than compute.
 
     >>> graph = record(lambda x: (x.exp() + 1,), (torch.zeros(3),))
     >>> [node.target.__name__ for node in operations(graph)]
@@ -90,7 +90,7 @@ def record(function: Callable[..., Any], args: tuple[Tensor, ...]) -> GraphModul
             graph = make_fx(lambda *given: function(*given))(*args)
     except CannotRecord:
         raise
-    except Exception as error:  # a program may do anything
+    except Exception as error:  # a program may fail in any way
         raise CannotRecord(_in_one_line(error)) from error
     for node in graph.graph.nodes:
         if node.op == "get_attr" and not isinstance(getattr(graph, node.target), Tensor):
@@ -105,13 +105,13 @@ def record(function: Callable[..., Any], args: tuple[Tensor, ...]) -> GraphModul
 
 
 def _depends_on_values(node: Node) -> bool:
-    """Whether the shape of a result is not known from those of its arguments."""
+    """Whether the shape of a result depends on the values of the arguments."""
     if torch.Tag.dynamic_output_shape not in getattr(node.target, "tags", ()):
         return False
-    # Indexing is of this kind by flags alone, not by numbers.
+    # Indexing has this tag too, but only a mask as index makes the shape depend on values.
     dtypes = [arg.meta["val"].dtype for arg in node.all_input_nodes[1:] if "val" in arg.meta]
-    flags = torch.bool in dtypes or torch.uint8 in dtypes
-    return flags or node.target != torch.ops.aten.index.Tensor
+    has_mask = torch.bool in dtypes or torch.uint8 in dtypes
+    return has_mask or node.target != torch.ops.aten.index.Tensor
 
 
 def _in_one_line(error: Exception) -> str:
@@ -123,31 +123,31 @@ def _in_one_line(error: Exception) -> str:
 
 
 def operations(graph: GraphModule | Graph) -> list[Node]:
-    """The operations of a recording, in order."""
+    """List the operations of a recording, in order."""
     nodes = (graph.graph if isinstance(graph, GraphModule) else graph).nodes
     return [node for node in nodes if node.op == "call_function"]
 
 
 def difference(first: GraphModule, second: GraphModule) -> str:
-    """What two recordings do not have in common, in one line; empty if they are the same.
+    """Describe the first difference between two recordings in one line; empty if there is none.
 
     >>> one, other = (record(lambda x, n=n: (x * n,), (torch.ones(2),)) for n in (2, 3))
     >>> difference(one, one), difference(one, other)
     ('', 'mul.Tensor is called with other numbers each time')
     """
     nodes, others = list(first.graph.nodes), list(second.graph.nodes)
-    index = {node: place for place, node in enumerate(nodes)}
-    index |= {node: place for place, node in enumerate(others)}
+    index = {node: position for position, node in enumerate(nodes)}
+    index |= {node: position for position, node in enumerate(others)}
     for node, other in zip(nodes, others, strict=False):
         if node.op != other.op or (node.op == "call_function" and node.target != other.target):
-            return f"it calls {_name(node)} once and {_name(other)} then"
+            return f"it calls {_name(node)} in one call and {_name(other)} in the next"
         if node.op == "get_attr":
             if not _same_tensor(getattr(first, node.target), getattr(second, other.target)):
                 return "it makes a tensor of other values each time"
-        elif _plain(node, index) != _plain(other, index):
+        elif _arguments(node, index) != _arguments(other, index):
             return f"{_name(node)} is called with other numbers each time"
     if len(nodes) != len(others):
-        return f"it makes {len(nodes)} calls once and {len(others)} then"
+        return f"it runs {len(nodes)} operations in one call and {len(others)} in the next"
     return ""
 
 
@@ -157,8 +157,8 @@ def _same_tensor(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and a.dtype == b.dtype and bool(torch.equal(a, b))
 
 
-def _plain(node: Node, index: dict[Node, int]) -> Any:
-    """The arguments of a call, its nodes replaced by their numbers."""
+def _arguments(node: Node, index: dict[Node, int]) -> Any:
+    """The arguments of a call in words, with nodes replaced by their numbers."""
     mapped = torch.fx.map_arg((node.args, node.kwargs), lambda arg: f"%{index[arg]}")
     return repr(mapped)
 

@@ -1,4 +1,4 @@
-"""Recorded functions done again and again, in the same memory."""
+"""Replay of recorded functions, always in the same memory."""
 
 import contextlib
 import operator
@@ -14,7 +14,7 @@ from torch._ops import OpOverload
 from torch.fx import Graph, GraphModule, Node, map_arg
 from torch.utils import _pytree as pytree
 
-from .graphs import Memory, ancestors_of_first, counts, is_mutable, is_view, simplify
+from .graphs import Memory, ancestors_of_first_result, is_impure, is_mutable, is_view, simplify
 
 aten = torch.ops.aten
 
@@ -33,11 +33,11 @@ FACTORIES = {
     aten.zeros.default,
     aten.zeros_like.default,
 }
-"""Operations that give the same each time: what they are given counts by its shape alone."""
+"""Operations whose result depends only on the shapes of their arguments: the same at every run."""
 
 
 EMPTY = {aten.empty.memory_format, aten.empty_like.default, aten.new_empty.default}
-"""Operations that give memory to be written on."""
+"""Operations that return uninitialized memory, to be written to."""
 
 
 INTO_MEMORY = {
@@ -59,23 +59,23 @@ INTO_MEMORY = {
     aten.sum.default,
     aten.sum.dim_IntList,
 }
-"""Operations beside the elementwise ones that can write their result into memory given to them."""
+"""Operations, besides elementwise ones, that can write their result into given memory."""
 
 
 COPIES = {aten.clone.default, aten._to_copy.default}
+"""Operations that copy their first argument."""
 
 
 class Replay:
-    """A recording made ready to be run: its memory taken once, its views resolved beforehand.
+    """A recording prepared to be run again: memory is allocated once, views are made beforehand.
 
-    What the recording computes twice is computed once, and what is the same each time not at all.
-    The numbers are those of the function recorded, bit for bit. The tensors returned are
-    overwritten by the next call.
+    Repeated computations are done once, and constant ones not at all. The numbers are those of the
+    recorded function, bit for bit. The next call overwrites the returned tensors.
 
     Args:
-        recording: what :func:`latente.inference.recording.record` wrote down; it is changed.
-        args: tensors of the shapes it was recorded at, for a first run. It leaves no trace but in
-            what the recording writes on, such as batch statistics.
+        recording: a result of :func:`latente.inference.execution.recording.record`; it is changed.
+        args: tensors of the recorded shapes, for a first run. That run changes nothing except what
+            the recording writes to, such as batch statistics.
 
     >>> from latente.inference.execution.recording import record
     >>> x = torch.ones(2)
@@ -91,27 +91,28 @@ class Replay:
         self.inputs = [arg.detach().clone() for arg in args]
         with torch.no_grad(), torch.random.fork_rng():
             plan = _Plan(recording, self.inputs)
-        self.calls, self.outputs, self.turn = plan.calls, plan.outputs, plan.turn
+        self.calls, self.outputs = plan.calls, plan.outputs
+        self.num_forward_calls = plan.num_forward_calls
 
     def __call__(self, *args: Tensor) -> Any:
-        """What the function gives at these tensors."""
+        """The result of the function at these tensors."""
         with torch.no_grad():
-            for mine, given in zip(self.inputs, args, strict=True):
-                mine.copy_(given)
+            for own, given in zip(self.inputs, args, strict=True):
+                own.copy_(given)
             for call in self.calls:
                 call()
         return self.outputs
 
     def forward(self) -> None:
-        """The calls up to the first result, such as a loss, by themselves."""
+        """Run only the calls up to the first result, such as a loss."""
         with torch.no_grad():
-            for call in self.calls[: self.turn]:
+            for call in self.calls[: self.num_forward_calls]:
                 call()
 
     def backward(self) -> None:
-        """Those after it, such as for its gradient."""
+        """Run only the calls after the first result, such as those for its gradient."""
         with torch.no_grad():
-            for call in self.calls[self.turn :]:
+            for call in self.calls[self.num_forward_calls :]:
                 call()
 
     def __repr__(self) -> str:
@@ -119,7 +120,7 @@ class Replay:
 
 
 class _Plan:
-    """The run of a recording in which every call is bound to the memory it will always have."""
+    """A first run of a recording that binds every call to its memory."""
 
     def __init__(self, recording: GraphModule, inputs: list[Tensor]):
         graph = recording.graph
@@ -127,14 +128,17 @@ class _Plan:
         self.calls: list[Callable[[], Any]] = []
         self.outputs: Any = None
         self.values: dict[Node, Any] = {}
+        """The result of each node."""
         self.constant: set[Node] = set()
+        """Nodes whose result is the same at every run."""
         self.free: dict[Any, list[Tensor]] = defaultdict(list)
+        """Tensors that nothing uses any more, by layout."""
         self.owned: dict[Node, Tensor] = {}
-        """By memory, the tensor that it was taken for, where others may have it afterwards."""
-        self.turn = 0
-        """How many calls come before the first result is there."""
+        """By owner of memory, the tensor that becomes free after its last use."""
+        self.num_forward_calls = 0
+        """Number of calls until the first result is complete."""
         ends = self._ends(graph)
-        first = ancestors_of_first(graph)
+        first = ancestors_of_first_result(graph)
         given = iter(inputs)
         for node in graph.nodes:
             if node.op == "placeholder":
@@ -146,18 +150,18 @@ class _Plan:
             else:
                 self._call(node)
                 if node in first:
-                    self.turn = len(self.calls)
+                    self.num_forward_calls = len(self.calls)
             for memory in ends[node]:
                 if memory in self.owned:
                     tensor = self.owned.pop(memory)
-                    self.free[_kind(tensor)].append(tensor)
+                    self.free[_layout(tensor)].append(tensor)
 
     def _ends(self, graph: Graph) -> dict[Node, list[Node]]:
-        """By node, the memory that nothing uses after it."""
+        """By node, the owners of memory that nothing uses after it."""
         last: dict[Node, Node] = {}
         for node in graph.nodes:
             for used in (node, *node.all_input_nodes):
-                last[self.memory.of[used]] = node
+                last[self.memory.owner[used]] = node
         ends: dict[Node, list[Node]] = defaultdict(list)
         for memory, node in last.items():
             if node.op != "output":
@@ -165,11 +169,11 @@ class _Plan:
         return ends
 
     def _own(self, output: Node) -> Any:
-        """The results, each in memory of its own: whoever gets them may write on them."""
+        """The results, each in its own memory, because the caller may write to them."""
         taken: set[Node] = set()
 
         def own(node: Node) -> Any:
-            value, memory = self.values[node], self.memory.of[node]
+            value, memory = self.values[node], self.memory.owner[node]
             made_here = memory.op == "call_function" and node not in self.constant
             if (made_here and memory not in taken) or not isinstance(value, Tensor):
                 taken.add(memory)
@@ -188,78 +192,82 @@ class _Plan:
         args, kwargs = self._values((node.args, node.kwargs))
         sources = node.all_input_nodes
         shape = None
-        # A view or a sum would notice that what it is given was made smaller.
+        # A view or a sum would see that its argument was narrowed.
         if all(map(self._is_elementwise, (node, *node.users))):
             shape, args = _without_repetition(args)
         result = op(*args, **kwargs)
         if is_view(node):
-            # Memory stays where it is, and so do views of it.
+            # Memory is never moved, so a view stays valid.
             if sources[0] in self.constant:
                 self.constant.add(node)
         elif is_mutable(node):
-            self.calls.append(_bound_in_place(op, args, kwargs))
+            self.calls.append(_bind_in_place(op, args, kwargs))
         elif op in EMPTY:
             self.owned[node] = result
-        elif self._stays(node, sources):
+        elif self._is_constant(node, sources):
             self.constant.add(node)
         else:
             result = self._bind(node, args, kwargs, result, shape)
         self.values[node] = result if shape is None else result.expand(shape)
 
     def _is_elementwise(self, node: Node) -> bool:
-        """Whether a call does the same to each element, by itself, and to nothing else."""
+        """Whether a call is elementwise and has no side effects."""
         tags = getattr(node.target, "tags", ())
-        return torch.Tag.pointwise in tags and not counts(node) and self.memory.is_fixed(node)
+        return (
+            torch.Tag.pointwise in tags and not is_impure(node) and self.memory.is_read_only(node)
+        )
 
-    def _stays(self, node: Node, sources: list[Node]) -> bool:
-        """Whether a call gives the same each time."""
-        if counts(node) or not self.memory.is_fixed(node):
+    def _is_constant(self, node: Node, sources: list[Node]) -> bool:
+        """Whether a call gives the same result at every run."""
+        if is_impure(node) or not self.memory.is_read_only(node):
             return False
         return node.target in FACTORIES or (
             bool(sources) and all(source in self.constant for source in sources)
         )
 
     def _bind(self, node: Node, args: Any, kwargs: Any, result: Any, shape: Any) -> Any:
-        """Let a call put its result into memory that is free, or else keep that of this one."""
+        """Bind a call to write its result into free memory, or into that of this first result."""
         op: Any = node.target
         if not isinstance(result, Tensor):
-            self.calls.append(partial(_copy, op, args, kwargs, result))
+            self.calls.append(partial(_call_and_copy, op, args, kwargs, result))
             return result
-        # Laid out as it was recorded: what comes after may depend on it.
+        # The strides must be the recorded ones: later operations may depend on them.
         layout = node.meta["val"].stride() if shape is None else result.stride()
         if result.stride() != layout:
             result = torch.empty_strided(
                 result.shape, layout, dtype=result.dtype, device=result.device
             ).copy_(result)
-        room = self.free[_kind(result)]
-        if room:
-            result = room.pop().copy_(result)
+        free = self.free[_layout(result)]
+        if free:
+            result = free.pop().copy_(result)
         self.owned[node] = result
-        into = _into_memory(op)
+        into = _out_variant(op)
         if op in COPIES and result.layout == args[0].layout:
             self.calls.append(partial(result.copy_, args[0]))
         elif into is None or torch._debug_has_internal_overlap(result):  # pyright: ignore
-            self.calls.append(partial(_copy, op, args, kwargs, result))
-        elif _out(into) == "out":
-            self.calls.append(_bound(into, args, {**kwargs, "out": result}))
+            self.calls.append(partial(_call_and_copy, op, args, kwargs, result))
+        elif _out_name(into) == "out":
+            self.calls.append(_bind_out(into, args, {**kwargs, "out": result}))
         else:
-            self.calls.append(partial(into, *args, **kwargs, **{_out(into): result}))
+            self.calls.append(partial(into, *args, **kwargs, **{_out_name(into): result}))
         return result
 
 
 def _without_repetition(args: Any) -> tuple[torch.Size | None, Any]:
-    """Arguments of an elementwise call without the dimensions along which all are one number.
+    """Narrow the arguments of an elementwise call along dimensions where all of them repeat.
 
-    A distribution that is expanded over many draws is the same for each: what is computed of it
-    need not be computed for each. Returns the shape of the whole result too, if there are such
-    dimensions.
+    A distribution that is expanded over many draws has the same parameters for each draw, and what
+    is computed from them is computed once.
+
+    Returns:
+        the shape of the whole result, or ``None`` if no dimension repeats; and the arguments.
     """
     tensors = [arg for arg in pytree.tree_leaves(args) if isinstance(arg, Tensor)]
     whole = torch.broadcast_shapes(*(tensor.shape for tensor in tensors))
     repeated = [
         dim
         for dim in range(-len(whole), 0)
-        if whole[dim] > 1 and all(_is_one_number(tensor, dim) for tensor in tensors)
+        if whole[dim] > 1 and all(_repeats(tensor, dim) for tensor in tensors)
     ]
     if not repeated:
         return None, args
@@ -273,33 +281,34 @@ def _without_repetition(args: Any) -> tuple[torch.Size | None, Any]:
     return whole, pytree.tree_map(narrowed, args)
 
 
-def _is_one_number(tensor: Tensor, dim: int) -> bool:
+def _repeats(tensor: Tensor, dim: int) -> bool:
+    """Whether a tensor has the same values all along a dimension, by its shape and strides."""
     return tensor.dim() < -dim or tensor.shape[dim] == 1 or tensor.stride(dim) == 0
 
 
-def _kind(tensor: Tensor) -> Any:
+def _layout(tensor: Tensor) -> Any:
     return tensor.shape, tensor.stride(), tensor.dtype, tensor.device
 
 
-def _bound(op: OpOverload, args: Any, kwargs: Any) -> Callable[[], Any]:
-    """A call, by PyTorch's own name for the operation where it has one: half the time is spared.
+def _bind_out(op: OpOverload, args: Any, kwargs: Any) -> Callable[[], Any]:
+    """Bind a call that writes to ``out``, by the builtin of that name in ``torch`` if there is one.
 
-    What it writes on holds the right values already, and will hold them afterwards.
+    The builtin takes half the time. ``out`` holds the right values before and afterwards.
     """
     function = getattr(torch, op._overloadpacket.__name__, None)
     if isinstance(function, BuiltinFunctionType):
-        kept = kwargs["out"].clone()
-        for given in (_of_tensors(op, args, kept), args):
+        expected = kwargs["out"].clone()
+        for given in (_numbers_to_tensors(op, args, expected), args):
             with contextlib.suppress(TypeError):
                 function(*given, **kwargs)
-                if torch.allclose(kwargs["out"], kept, rtol=0, atol=0, equal_nan=True):
+                if torch.allclose(kwargs["out"], expected, rtol=0, atol=0, equal_nan=True):
                     return partial(function, *given, **kwargs)
-        kwargs["out"].copy_(kept)
+        kwargs["out"].copy_(expected)
     return partial(op, *args, **kwargs)
 
 
-def _of_tensors(op: OpOverload, args: Any, result: Tensor) -> Any:
-    """The arguments, numbers among them as tensors, of which PyTorch would make one each time."""
+def _numbers_to_tensors(op: OpOverload, args: Any, result: Tensor) -> Any:
+    """Turn numbers in the arguments into tensors, which PyTorch would do anew at each call."""
     types = [str(argument.type) for argument in op._schema.arguments]
     return tuple(
         torch.tensor(arg, dtype=result.dtype)
@@ -309,11 +318,11 @@ def _of_tensors(op: OpOverload, args: Any, result: Tensor) -> Any:
     )
 
 
-def _bound_in_place(op: OpOverload, args: Any, kwargs: Any) -> Callable[[], Any]:
-    """The same of an elementwise call that writes on its first argument, after it is made."""
+def _bind_in_place(op: OpOverload, args: Any, kwargs: Any) -> Callable[[], Any]:
+    """Bind a call that writes to its first argument, likewise; it has been made once already."""
     function = getattr(torch, op._overloadpacket.__name__, None)
     if isinstance(function, BuiltinFunctionType) and torch.Tag.pointwise in op.tags:
-        copies = [pytree.tree_map(_cloned, (args, kwargs)) for _ in range(2)]
+        copies = [pytree.tree_map(_clone_tensor, (args, kwargs)) for _ in range(2)]
         with contextlib.suppress(TypeError):
             ours, theirs = (
                 call(*args, **kwargs)
@@ -324,20 +333,21 @@ def _bound_in_place(op: OpOverload, args: Any, kwargs: Any) -> Callable[[], Any]
     return partial(op, *args, **kwargs)
 
 
-def _cloned(value: Any) -> Any:
+def _clone_tensor(value: Any) -> Any:
     return value.clone() if isinstance(value, Tensor) else value
 
 
-def _copy(op: Any, args: Any, kwargs: Any, into: Any) -> None:
-    """Make a call that cannot write into memory given to it, and copy what it gives there."""
+def _call_and_copy(op: Any, args: Any, kwargs: Any, into: Any) -> None:
+    """Make a call that cannot write into given memory, and copy its result into ``into``."""
     result = op(*args, **kwargs)
-    for mine, given in zip(pytree.tree_leaves(into), pytree.tree_leaves(result), strict=True):
-        if isinstance(mine, Tensor):
-            mine.copy_(given)
+    for own, given in zip(pytree.tree_leaves(into), pytree.tree_leaves(result), strict=True):
+        if isinstance(own, Tensor):
+            own.copy_(given)
 
 
-def _into_memory(op: OpOverload) -> OpOverload | None:
-    """The form of an operation that takes the memory for its result, where that spares a copy."""
+def _out_variant(op: OpOverload) -> OpOverload | None:
+    """The overload of an operation that takes memory for its result; ``None`` if it saves nothing
+    or does not exist."""
     if op not in INTO_MEMORY and torch.Tag.pointwise not in op.tags:
         return None
     packet = op._overloadpacket
@@ -351,5 +361,6 @@ def _into_memory(op: OpOverload) -> OpOverload | None:
     return None
 
 
-def _out(op: OpOverload) -> str:
+def _out_name(op: OpOverload) -> str:
+    """The name of the argument that takes the memory for the result."""
     return next(argument.name for argument in op._schema.arguments if argument.is_out)

@@ -8,7 +8,7 @@ from ...guides import (
     DiagonalNormal,
     FullRankNormal,
     NormalizingFlow,
-    Point,
+    PointPosterior,
     inverse,
     planar,
 )
@@ -35,8 +35,8 @@ def _full_rank(encoder: EncoderOfWidth, latent_dim: int) -> FullRankNormal:
     return FullRankNormal(network, latent_dim)
 
 
-def _point(encoder: EncoderOfWidth, latent_dim: int) -> Point:
-    return Point(encoder(out=Point.num_features(latent_dim)), latent_dim)
+def _point(encoder: EncoderOfWidth, latent_dim: int) -> PointPosterior:
+    return PointPosterior(encoder(out=PointPosterior.num_features(latent_dim)), latent_dim)
 
 
 def _planar(encoder: EncoderOfWidth, latent_dim: int, *, transforms: Count = 8) -> NormalizingFlow:

@@ -1,4 +1,4 @@
-"""Figures of a run: training curve, reconstructions, samples, latent space."""
+"""Figures of a run: training curves, reconstructions, samples, latent space."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def plot_training(history: Sequence[Mapping[str, float]]) -> "Figure":
-    """The bound over epochs, and its two terms, on training and validation data.
+    """Plot the ELBO and its two terms over epochs, on training and validation data.
 
     Args:
         history: rows as in ``metrics.csv`` and ``Run.history``.
@@ -38,9 +38,9 @@ def plot_training(history: Sequence[Mapping[str, float]]) -> "Figure":
             marker = "o" if len(epochs) < 3 else None
             ax.plot(epochs, [row[name] for row in history], label="training", marker=marker)
             if f"validation_{name}" in history[0]:
-                held_out = [row[f"validation_{name}"] for row in history]
-                ax.plot(epochs, held_out, "--", label="validation", marker=marker)
-            _ignore_warm_up(ax)
+                validation = [row[f"validation_{name}"] for row in history]
+                ax.plot(epochs, validation, "--", label="validation", marker=marker)
+            _ignore_start(ax)
             ax.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
             ax.set(title=label, xlabel="epoch")
         axes[0].set_ylabel("nats per datum")
@@ -50,8 +50,8 @@ def plot_training(history: Sequence[Mapping[str, float]]) -> "Figure":
     return figure
 
 
-def _ignore_warm_up(ax: "Axes") -> None:
-    """Let the axis show what came after the first tenth: the start would flatten the rest."""
+def _ignore_start(ax: "Axes") -> None:
+    """Fit the y axis to the values after the first tenth, which would flatten the rest."""
     curves = [np.asarray(line.get_ydata(), dtype=float) for line in ax.lines]
     settled = np.concatenate([curve[max(1, len(curve) // 10) :] for curve in curves])
     if len(settled) >= 5 and np.isfinite(settled).all():
@@ -60,46 +60,49 @@ def _ignore_warm_up(ax: "Axes") -> None:
 
 
 def plot_reconstructions(model: Program, guide: Program, data: Any, *, num: int = 10) -> "Figure":
-    """Originals above E[x|z] at one draw z ~ q(z|x) of each.
+    """Plot data above their reconstructions, E[x|z] at one draw z ~ q(z|x) each.
 
     Args:
         data: x or (x, *context); the first ``num`` are shown.
+        num: number of data.
     """
     rows = tuple(part[:num] for part in as_rows(data, "data"))
-    shown = reconstruct(model, guide, rows)
-    return _plot_rows([rows[0].cpu(), shown], ["original", "reconstruction"])
+    reconstructions = reconstruct(model, guide, rows)
+    return _plot_rows([rows[0].cpu(), reconstructions], ["original", "reconstruction"])
 
 
 def plot_samples(
     model: Program, guide: Program, data: Any, *, num: int = 64, seed: int = 0
 ) -> "Figure":
-    """E[x|z] at ``num`` draws z ~ p(z) of the prior; draws of x, where its distribution has no
-    mean.
+    """Plot E[x|z] at draws z ~ p(z), or draws of x if its distribution has no mean.
 
     Args:
-        data: data whose shape the samples take; their values do not matter.
+        data: data whose shape and contexts the samples take; the values of x do not matter.
+        num: number of draws.
+        seed: seed of the draws.
     """
     means, draws = sample_prior(model, guide, num, data, seed=seed)
     title = "x ~ p(x)" if torch.equal(means, draws) else "E[x|z], z ~ p(z)"
-    return _plot_wall(means, title)
+    return _plot_tiles(means, title)
 
 
 def plot_latent(model: Program, guide: Program, data: Any, labels: Any = None) -> "Figure":
-    """Posterior means E[z|x], coloured by label; beyond two dimensions, their principal plane.
+    """Plot posterior means E[z|x], coloured by label; above two dimensions, their first two PCs.
 
     Args:
+        data: x or (x, *context).
         labels: numbers or names (N,), or ``None`` for one colour.
 
     Raises:
-        ValueError: if there are not as many labels as data, or nothing is latent.
+        ValueError: if there are more or fewer labels than data, or no latent variables.
     """
     sites = posterior_means(model, guide, data).values()
     if not sites:
-        raise ValueError("the guide has no latent site: there is no latent space to draw")
+        raise ValueError("the guide has no latent site: there is no latent space to plot")
     means = torch.cat([value.reshape(len(value), -1) for value in sites], dim=1)
     if labels is not None and len(labels) != len(means):
         raise ValueError(f"there are {len(means)} data but {len(labels)} labels")
-    points, names = _plane(means.numpy())
+    points, names = _project_to_plane(means.numpy())
     with new_figure(4.6) as (figure, (ax,)):
         if labels is None:
             ax.scatter(points[:, 0], points[:, 1], s=_point_size(points), linewidths=0, alpha=0.7)
@@ -113,8 +116,8 @@ def plot_latent(model: Program, guide: Program, data: Any, labels: Any = None) -
     return figure
 
 
-def _plane(means: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """Two coordinates of each mean, and what to call them."""
+def _project_to_plane(means: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Two coordinates of each mean, and the names of the axes."""
     if means.shape[1] == 1:
         return np.concatenate([means, np.zeros_like(means)], axis=1), ["z₁", ""]
     if means.shape[1] == 2:
@@ -146,29 +149,32 @@ def _scatter_by_label(ax: "Axes", points: np.ndarray, labels: np.ndarray) -> Non
 
 
 def _point_size(points: np.ndarray) -> float:
-    """Area of a point in points²: smaller the more there are."""
+    """Area of a point, in points²: the more points, the smaller."""
     return float(np.clip(3000 / len(points), 3, 14))
 
 
 def plot_manifold(model: Program, guide: Program, data: Any, *, side: int = 20) -> "Figure":
-    """E[x|z] over a grid of a two-dimensional latent plane.
+    """Plot E[x|z] over a grid of a two-dimensional latent plane.
 
-    The grid is even in probability: its coordinates are the standard normal quantiles
-    Φ⁻¹((i + ½) / side), so each cell holds the same prior mass.
+    The coordinates are the standard normal quantiles Φ⁻¹((i + ½) / side), so all cells have the
+    same mass under a standard normal prior.
+
+    Args:
+        data: x or (x, *context); a conditional model is plotted at the context of the first datum.
+        side: number of grid points along each axis.
 
     Raises:
-        ValueError: if z is not two-dimensional.
+        ValueError: if there is not exactly one latent site, of dimension 2.
     """
     first = tuple(part[:1] for part in as_rows(data, "data"))
     means = posterior_means(model, guide, first)
     if len(means) != 1 or next(iter(means.values())).shape[1:] != (2,):
-        raise ValueError("the latent plane can only be drawn for one latent site of dimension 2")
+        raise ValueError("the latent plane can only be plotted for one latent site of dimension 2")
     quantiles = torch.special.ndtri((torch.arange(side, dtype=torch.float64) + 0.5) / side)
     vertical, horizontal = torch.meshgrid(quantiles.flip(0), quantiles, indexing="ij")
     grid = torch.stack([horizontal, vertical], dim=-1).reshape(-1, 2)
-    # A conditional model's plane is drawn at the context of the first datum.
     decoded = decode(model, guide, {next(iter(means)): grid}, first)
-    figure = _plot_wall(
+    figure = _plot_tiles(
         decoded, "E[x|z] over the plane of z, at quantiles of a standard normal", side, gap=1
     )
     if is_image(decoded.shape[1:]):
@@ -179,7 +185,7 @@ def plot_manifold(model: Program, guide: Program, data: Any, *, side: int = 20) 
 
 
 def _label_plane(ax: "Axes", quantiles: list[float], height: int, width: int) -> None:
-    """Write the coordinates of z beside some of the tiles of a grid."""
+    """Write the coordinates of z beside some tiles of the grid."""
     chosen = np.linspace(0, len(quantiles) - 1, 4).round().astype(int)
     ax.axis("on")
     ax.spines[:].set_visible(False)
@@ -193,15 +199,21 @@ def _label_plane(ax: "Axes", quantiles: list[float], height: int, width: int) ->
 def plot_interpolation(
     model: Program, guide: Program, data: Any, *, pairs: int = 5, steps: int = 11
 ) -> "Figure":
-    """E[x|z] along z = (1−λ) z₁ + λ z₂ between the posterior means of two data, a pair a row.
+    """Plot E[x|z] along z = (1−λ) z₁ + λ z₂, between the posterior means of two data per row.
 
     Args:
-        data: x or (x, *context): its first 2 · ``pairs`` data are paired in order.
+        data: x or (x, *context); the first 2 · ``pairs`` data are paired in order. A conditional
+            model is plotted at the context of the first datum of each pair.
+        pairs: number of pairs.
+        steps: number of values of λ, from 0 to 1.
+
+    Raises:
+        ValueError: if there are fewer than two data, or no latent variables.
     """
     rows = tuple(part[: 2 * pairs] for part in as_rows(data, "data"))
     pairs = len(rows[0]) // 2
     if pairs == 0:
-        raise ValueError("an interpolation needs two data at least")
+        raise ValueError("an interpolation needs at least two data")
     weights = torch.linspace(0, 1, steps)
     path = {}
     sites = posterior_means(model, guide, rows)
@@ -211,30 +223,28 @@ def plot_interpolation(
         first, second = value[0 : 2 * pairs : 2], value[1 : 2 * pairs : 2]
         mix = weights.view(-1, 1, *[1] * (value.dim() - 1)).to(value.dtype)
         path[name] = ((1 - mix) * first + mix * second).transpose(0, 1).flatten(0, 1)
-    # The path of a conditional model is drawn at the context of its first datum.
     like = tuple(part[0 : 2 * pairs : 2].repeat_interleave(steps, 0) for part in rows)
     decoded = decode(model, guide, path, like).unflatten(0, (pairs, steps))
     columns = [rows[0][0 : 2 * pairs : 2].cpu()[:, None], decoded]
     columns.append(rows[0][1 : 2 * pairs : 2].cpu()[:, None])
-    wall = torch.cat(columns, dim=1).flatten(0, 1)
+    tiles = torch.cat(columns, dim=1).flatten(0, 1)
     title = "x₁, E[x|(1−λ)z₁ + λz₂] for λ from 0 to 1, x₂"
-    return _plot_wall(wall, title, steps + 2)
+    return _plot_tiles(tiles, title, steps + 2)
 
 
 def is_image(event_shape: Sequence[int]) -> bool:
-    """Whether data of this shape are drawn as images: (H, W), or (C, H, W) with C = 1 or 3."""
+    """Whether data of this shape are plotted as images: (H, W), or (C, H, W) with C = 1 or 3."""
     return len(event_shape) == 2 or (len(event_shape) == 3 and event_shape[0] in (1, 3))
 
 
 def _plot_rows(rows: list[Tensor], names: list[str]) -> "Figure":
-    """Rows of data below one another, each row with its name."""
+    """Plot rows of data below one another, each row with its name."""
     num, shape = len(rows[0]), rows[0].shape[1:]
     if not is_image(shape):
         return _plot_curves(rows, names)
     cell = WIDTH / num
     with new_figure(cell * len(rows) * shape[-2] / shape[-1] + 0.1) as (figure, (ax,)):
-        wall = torch.cat(rows)
-        _draw_images(ax, wall, num)
+        _draw_images(ax, torch.cat(rows), num)
         pitch = shape[-2] + 2
         ax.set_yticks([2 + pitch * i + shape[-2] / 2 for i in range(len(rows))], names)
         ax.tick_params(left=False)
@@ -244,8 +254,8 @@ def _plot_rows(rows: list[Tensor], names: list[str]) -> "Figure":
     return figure
 
 
-def _plot_wall(data: Tensor, title: str, columns: int | None = None, gap: int = 2) -> "Figure":
-    """A wall of data, with a title."""
+def _plot_tiles(data: Tensor, title: str, columns: int | None = None, gap: int = 2) -> "Figure":
+    """Plot data as tiles of one image, or as curves if they are not images, with a title."""
     if not is_image(data.shape[1:]):
         return _plot_curves([data], [title])
     columns = columns or max(1, round(len(data) ** 0.5))
@@ -270,7 +280,7 @@ def _draw_images(ax: "Axes", images: Tensor, columns: int, gap: int = 2) -> None
 
 
 def _plot_curves(groups: list[Tensor], names: list[str]) -> "Figure":
-    """Data that are no images, each as a curve over its elements."""
+    """Plot data that are not images, each as a curve over its elements."""
     from matplotlib.ticker import MaxNLocator
 
     with new_figure(2.6, columns=len(groups)) as (figure, axes):
@@ -288,10 +298,15 @@ def _plot_curves(groups: list[Tensor], names: list[str]) -> "Figure":
 def plot_all(
     model: Program, guide: Program, data: Any, *, labels: Any = None, history: Any = ()
 ) -> dict[str, "Figure"]:
-    """All pictures that apply to a pair, by the name of their file.
+    """Plot all figures that apply to a pair, by the name of their file.
 
-    The latent plane and interpolations are of images only; a pair in which nothing is latent
-    has its samples.
+    The latent plane and interpolations are plotted only for images. A pair without latent variables
+    has only its training curves and samples.
+
+    Args:
+        data: x or (x, *context).
+        labels: labels for :func:`plot_latent`.
+        history: rows for :func:`plot_training`; without them that figure is left out.
     """
     rows: tuple[Rows, ...] = as_rows(data, "data")
     figures = {"training": plot_training(history)} if history else {}

@@ -1,4 +1,4 @@
-"""What a pair says of data: posterior means, reconstructions, and samples of its prior."""
+"""Predictions of a pair: posterior means, reconstructions, and samples from its prior."""
 
 from typing import Any
 
@@ -12,18 +12,18 @@ from ..data.rows import BLOCK, as_rows
 from ..pairs.parameters import place, place_all, placement
 from ..pairs.programs import Program, evaluating, plain_errors
 from ..pairs.sites import in_data_plate, latent_sites
-from .simulate import Unobserved, as_x, main_site
+from .simulate import Unobserved, reshape_like_x, site_of_x
 
-MEAN_DRAWS = 1000
-"""Runs whose average stands for a posterior mean that has no closed form: its noise, a
-thousandth of the posterior's variance, is well below what makes a unit active."""
+POSTERIOR_MEAN_SAMPLES = 1000
+"""Draws averaged for a posterior mean without a closed form. The variance of the average, a
+thousandth of the posterior's, is well below what makes a latent unit active."""
 
 
 def posterior_means(model: Program, guide: Program, data: Any) -> dict[str, Tensor]:
-    """E_q[z|x] of each latent site of the data plate, (N, *event_shape), on CPU.
+    """Compute E_q[z|x] of each latent site in the data plate: (N, *event_shape), on CPU.
 
-    Exact for a guide of one site that knows its mean; else an average over
-    :data:`MEAN_DRAWS` runs of the guide (of a discrete site, of its codes).
+    Exact for a guide with one site whose distribution has a mean in closed form; otherwise the
+    average of :data:`POSTERIOR_MEAN_SAMPLES` draws (for a discrete site, of its codes).
     """
     rows = as_rows(data, "data")
     device, dtype = placement(model, guide)
@@ -38,35 +38,37 @@ def posterior_means(model: Program, guide: Program, data: Any) -> dict[str, Tens
 
 def _block_means(guide: Program, args: tuple[Tensor, ...]) -> dict[str, Tensor]:
     sites = _local_sites(guide, args)
-    means = {name: _mean(site) for name, site in sites.items()}
-    runs = 1 if len(sites) == 1 and all(exact for _, exact in means.values()) else MEAN_DRAWS
+    means = {name: _mean_or_value(site) for name, site in sites.items()}
+    exact = len(sites) == 1 and all(is_mean for _, is_mean in means.values())
+    num_samples = 1 if exact else POSTERIOR_MEAN_SAMPLES
     total = {name: value for name, (value, _) in means.items()}
-    for _ in range(runs - 1):
+    for _ in range(num_samples - 1):
         for name, site in _local_sites(guide, args).items():
-            total[name] = total[name] + _mean(site)[0]
-    # The data first, before plates within them.
+            total[name] = total[name] + _mean_or_value(site)[0]
+    # The data dimension first, before plates within a datum.
     return {
-        name: (value / runs).movedim(_data_dim(sites[name]), 0).cpu()
+        name: (value / num_samples).movedim(_data_dim(sites[name]), 0).cpu()
         for name, value in total.items()
     }
 
 
 def _data_dim(site: Any) -> int:
-    """Along which dimension of a site's value the data lie."""
+    """The data dimension of a site's value."""
     return site["value"].dim() - site["fn"].event_dim - 1
 
 
 def _local_sites(guide: Program, args: tuple[Tensor, ...]) -> dict[str, Any]:
+    """The guide's latent sites in the data plate, drawn once."""
     trace = poutine.trace(guide).get_trace(*args)
     return {name: site for name, site in latent_sites(trace).items() if in_data_plate(site)}
 
 
 def reconstruct(model: Program, guide: Program, data: Any) -> Tensor:
-    """E[x|z] at one draw z ~ q(z|x) of each datum, in the shape of the data, on CPU.
+    """Compute E[x|z] at one draw z ~ q(z|x) for each datum, in the shape of the data, on CPU.
 
-    A draw x ~ p(x|z), where the distribution of x knows no mean.
+    If the distribution of x has no mean in closed form, the result is a draw x ~ p(x|z).
     """
-    args = _args(model, guide, data)
+    args = place_all(model, guide, as_rows(data, "data"))
     with evaluating(model, guide), torch.random.fork_rng(), pyro.validation_enabled(False):
         torch.manual_seed(0)
         trace = poutine.trace(guide).get_trace(*args)
@@ -74,16 +76,17 @@ def reconstruct(model: Program, guide: Program, data: Any) -> Tensor:
 
 
 def decode(model: Program, guide: Program, values: dict[str, Tensor], like: Any) -> Tensor:
-    """E[x|z] at given values z of the latent sites, each (N, *event_shape), on CPU.
+    """Compute E[x|z] at given values z of the latent sites, in the shape of the data, on CPU.
 
-    A draw x ~ p(x|z), where the distribution of x knows no mean.
+    If the distribution of x has no mean in closed form, the result is a draw x ~ p(x|z).
 
     Args:
-        like: data whose shape, and context, the result takes; x's values do not matter. Where it
-            has fewer rows than there are values, they are taken again in turn.
+        values: z by site name, each (N, *event_shape).
+        like: data whose shape and contexts the result takes; the values of x do not matter. If it
+            has fewer than N rows, they are repeated in turn.
     """
     num_rows = len(next(iter(values.values())))
-    args = _like(model, guide, like, num_rows)
+    args = _repeat_rows(model, guide, like, num_rows)
     trace = Trace()
     with evaluating(model, guide), torch.random.fork_rng(), pyro.validation_enabled(False):
         sites = _local_sites(guide, args)
@@ -103,52 +106,54 @@ def sample_prior(
     """Draw z ~ p(z) and x ~ p(x|z), ``num`` times.
 
     Args:
-        like: data whose shape, and context, the draws take; x's values do not matter.
+        like: data whose shape and contexts the draws take; the values of x do not matter.
 
     Returns:
-        The means E[x|z], or the draws again where the distribution of x knows none, and the draws
-        x, each (num, *event_shape), on CPU.
+        The means E[x|z], or the draws again if the distribution of x has no mean in closed form;
+        and the draws x. Each is (num, *event_shape), on CPU.
+
+    Raises:
+        ValueError: if ``num`` < 1, or the data cannot be used.
     """
     if num < 1:
         raise ValueError(f"the number of samples must be at least 1, got {num}")
-    args = _like(model, guide, like, num)
+    args = _repeat_rows(model, guide, like, num)
     with evaluating(model, guide), torch.random.fork_rng(), pyro.validation_enabled(False):
         torch.manual_seed(seed)
         with plain_errors():
             prior = poutine.trace(Unobserved()(model)).get_trace(*args)
-    site = main_site(prior, args)
-    mean, value = (as_x(one, site["fn"], args[0]) for one in (_mean(site)[0], site["value"]))
+    site = site_of_x(prior, args)
+    mean, value = (
+        reshape_like_x(part, site["fn"], args[0])
+        for part in (_mean_or_value(site)[0], site["value"])
+    )
     return mean.cpu(), value.cpu()
 
 
-def _args(model: Program, guide: Program, data: Any) -> tuple[Tensor, ...]:
-    rows = as_rows(data, "data")
-    return place_all(model, guide, rows)
-
-
-def _like(model: Program, guide: Program, like: Any, num: int) -> tuple[Tensor, ...]:
-    """Arguments of ``num`` rows, in the shape of some data."""
+def _repeat_rows(model: Program, guide: Program, like: Any, num: int) -> tuple[Tensor, ...]:
+    """Arguments of ``num`` rows: those of ``like``, repeated in turn."""
     rows = as_rows(like, "data")
     index = torch.arange(num) % len(rows[0])
     return place(tuple(part[index] for part in rows), *placement(model, guide))
 
 
 def _observed_mean(program: Program, args: tuple[Tensor, ...]) -> Tensor:
+    """E[x|z], or a draw of x if its distribution has no mean, in the shape of x, on CPU."""
     with plain_errors():
-        site = main_site(poutine.trace(program).get_trace(*args), args)
-    mean, known = _mean(site)
-    if not known:  # a draw, then: a distribution of classes has no mean, nor one of pixels in turn
+        site = site_of_x(poutine.trace(program).get_trace(*args), args)
+    mean, is_mean = _mean_or_value(site)
+    if not is_mean:  # classes have no mean; an autoregressive likelihood has none in closed form
         mean = site["fn"].sample()
-    return as_x(mean.to(torch.get_default_dtype()), site["fn"], args[0]).cpu()
+    return reshape_like_x(mean.to(torch.get_default_dtype()), site["fn"], args[0]).cpu()
 
 
-def _mean(site: Any) -> tuple[Tensor, bool]:
-    """A site's mean given its parents, or where its distribution knows none its value; and which it
-    is."""
+def _mean_or_value(site: Any) -> tuple[Tensor, bool]:
+    """The mean of a site given its parents, or its value if there is none; and whether it is the
+    mean."""
     try:
         mean = site["fn"].mean
         if mean.isfinite().all():
             return mean, True
-    except NotImplementedError:  # a flow, say
+    except NotImplementedError:  # a flow, for example
         pass
     return site["value"].to(torch.get_default_dtype()), False

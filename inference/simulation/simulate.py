@@ -1,4 +1,4 @@
-"""Data that a model makes, with the latent variables that made them."""
+"""Simulate data from a model, together with their latent variables."""
 
 from typing import Any
 
@@ -16,36 +16,36 @@ from ..pairs.parameters import place, placement
 from ..pairs.programs import Program, evaluating, plain_errors
 from ..pairs.sites import in_data_plate, latent_sites, observed_sites, sample_sites
 
-SIMULATED_AT_ONCE = 1000
-"""Data drawn from the model at once."""
+SIMULATED_ROWS_AT_ONCE = 1000
+"""Rows that one run of the model simulates."""
 
 
 CHECKED_ROWS = 100
-"""Real data by which it is seen whether a model observes x itself."""
+"""Real rows on which it is checked that the model observes x itself."""
 
 
 def simulate(
     model: Program, guide: Program, like: Any, num: int, *, seed: int = 0
 ) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
-    """Draw z* ~ p(z), x* ~ p(x|z*), ``num`` times: data whose latent variables are known.
+    """Simulate data whose latent variables are known: z* ~ p(z), x* ~ p(x|z*), ``num`` times.
 
     Args:
         model: Pyro program ``model(x, *context)``.
         guide: Pyro program of the same arguments and latent sites; nothing is drawn from it.
-        like: data whose shape, and contexts in turn, the draws take; x's values do not matter. Of
-            what :func:`load_data` returns, the test part.
-        num: how many, at least 1.
-        seed: of the draws.
+        like: data whose shape the draws take, and whose contexts they take in turn; the values of
+            x do not matter. Of what :func:`load_data` returns, the test part is used.
+        num: number of draws, at least 1.
+        seed: seed of the draws.
 
     Returns:
         The arguments (x*, *context) as the pair takes them, x* of shape (num, *event_shape), on
-        the pair's device; and each latent site's values by name, (num, *event_shape), after the
-        site's plates inside a datum, if any.
+        the pair's device; and the values of each latent site by name, (num, *event_shape), with
+        the plates inside a datum before the data dimension, if there are any.
 
     Raises:
         ValueError: if ``num`` < 1, the data cannot be used, a site stands outside the data plate,
-            or the model does not say how x comes about: it observes something other than x, or
-            more than x, or the distribution of x is written with x itself.
+            or the model does not define how x is generated: it observes something other than x,
+            or more than x, or the distribution of x depends on x itself.
 
     >>> import pyro.distributions as dist
     >>> def model(x):
@@ -72,15 +72,18 @@ def simulate(
 
     with evaluating(model, guide), torch.random.fork_rng():
         _check_generative(model, guide, given(0, min(len(rows[0]), CHECKED_ROWS)))
-        # A stream of its own: whoever draws from the guide by the same seed would else meet
-        # the very noise that z* was made of.
+        # Another seed than the caller's: a guide drawn with that seed would else use the same
+        # noise as z*.
         torch.manual_seed(epoch_seed(seed, 0))
-        for start in range(0, num, SIMULATED_AT_ONCE):
-            args, sites = simulate_block(model, given(start, min(num, start + SIMULATED_AT_ONCE)))
+        for start in range(0, num, SIMULATED_ROWS_AT_ONCE):
+            stop = min(num, start + SIMULATED_ROWS_AT_ONCE)
+            args, sites = simulate_block(model, given(start, stop))
             if start == 0:
-                check_own_distribution(model, args, sites)
+                check_distribution_ignores_x(model, args, sites)
             xs.append(args)
-            values.append({n: _along_data(s) for n, s in sites.items() if not was_observed(s)})
+            values.append(
+                {n: _value_and_data_dim(s) for n, s in sites.items() if not was_observed(s)}
+            )
     drawn = {
         name: torch.cat([block[name][0] for block in values], data_dim)
         for name, (_, data_dim) in values[0].items()
@@ -88,25 +91,29 @@ def simulate(
     return tuple(torch.cat(part) for part in zip(*xs, strict=True)), drawn
 
 
-def _along_data(site: Any) -> tuple[Tensor, int]:
-    """A site's value, and along which of its dimensions the data lie."""
+def _value_and_data_dim(site: Any) -> tuple[Tensor, int]:
+    """The value of a site, and its data dimension."""
     return site["value"], site["value"].dim() - site["fn"].event_dim - 1
 
 
 def simulate_block(
     model: Program, args: tuple[Tensor, ...]
 ) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
-    """Arguments with a drawn x, and the sites that were drawn, that of x among them."""
+    """Simulate one block of rows.
+
+    Returns:
+        the arguments with a drawn x, and all drawn sites by name, that of x included.
+    """
     with pyro.validation_enabled(False), plain_errors():
         drawn = poutine.trace(Unobserved()(model)).get_trace(*args)
-    x = main_site(drawn, args)["value"].reshape(args[0].shape).to(args[0])
+    x = site_of_x(drawn, args)["value"].reshape(args[0].shape).to(args[0])
     return (x, *args[1:]), latent_sites(drawn)
 
 
 class Unobserved(UnconditionMessenger):
-    """Let a program draw what it observes.
+    """Pyro handler under which a program draws its observed sites.
 
-    A deterministic site is left alone: drawn, a plate would spread its values once more.
+    A deterministic site is left alone: if it were drawn, a plate would expand its values again.
     """
 
     def _pyro_sample(self, msg: Any) -> None:
@@ -115,23 +122,23 @@ class Unobserved(UnconditionMessenger):
 
 
 def _check_generative(model: Program, guide: Program, args: tuple[Tensor, ...]) -> None:
-    """Refuse a model from which x cannot be drawn datum by datum."""
+    """Refuse a model from which x cannot be simulated datum by datum."""
     with pyro.validation_enabled(False):  # the values of x do not matter
         structure = inspect_pair(model, guide, args)
         trace = poutine.trace(model).get_trace(*args)
     for name in (*structure.global_latents, *structure.observed_outside):
         raise ValueError(
-            f"the site {name!r} stands outside the plate 'data': data and their latent variables "
-            "are simulated one by one, which needs them to be independent"
+            f"the site {name!r} stands outside the plate 'data', but data and their latent "
+            "variables are simulated one by one, so they must be independent"
         )
     observed = {name: s for name, s in observed_sites(trace).items() if in_data_plate(s)}
-    for name in sorted(name for name, site in observed.items() if _holds(site, args[0])):
+    for name in sorted(name for name, site in observed.items() if _observes(site, args[0])):
         check_unmasked(name, observed[name])
         del observed[name]
         for other in observed:
             raise ValueError(
-                f"the model observes {other!r} beside x, at {name!r}: it does not say how x alone "
-                "comes about, so data cannot be simulated from it"
+                f"the model observes {other!r} beside x, at {name!r}: it does not define how x "
+                "alone is generated, so data cannot be simulated from it"
             )
         return
     raise ValueError(
@@ -140,17 +147,17 @@ def _check_generative(model: Program, guide: Program, args: tuple[Tensor, ...]) 
     )
 
 
-def _holds(site: Any, x: Tensor) -> bool:
+def _observes(site: Any, x: Tensor) -> bool:
     """Whether a site observes x itself."""
     value = site["value"]
     return value.numel() == x.numel() and torch.equal(value.reshape(x.shape).to(x), x)
 
 
 def check_unmasked(name: str, site: Any) -> None:
-    """Refuse an x that is masked in part: nothing says what stands there for the guide to see.
+    """Refuse a site of x that is partly masked: the model does not define x there.
 
     Raises:
-        ValueError: naming the site.
+        ValueError: with the name of the site.
     """
     distribution = site["fn"]
     masks = [site["mask"]]
@@ -159,19 +166,23 @@ def check_unmasked(name: str, site: Any) -> None:
         distribution = distribution.base_dist
     if any(mask is not None and not torch.as_tensor(mask).all() for mask in masks):
         raise ValueError(
-            f"{name!r} is masked for some data: the model does not say what x holds there, so no "
-            "x can be drawn from it"
+            f"{name!r} is masked for some data: the model does not define x there, so x cannot be "
+            "simulated from it"
         )
 
 
 def was_observed(site: Any) -> bool:
-    """Whether a site was an observed one before its observation was taken away."""
+    """Whether a site was observed before :class:`Unobserved` drew it."""
     return bool(site["infer"].get("was_observed"))
 
 
-def check_own_distribution(model: Program, args: tuple[Tensor, ...], sites: dict[str, Any]) -> None:
-    """Refuse a model whose distribution of x was made from the x it was given: x* is then no draw
-    of it."""
+def check_distribution_ignores_x(
+    model: Program, args: tuple[Tensor, ...], sites: dict[str, Any]
+) -> None:
+    """Refuse a model whose distribution of x depends on the x it is given.
+
+    The drawn x* would not be a draw from that distribution.
+    """
     trace = Trace()
     for name, site in sites.items():
         if not was_observed(site):
@@ -188,8 +199,8 @@ def check_own_distribution(model: Program, args: tuple[Tensor, ...], sites: dict
         )
 
 
-def main_site(trace: Trace, args: tuple[Tensor, ...]) -> Any:
-    """The site that observes x, or did before its observation was taken away."""
+def site_of_x(trace: Trace, args: tuple[Tensor, ...]) -> Any:
+    """The site that observes x, or observed it before :class:`Unobserved` drew it."""
     drawn = {
         name: site
         for name, site in latent_sites(trace).items()
@@ -203,7 +214,7 @@ def main_site(trace: Trace, args: tuple[Tensor, ...]) -> Any:
     )
 
 
-def as_x(values: Tensor, distribution: Any, x: Tensor) -> Tensor:
-    """Values of a site, drawn or means, in the shape of data x: data first, then plates in them."""
+def reshape_like_x(values: Tensor, distribution: Any, x: Tensor) -> Tensor:
+    """Bring draws or means of a site to the shape of x: data first, then the plates in a datum."""
     values = values.expand((*distribution.batch_shape, *distribution.event_shape))
     return values.movedim(-1 - distribution.event_dim, 0).reshape(x.shape)

@@ -1,1 +1,1 @@
-"""Likelihoods p(x|z): each turns a decoder's features into a distribution of one datum x."""
+"""Likelihoods p(x|z): modules from decoder features to the distribution of a datum x."""

@@ -1,4 +1,4 @@
-"""Autoregressive likelihood: each element given those before it."""
+"""Autoregressive likelihood: each element given the elements before it, and z."""
 
 from typing import Any, ClassVar
 
@@ -13,7 +13,7 @@ from .likelihood import Likelihood
 
 
 class AutoregressiveDistribution(dist.TorchDistribution):
-    """p(x) = ∏ᵢ p(xᵢ | x₁ … xᵢ₋₁), scored in one pass of its network and drawn in D passes."""
+    """p(x) = ∏ᵢ p(xᵢ | x₁ … xᵢ₋₁): one pass of its network scores x, D passes draw it."""
 
     arg_constraints: ClassVar = {}  # pyright: ignore
 
@@ -32,12 +32,12 @@ class AutoregressiveDistribution(dist.TorchDistribution):
 
     @property
     def base_dist(self) -> dist.TorchDistribution:
-        """The distribution of each element, at some values of those before it."""
+        """The distribution of each element, when the elements before it are 0."""
         return self._distribution_given(self._blank(Size()))
 
     @property
     def support(self) -> dist.constraints.Constraint:
-        """Where the likelihood's values lie."""
+        """The support of the likelihood."""
         return self.base_dist.support  # pyright: ignore
 
     def _blank(self, shape: Size) -> Tensor:
@@ -49,7 +49,7 @@ class AutoregressiveDistribution(dist.TorchDistribution):
         return self.likelihood(features if self.offset is None else features + self.offset)
 
     def expand(self, batch_shape: Size, _instance: object = None) -> "AutoregressiveDistribution":
-        """The same distribution in a larger batch."""
+        """Expand the batch shape."""
         return AutoregressiveDistribution(
             self.network, self.likelihood, self.offset, Size(batch_shape)
         )
@@ -72,20 +72,20 @@ class AutoregressiveDistribution(dist.TorchDistribution):
 
 
 class AutoregressiveLikelihood(Likelihood):
-    """A likelihood whose elements also see those before them, p(x|z) = ∏ᵢ p(xᵢ | x₁ … xᵢ₋₁, z).
+    """The likelihood p(x|z) = ∏ᵢ p(xᵢ | x₁ … xᵢ₋₁, z): each element depends on those before it.
 
-    The decoder's features of z are added to those that a masked network makes of the elements
-    before (as in :class:`Autoregressive`), and go into the likelihood together: the decoder
-    of a PixelVAE (Gulrajani et al. 2017, arXiv 1611.05013) and of the lossy VAE (Chen et al. 2017,
-    arXiv 1611.02731). It can do without z, and does unless a posterior is given reason to stay:
-    see the warm-up and the free bits of ``Beta_ELBO``.
+    The decoder's features of z are added to the features that a masked network (see
+    :class:`Autoregressive`) makes of the elements before, and the sum goes into the likelihood. It
+    is the decoder of PixelVAE (Gulrajani et al. 2017, arXiv 1611.05013) and of the lossy VAE (Chen
+    et al. 2017, arXiv 1611.02731). It can model the data without z, so the posterior easily
+    collapses: see the warm-up and the free bits of ``Beta_ELBO``.
 
     Args:
-        likelihood: of each element given features.
+        likelihood: the distribution of each element given features.
         hidden: widths of the masked network's hidden layers.
 
     Raises:
-        ValueError: if a width is less than 1, or a datum holds one value only.
+        ValueError: if a width is less than 1, or a datum has only one element.
 
     >>> from latente.models import Bernoulli
     >>> likelihood = AutoregressiveLikelihood(Bernoulli((2, 2)), hidden=(16,))
@@ -101,20 +101,20 @@ class AutoregressiveLikelihood(Likelihood):
 
     def forward(self, features: Tensor) -> dist.TorchDistribution:
         """Features (…, num_features) to p(x|z): batch shape (…), event shape event_shape."""
-        self.likelihood(features)  # which refuses features of another length
+        self.likelihood(features)  # refuses a wrong number of features
         return AutoregressiveDistribution(self.network, self.likelihood, features)
 
     def distribution(self, *blocks: Tensor) -> dist.TorchDistribution:
-        """The elements' own distributions, at features alone."""
+        """The distributions of the elements at these features, without the masked network."""
         return self.likelihood.distribution(*blocks)
 
     def constant_features(self, x: Tensor) -> Tensor:
-        """Those of the elements' distribution."""
+        """The constant features of the inner likelihood."""
         return self.likelihood.constant_features(x)
 
 
 def masked_network(likelihood: Likelihood, hidden: tuple[int, ...]) -> nn.Module:
-    """A network whose features of each element depend on the elements before it alone."""
+    """Make a network whose features of an element depend only on the elements before it."""
     num_elements = likelihood.event_shape.numel()
     if num_elements < 2:
         raise ValueError("an autoregressive model needs data of two elements or more")
@@ -125,11 +125,11 @@ def masked_network(likelihood: Likelihood, hidden: tuple[int, ...]) -> nn.Module
 
 
 class _Masked(nn.Module):
-    """A network (…, D) → (…, blocks · D) whose i-th outputs see the inputs before the i-th alone.
+    """A network (…, D) → (…, blocks · D) whose i-th outputs see only the inputs before the i-th.
 
-    A hidden unit of degree m sees inputs 0 … m − 1, and outputs m … see it. However few the hidden
-    units are, their degrees are spread over all elements; and the direct connections leave
-    out no earlier element.
+    A hidden unit of degree m sees inputs 0 … m − 1, and outputs m, m + 1, … see it. Degrees are
+    spread over all elements, even with few hidden units, and direct connections from all earlier
+    inputs make sure that none is left out.
     """
 
     def __init__(self, num_elements: int, hidden: tuple[int, ...], blocks: int):
@@ -137,7 +137,7 @@ class _Masked(nn.Module):
         inputs, outputs = torch.arange(num_elements), torch.arange(num_elements).repeat(blocks)
         self.direct = _linear(outputs[:, None] > inputs)
         layers: list[nn.Module] = []
-        seen = inputs + 1  # what each unit of the layer below knows: the elements before this one
+        seen = inputs + 1  # degrees of the layer below: input i is seen from degree i + 1 on
         for width in hidden:
             degrees = torch.linspace(1, num_elements - 1, width).round().long()
             layers += [_linear(degrees[:, None] >= seen), nn.ReLU()]

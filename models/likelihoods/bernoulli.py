@@ -8,9 +8,9 @@ from .likelihood import Likelihood
 
 
 class Bernoulli(Likelihood):
-    """Independent bits, p(x|z) = ∏ᵢ σ(fᵢ)^xᵢ (1 − σ(fᵢ))^(1−xᵢ) for features f of z.
+    """Independent bits, p(x|z) = ∏ᵢ σ(fᵢ)^xᵢ (1 − σ(fᵢ))^(1−xᵢ), with features f of z.
 
-    The data are 0 or 1: grey values are refused when a fit begins. Load them with
+    The data are 0 or 1; a fit refuses grey values at its start. Load them with
     ``binarize="dynamic"`` or ``"static"``, or use :class:`DiscretizedLogistic`,
     :class:`ContinuousBernoulli` or :class:`Normal`.
 
@@ -30,7 +30,7 @@ class Bernoulli(Likelihood):
         super().__init__(event_shape)
 
     def constant_features(self, x: Tensor) -> Tensor:
-        """The logits of the data's mean."""
+        """Logits of the mean of the data."""
         return x.mean(0).clamp(0.01, 0.99).logit().flatten()
 
     def distribution(self, *blocks: Tensor) -> dist.TorchDistribution:

@@ -1,4 +1,4 @@
-"""Categorical likelihood: codes of classes."""
+"""Categorical likelihood: unordered classes."""
 
 import pyro.distributions as dist
 import torch
@@ -8,20 +8,20 @@ from .likelihood import Likelihood
 
 
 class Categorical(Likelihood):
-    """Independent classes, p(x = c|z) = e^{f_c} / Σ_d e^{f_d}, of no order.
+    """Independent unordered classes, p(x = c|z) = e^{f_c} / Σ_d e^{f_d}.
 
-    The data are the integers 0, …, C − 1, of any dtype. Block c of the features holds the logits
-    of class c of every element. The distribution knows no mean, so a reconstruction does not exist.
+    The data are the integers 0, …, C − 1, in any dtype. Block c of the features holds the logits of
+    class c for all elements. The distribution has no mean, so a reconstruction is a draw of x.
 
     Args:
         event_shape: shape of one datum.
         num_classes: C.
 
     Raises:
-        ValueError: if there are fewer than two classes.
+        ValueError: if C is less than 2.
 
     >>> likelihood = Categorical((2,), num_classes=3)
-    >>> features = torch.tensor([9.0, 0.0, 0.0, 9.0, 0.0, 0.0])  # of class 0, of class 1, of 2
+    >>> features = torch.tensor([9.0, 0.0, 0.0, 9.0, 0.0, 0.0])  # classes 0, 1, 2
     >>> likelihood(features).sample()
     tensor([0, 1])
     """
@@ -33,13 +33,12 @@ class Categorical(Likelihood):
         self.num_classes = num_classes
 
     def constant_features(self, x: Tensor) -> Tensor:
-        """The logarithms of the classes' frequencies, each counted once more."""
+        """Logarithms of the class frequencies, with one added to each count."""
         counts = [(x == c).sum(0) + 1 for c in range(self.num_classes)]
         return (torch.stack(counts) / (len(x) + self.num_classes)).log().flatten()
 
     def distribution(self, *blocks: Tensor) -> dist.TorchDistribution:
-        """Logits of each class, each (…, *event_shape), to independent Categorical
-        distributions."""
+        """Logits of the classes, each (…, *event_shape), to independent categoricals."""
         return dist.Categorical(logits=torch.stack(blocks, -1))
 
     def extra_repr(self) -> str:

@@ -10,9 +10,9 @@ from .likelihood import Likelihood
 class ContinuousBernoulli(Likelihood):
     """Independent intensities on [0, 1], p(x|z) = ∏ᵢ e^{fᵢ xᵢ} fᵢ / (e^{fᵢ} − 1).
 
-    What a Bernoulli's formula becomes for grey values once it is normalized: Loaiza-Ganem and
-    Cunningham (2019), arXiv 1907.06845. A density, in nats for x in units of 1: it has no upper
-    bound at x = 0 and 1, so its figures do not compare to those of distributions of bits or levels.
+    The Bernoulli formula applied to grey values, and normalized (Loaiza-Ganem and Cunningham 2019,
+    arXiv 1907.06845). It is a density in x and has no upper bound at x = 0 and 1, so its log p(x)
+    cannot be compared with that of a distribution of bits or levels.
 
     Args:
         event_shape: shape of one datum.
@@ -26,7 +26,7 @@ class ContinuousBernoulli(Likelihood):
         super().__init__(event_shape)
 
     def constant_features(self, x: Tensor) -> Tensor:
-        """The logits of the data's mean, were it a Bernoulli's."""
+        """Logits of the mean of the data, as for a Bernoulli."""
         return x.mean(0).clamp(0.01, 0.99).logit().flatten()
 
     def distribution(self, *blocks: Tensor) -> dist.TorchDistribution:
@@ -36,10 +36,10 @@ class ContinuousBernoulli(Likelihood):
 
 
 class ContinuousBernoulliDistribution(dist.ContinuousBernoulli):
-    """PyTorch's distribution, whose density, mean and draws hold at every logit.
+    """PyTorch's distribution, with density, mean and draws that are accurate at every logit.
 
-    Its own go through a probability, which float32 rounds to 0 or 1 from logits of 16 on, where
-    the background of an image soon is; near 0, its figures lose half of their digits.
+    PyTorch computes them from a probability, which float32 rounds to 0 or 1 beyond logits of ±16;
+    the background of an image soon gets there. Near a logit of 0 they lose half of their digits.
 
     >>> distribution = ContinuousBernoulliDistribution(logits=torch.tensor(-100.0))
     >>> distribution.mean, distribution.log_prob(torch.tensor(0.0))  # 1/100 and log 100
@@ -63,8 +63,8 @@ class ContinuousBernoulliDistribution(dist.ContinuousBernoulli):
         return torch.where(self._is_small, series, -1 / torch.expm1(-large) - 1 / large)
 
     def icdf(self, value: Tensor) -> Tensor:
-        """The x below which the distribution puts a given mass."""
-        # Worked out for a falling density, of logit −|f|; a rising one is its mirror image.
+        """Quantile function: the x below which the distribution has the given mass."""
+        # Computed for a falling density, of logit −|f|; a rising one is its mirror image.
         rising = self.logits > 0
         fall = -self.logits.abs().clamp(min=torch.finfo(self.logits.dtype).eps)
         mass = torch.where(rising, 1 - value, value)
@@ -73,10 +73,10 @@ class ContinuousBernoulliDistribution(dist.ContinuousBernoulli):
 
     @property
     def _is_small(self) -> Tensor:
-        """Where closed forms lose digits, and the series' next terms are below 1e-10."""
+        """Logits at which the closed forms lose digits and the series is accurate to 1e-10."""
         return self.logits.abs() < 0.25
 
     @property
     def _large(self) -> Tensor:
-        """The logits; 1 where they are small, so that the form not taken has a gradient."""
+        """The logits, but 1 where they are small, so that the unused closed form has a gradient."""
         return self.logits.masked_fill(self._is_small, 1)

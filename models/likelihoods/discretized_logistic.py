@@ -1,4 +1,4 @@
-"""Discretized logistic likelihood: images of 256 levels."""
+"""Discretized logistic likelihood: images of 256 grey levels."""
 
 from typing import Any
 
@@ -14,19 +14,19 @@ from .likelihood import Likelihood
 class DiscretizedLogistic(Likelihood):
     """Independent grey levels, each a mixture of logistics rounded to the nearest level.
 
-    The levels are x = k/(L − 1) for k = 0, …, L − 1: bytes divided by 255, for L = 256. Level x
-    has the mass that each logistic puts within half a step of it, w = 1/(L − 1),
+    The levels are x = k/(L − 1) for k = 0, …, L − 1; with L = 256 they are bytes divided by 255. A
+    level has the mass of the mixture within half a step of it, where a step is w = 1/(L − 1),
 
         p(x|z) = Σ_c π_c [σ((x + w/2 − μ_c)/s_c) − σ((x − w/2 − μ_c)/s_c)],
 
-    and the first and the last level all the mass beyond. One logistic: Kingma et al. (2016),
-    arXiv 1606.04934; a mixture: Salimans et al. (2017), arXiv 1701.05517, though here the
-    channels of a colour image are independent. Nearby levels share their mass, which
-    :class:`Categorical` would have to learn.
+    and the first and the last level also have all the mass beyond them. One logistic: Kingma et al.
+    (2016), arXiv 1606.04934; a mixture: Salimans et al. (2017), arXiv 1701.05517, but here the
+    channels of a colour image are independent. Nearby levels get similar mass; :class:`Categorical`
+    would have to learn this.
 
     Features are the C logits of π (none for one component), then C of μ, then C of s:
-    μ_c = (c − ½)/C + f for c = 1, …, C and s_c = e^f / 10, in the units of x. So features of 0
-    spread the components over [0, 1], and no two of them start alike.
+    μ_c = (c − ½)/C + f for c = 1, …, C and s_c = e^f / 10, in the units of x. So with features of 0
+    the components are spread over [0, 1], and no two of them are equal.
 
     Args:
         event_shape: shape of one datum.
@@ -34,7 +34,7 @@ class DiscretizedLogistic(Likelihood):
         levels: L, the number of levels.
 
     Raises:
-        ValueError: if there is no component, or if there are fewer than two levels.
+        ValueError: if C is less than 1 or L is less than 2.
 
     >>> likelihood = DiscretizedLogistic((8, 8), num_components=5)
     >>> likelihood.num_features == 3 * 5 * 8 * 8
@@ -55,14 +55,13 @@ class DiscretizedLogistic(Likelihood):
         self.levels = levels
 
     def constant_features(self, x: Tensor) -> Tensor:
-        """The data's mean for one component; several start spread over the levels."""
+        """The mean of the data for one component; zero for several, which spreads them."""
         if self.num_components == 1:
             return self._first_block(x.mean(0) - 0.5)
         return x.new_zeros(self.num_features)
 
     def distribution(self, *blocks: Tensor) -> dist.TorchDistribution:
-        """Logits, shifts and log scales of the components to independent distributions of
-        levels."""
+        """Logits, shifts and log scales of the components to independent levels."""
         num = self.num_components
         features = torch.stack(blocks, -1)
         shift, log_scale = features[..., -2 * num : -num], features[..., -num:]
@@ -78,7 +77,7 @@ class DiscretizedLogistic(Likelihood):
 
 
 class DiscretizedLogisticDistribution(dist.TorchDistribution):
-    """A mixture of logistics rounded to the levels k/(L − 1), the tails to the first and last.
+    """A mixture of logistics rounded to the levels k/(L − 1), with tails to the first and last.
 
     Args:
         logits: of the components, (…, C).
@@ -105,7 +104,7 @@ class DiscretizedLogisticDistribution(dist.TorchDistribution):
         super().__init__(self.logits.shape[:-1], validate_args=validate_args)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "DiscretizedLogisticDistribution":
-        """The same distribution, in another batch shape."""
+        """Expand the batch shape."""
         shape = (*batch_shape, self.logits.shape[-1])
         logits, loc, scale = (part.expand(shape) for part in (self.logits, self.loc, self.scale))
         new = DiscretizedLogisticDistribution(logits, loc, scale, self.levels, validate_args=False)
@@ -114,7 +113,7 @@ class DiscretizedLogisticDistribution(dist.TorchDistribution):
 
     @property
     def arg_constraints(self) -> dict[str, constraints.Constraint]:
-        """What the parameters must be."""
+        """Constraints of the parameters."""
         positive = constraints.independent(constraints.positive, 1)
         real = constraints.real_vector
         return {"logits": real, "loc": real, "scale": positive}
@@ -132,8 +131,8 @@ class DiscretizedLogisticDistribution(dist.TorchDistribution):
         level = (value * (self.levels - 1)).round().unsqueeze(-1)
         upper = ((level + 0.5) * step - self.loc) / self.scale
         lower = ((level - 0.5) * step - self.loc) / self.scale
-        # σ(u) − σ(l) = σ(u) σ(−l) (1 − e^(l−u)): a product, so no digits cancel in the tails. An
-        # edge beyond the first or the last level is at infinity, and its factors are 1.
+        # σ(u) − σ(l) = σ(u) σ(−l) (1 − e^(l−u)): a product, so no digits cancel in the tails. The
+        # outer edges of the first and the last level are at infinity, where the factors are 1.
         first, last = level == 0, level == self.levels - 1
         within = logsigmoid(upper).masked_fill(last, 0) + logsigmoid(-lower).masked_fill(first, 0)
         width = (-torch.expm1(-step / self.scale)).log()
@@ -142,7 +141,7 @@ class DiscretizedLogisticDistribution(dist.TorchDistribution):
 
     @torch.no_grad()
     def sample(self, sample_shape: Any = ()) -> Tensor:
-        """Draw a component, a value of it, and round that."""
+        """Draw a component, draw its value, and round it to a level."""
         shape = self._extended_shape(sample_shape)
         component = dist.Categorical(logits=self.logits).sample(sample_shape).unsqueeze(-1)
         loc, scale = (
@@ -157,13 +156,13 @@ class DiscretizedLogisticDistribution(dist.TorchDistribution):
         """E[x] = Σₖ P(x > k/(L − 1)) / (L − 1)."""
         weights, step = self.logits.softmax(-1), 1 / (self.levels - 1)
         total = torch.zeros_like(weights)
-        for level in range(self.levels - 1):  # all at once would take L times the memory
+        for level in range(self.levels - 1):  # vectorized it would take L times the memory
             total = total + ((self.loc - (level + 0.5) * step) / self.scale).sigmoid()
         return step * (weights * total).sum(-1)
 
 
 class _Levels(constraints.Constraint):
-    """The values k/(L − 1), k = 0, …, L − 1, up to a hundredth of a step for rounding."""
+    """The levels k/(L − 1), k = 0, …, L − 1, to within a hundredth of a step."""
 
     is_discrete = True
 
@@ -173,5 +172,5 @@ class _Levels(constraints.Constraint):
     def check(self, value: Tensor) -> Tensor:
         level = value * (self.levels - 1)
         nearest = level.round()
-        # float32 holds 65,536 levels to less than a hundredth of a step, but not a thousandth.
+        # float32 rounds 65,536 levels by less than a hundredth of a step, but not a thousandth.
         return ((level - nearest).abs() < 1e-2) & (nearest >= 0) & (nearest < self.levels)

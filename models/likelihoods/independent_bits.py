@@ -1,4 +1,4 @@
-"""The distribution of independent bits, one logarithm for each hundred."""
+"""Distribution of independent bits, with a fast log density."""
 
 import math
 from typing import Any
@@ -7,12 +7,13 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-GROUP = 100
-"""Most probabilities multiplied: each is at least ½, and ½¹⁰⁰ is no underflow in float32."""
+PROBABILITIES_PER_LOG = 100
+"""Most probabilities multiplied before a logarithm is taken. Each is at least ½, and ½¹⁰⁰ does not
+underflow in float32."""
 
 
 class Bernoulli(dist.Bernoulli):
-    """Pyro's Bernoulli distribution, whose ``to_event`` has a faster log density.
+    """Pyro's Bernoulli distribution with a faster log density after ``to_event``.
 
     >>> bits = Bernoulli(logits=torch.tensor([0.3, -20.0, 2.0])).to_event(1)
     >>> x = torch.tensor([1.0, 0.0, 0.0])
@@ -21,7 +22,7 @@ class Bernoulli(dist.Bernoulli):
     """
 
     def to_event(self, reinterpreted_batch_ndims: int | None = None) -> Any:
-        """The distribution of all bits of the last dimensions, all if not given, together."""
+        """Make the last batch dimensions, by default all, one event."""
         if reinterpreted_batch_ndims is None:
             reinterpreted_batch_ndims = len(self.batch_shape)
         if not reinterpreted_batch_ndims:
@@ -43,14 +44,14 @@ class _Bits(dist.Independent):
 
 
 class _LogProb(torch.autograd.Function):
-    """The log density of bits (…, D) by logits (…, D): (…).
+    """Log density (…) of bits (…, D) with logits (…, D).
 
     ::
 
         log p(x) = Σᵢ ½ ((2xᵢ − 1) fᵢ − |fᵢ|) + Σ_g log ∏_{i ∈ g} σ(|fᵢ|)
 
-    The products are of :data:`GROUP` bits at most. A logarithm costs many times a product, and
-    PyTorch's own loss takes one for each bit.
+    A product is over at most :data:`PROBABILITIES_PER_LOG` bits. A logarithm costs many times as
+    much as a product, and PyTorch's own loss takes one for each bit.
     """
 
     generate_vmap_rule = True
@@ -60,11 +61,11 @@ class _LogProb(torch.autograd.Function):
         if logits.dtype in (torch.float16, torch.bfloat16):
             logits = logits.float()
         right = logits.abs()
-        # Exactly 0 for a bit that is likely, and 2 |f| for one that is not.
+        # Exactly 0 for a likely bit, and 2 |f| for an unlikely one.
         missed = torch.addcmul(right, value.to(logits.dtype) - 0.5, logits, value=-2)
         right.sigmoid_()
-        number = max(1, math.ceil(right.shape[-1] / GROUP))
-        size = max(1, math.ceil(right.shape[-1] / number))
+        num_groups = max(1, math.ceil(right.shape[-1] / PROBABILITIES_PER_LOG))
+        size = max(1, math.ceil(right.shape[-1] / num_groups))
         whole = right.shape[-1] // size * size
         groups = right[..., :whole].unflatten(-1, (-1, size)).prod(-1).log_()
         total = groups.sum(-1).sub_(missed.sum(-1), alpha=0.5)
@@ -81,19 +82,19 @@ class _LogProb(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:  # pyright: ignore
         logits, value = ctx.saved_tensors
         grad = grad.unsqueeze(-1)
-        of_logits = of_value = None
+        grad_logits = grad_value = None
         if ctx.needs_input_grad[0]:
-            of_logits = (value - logits.sigmoid()) * grad
+            grad_logits = (value - logits.sigmoid()) * grad
         if ctx.needs_input_grad[1]:
-            of_value = logits * grad
-        return of_logits, of_value
+            grad_value = logits * grad
+        return grad_logits, grad_value
 
     @staticmethod
-    def jvp(ctx: Any, of_logits: Tensor | None, of_value: Tensor | None) -> Tensor:  # pyright: ignore
+    def jvp(ctx: Any, logits_t: Tensor | None, value_t: Tensor | None) -> Tensor:  # pyright: ignore
         logits, value = ctx.saved_tensors
         total = torch.zeros_like(logits)
-        if of_logits is not None:
-            total = total + (value - logits.sigmoid()) * of_logits
-        if of_value is not None:
-            total = total + logits * of_value
+        if logits_t is not None:
+            total = total + (value - logits.sigmoid()) * logits_t
+        if value_t is not None:
+            total = total + logits * value_t
         return total.sum(-1)

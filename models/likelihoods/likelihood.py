@@ -1,4 +1,4 @@
-"""The base of all likelihoods: from a decoder's features to a distribution of one datum."""
+"""Base class of all likelihoods: from a decoder's features to the distribution of a datum."""
 
 import math
 from abc import ABC, abstractmethod
@@ -9,19 +9,19 @@ from torch import Tensor, nn
 
 
 class Likelihood(nn.Module, ABC):
-    """What all likelihoods share: the shape of a datum, and how features are laid out.
+    """Base class of likelihoods; subclass it to add one.
 
-    A decoder's features (…, num_features) hold ``features_per_element`` blocks, one
-    after the other, of one number per element of the datum. A likelihood of one's own
-    states how many blocks it takes and implements :meth:`distribution`.
+    A decoder's features (…, num_features) are ``features_per_element`` blocks, one after the
+    other, with one number for each element of the datum. A subclass says how many blocks it takes
+    and implements :meth:`distribution`.
 
     Args:
         event_shape: shape of one datum.
-        features_per_element: how many numbers of the decoder each element takes.
+        features_per_element: number of features for each element.
 
     Raises:
-        ValueError: if a dimension of ``event_shape`` is less than 1, or, when called,
-            if the decoder's features are not ``num_features`` long.
+        ValueError: if a dimension of ``event_shape`` is less than 1, or, when called, if the
+            decoder does not give ``num_features`` features.
     """
 
     def __init__(self, event_shape: tuple[int, ...], *, features_per_element: int = 1):
@@ -42,7 +42,7 @@ class Likelihood(nn.Module, ABC):
             )
         batch_shape, num_events = features.shape[:-1], len(self.event_shape)
         if self.features_per_element == 1:
-            # Taken as it is: the gradient of an unbinding would be a copy.
+            # Without unbind, whose gradient would be a copy.
             blocks = (features.reshape(batch_shape + self.event_shape),)
         else:
             shape = (*batch_shape, self.features_per_element, *self.event_shape)
@@ -50,10 +50,10 @@ class Likelihood(nn.Module, ABC):
         return self.distribution(*blocks).to_event(num_events)
 
     def check_data(self, x: Tensor) -> None:
-        """Refuse data that are not (N, *event_shape).
+        """Refuse data that do not have the shape (N, *event_shape).
 
         Raises:
-            ValueError: saying both shapes.
+            ValueError: with both shapes.
         """
         if x.dim() != 1 + len(self.event_shape) or x.shape[1:] != self.event_shape:
             raise ValueError(
@@ -62,10 +62,10 @@ class Likelihood(nn.Module, ABC):
             )
 
     def constant_features(self, x: Tensor) -> Tensor:
-        """Features (num_features,) at which the distribution is near to data (N, *event_shape),
-        without z.
+        """Find constant features (num_features,) that fit data (N, *event_shape) without z.
 
-        Where a decoder's last bias may start. Here: the data's mean, zero in all further blocks.
+        :meth:`VAE.start_at_mean` uses them. Here they are the mean of the data in the first block,
+        and zero in the others.
         """
         return self._first_block(x.mean(0))
 
@@ -76,7 +76,7 @@ class Likelihood(nn.Module, ABC):
 
     @abstractmethod
     def distribution(self, *blocks: Tensor) -> dist.TorchDistribution:
-        """Blocks of features, each (…, *event_shape), to independent elementwise distributions."""
+        """Map blocks of features, each (…, *event_shape), to independent distributions."""
 
     def extra_repr(self) -> str:
         """The constructor's arguments."""

@@ -1,10 +1,10 @@
-"""Normal likelihood: measurements; the scale fixed, learned or predicted."""
+"""Normal likelihood: real measurements, with a scale that is fixed, learned or predicted."""
 
 import pyro.distributions as dist
 from torch import Tensor, nn
 
 from .likelihood import Likelihood
-from .quantities import positive, shown, value_of
+from .positive_parameters import describe_positive, positive_value, split_positive
 
 
 class Normal(Likelihood):
@@ -12,11 +12,10 @@ class Normal(Likelihood):
 
     Args:
         event_shape: shape of one datum.
-        scale: what σ is. A number: fixed at it. An ``nn.Parameter``: learned, starting
-            from its value, one for all elements (shape ``()``) or one each (any shape
-            that broadcasts to ``event_shape``); log σ is what the optimizer sees.
-            ``None``: predicted by the decoder for each datum and element, whose second
-            half of features is log σ(z).
+        scale: σ. A number: fixed at it. An ``nn.Parameter``: learned, starting from its value, one
+            for all elements (shape ``()``) or one each (any shape that broadcasts to
+            ``event_shape``); the optimizer sees log σ. ``None``: predicted for each datum and
+            element by the decoder, the second half of whose features is log σ(z).
 
     Raises:
         ValueError: if the scale is not positive, or does not broadcast to ``event_shape``.
@@ -32,12 +31,12 @@ class Normal(Likelihood):
 
     def __init__(self, event_shape: tuple[int, ...], scale: float | nn.Parameter | None = 1.0):
         super().__init__(event_shape, features_per_element=2 if scale is None else 1)
-        self.scale, self.log_scale = positive(self, "scale", scale)
+        self.scale, self.log_scale = split_positive(self, "scale", scale)
 
     def distribution(self, *blocks: Tensor) -> dist.TorchDistribution:
-        """Means (and log σ where predicted), each (…, *event_shape), to independent normals."""
-        return dist.Normal(blocks[0], value_of(self.scale, self.log_scale, *blocks[1:]))
+        """Means (and log σ if predicted), each (…, *event_shape), to independent normals."""
+        return dist.Normal(blocks[0], positive_value(self.scale, self.log_scale, *blocks[1:]))
 
     def extra_repr(self) -> str:
         """The constructor's arguments."""
-        return f"{super().extra_repr()}, scale={shown(self.scale, self.log_scale)}"
+        return f"{super().extra_repr()}, scale={describe_positive(self.scale, self.log_scale)}"

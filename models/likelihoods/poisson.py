@@ -7,9 +7,9 @@ from .likelihood import Likelihood
 
 
 class Poisson(Likelihood):
-    """Independent counts, p(x|z) = ∏ᵢ λᵢ^xᵢ e^(−λᵢ) / xᵢ!, of rates λᵢ = e^fᵢ.
+    """Independent counts, p(x|z) = ∏ᵢ λᵢ^xᵢ e^(−λᵢ) / xᵢ!, with rates λᵢ = e^fᵢ.
 
-    The variance is the mean λ. Counts that vary more ask for :class:`NegativeBinomial`.
+    Mean and variance are both λ. For counts that vary more use :class:`NegativeBinomial`.
 
     Args:
         event_shape: shape of one datum.
@@ -23,7 +23,7 @@ class Poisson(Likelihood):
         super().__init__(event_shape)
 
     def constant_features(self, x: Tensor) -> Tensor:
-        """The logarithm of the data's mean."""
+        """Logarithm of the mean of the data."""
         return self._first_block(x.mean(0).clamp(min=0.01).log())
 
     def distribution(self, *blocks: Tensor) -> dist.TorchDistribution:

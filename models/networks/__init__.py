@@ -1,1 +1,1 @@
-"""Networks: functions from tensors to tensors with any leading batch shape."""
+"""Networks: functions of tensors with any leading batch shape."""

@@ -1,4 +1,4 @@
-"""Convolutional networks of images, plain and residual, with any leading batch shape."""
+"""Convolutional networks for images, plain and residual, with any leading batch shape."""
 
 import math
 from collections.abc import Callable
@@ -19,29 +19,29 @@ def conv_encoder(
     residual_blocks: int = 0,
     activation: Callable[[], nn.Module] = nn.ReLU,
 ) -> nn.Sequential:
-    """A convolutional network from images to features, linear at the end.
+    """Make a convolutional network from images to features, with a linear last layer.
 
-    Each entry of ``channels`` is a convolution of stride 2, after which the image has as many
-    channels and half the height and width, rounded up (strides in place of pooling: Radford,
-    Metz and Chintala 2016, arXiv 1511.06434); a dense layer reads what is left. Images
-    (…, *event_shape) give features (…, out).
+    For each entry of ``channels`` there is a convolution of stride 2: the image then has as many
+    channels, and half the height and width, rounded up (strides in place of pooling: Radford, Metz
+    and Chintala 2016, arXiv 1511.06434). Dense layers follow. Images (…, *event_shape) give
+    features (…, out).
 
-    Residual blocks are x + conv(act(conv(act(x)))), which keep a deep network's signal on its
-    way (He et al. 2016, arXiv 1603.05027); they start close to the identity. Weights start as
-    PyTorch's layers do, and nothing is normalized over the batch.
+    Residual blocks x + conv(act(conv(act(x)))) carry the signal through a deep network (He et al.
+    2016, arXiv 1603.05027); they start close to the identity. Weights are initialized as in
+    PyTorch's layers, and nothing is normalized over the batch.
 
     Args:
-        event_shape: of one image, (height, width) or (channels, height, width).
-        channels: of the image after each halving, in order.
+        event_shape: shape of one image, (height, width) or (channels, height, width).
+        channels: channels of the image after each halving, in order.
         out: number of output features.
-        hidden: width of the dense layer before the last; ``None`` for none.
-        residual_blocks: how many follow each halving, at the resolution that it leaves.
+        hidden: width of the dense layer before the last; ``None`` for no such layer.
+        residual_blocks: number of residual blocks after each halving.
         activation: makes the nonlinearities.
 
     Raises:
-        ValueError: if the event shape is not an image's, a width is less than 1, or there are
-            more halvings than it takes to come down to one pixel; when called, if the input is
-            not (…, *event_shape).
+        ValueError: if the event shape is not that of an image, a width is less than 1, or there
+            are more halvings than it takes to reach one pixel; when called, if the input is not
+            (…, *event_shape).
 
     >>> encoder = conv_encoder((3, 32, 32), out=40)
     >>> encoder(torch.zeros(5, 3, 32, 32)).shape, encoder(torch.zeros(2, 5, 3, 32, 32)).shape
@@ -51,12 +51,12 @@ def conv_encoder(
     image, sizes = _image(event_shape), _resolutions(event_shape, len(channels))
     layers: list[nn.Module] = []
     for before, after in zip((image[0], *channels), channels, strict=False):
-        # A kernel of 3 with one pixel of padding leaves ⌈n/2⌉ of n pixels, even or odd.
+        # A kernel of 3 with one pixel of padding turns n pixels into ⌈n/2⌉, for n even or odd.
         layers += [nn.Conv2d(before, after, 3, stride=2, padding=1)]
         layers += [_Residual(after, activation) for _ in range(residual_blocks)]
         layers += [activation()]
     flat = channels[-1] * math.prod(sizes[-1])
-    dense = mlp(flat, *_given(hidden), out=out, activation=activation)
+    dense = mlp(flat, *_hidden_widths(hidden), out=out, activation=activation)
     return nn.Sequential(FlattenEvent(tuple(event_shape)), _OnImages(image, layers), *dense[1:])
 
 
@@ -70,30 +70,29 @@ def conv_decoder(
     residual_blocks: int = 0,
     activation: Callable[[], nn.Module] = nn.ReLU,
 ) -> nn.Sequential:
-    """A convolutional network from latent variables to a likelihood's features of an image.
+    """Make a convolutional network from latent variables to a likelihood's features of an image.
 
-    The mirror image of :func:`conv_encoder`: dense layers make a small image of ``channels[0]``
-    channels, and each entry of ``channels`` is one whose height and width a transposed
-    convolution then doubles, up to the event's. Where those do not halve evenly, the last row
-    or column is cropped on the way. Latent variables (…, in_features) give features
-    (…, features_per_element · Π event_shape), as :class:`Likelihood` takes them: block after
-    block, each a flattened image.
+    It mirrors :func:`conv_encoder`: dense layers give a small image with ``channels[0]`` channels;
+    for each entry of ``channels`` a transposed convolution doubles height and width, up to the
+    event shape. If that does not halve evenly, the last row or column is cropped. Latent variables
+    (…, in_features) give features (…, features_per_element · Π event_shape), in the order that
+    :class:`Likelihood` takes: block after block, each a flattened image.
 
-    The last layer is a bias of each feature by itself, which starts at 0. Set to the features of
-    the mean image, it starts training from there, where a bias of each channel could not.
+    The last layer adds a bias to each feature, which starts at 0. It can be set to the features of
+    the mean image, so that training starts there; a bias for each channel could not.
 
     Args:
         in_features: number of values of one input.
-        event_shape: of one image, (height, width) or (channels, height, width).
-        channels: of the image before each doubling, in order.
-        hidden: width of the dense layer before the first image; ``None`` for none.
-        features_per_element: how many features each element takes: the likelihood's.
-        residual_blocks: how many come before each doubling, at the resolution that it finds.
+        event_shape: shape of one image, (height, width) or (channels, height, width).
+        channels: channels of the image before each doubling, in order.
+        hidden: width of the dense layer before the first image; ``None`` for no such layer.
+        features_per_element: number of features for each element, that of the likelihood.
+        residual_blocks: number of residual blocks before each doubling.
         activation: makes the nonlinearities.
 
     Raises:
-        ValueError: if the event shape is not an image's, a width is less than 1, or there are
-            more doublings than it takes to come up from one pixel; when called, if the input is
+        ValueError: if the event shape is not that of an image, a width is less than 1, or there
+            are more doublings than it takes to start from one pixel; when called, if the input is
             not (…, in_features).
 
     >>> from latente.models import VAE, Normal, StandardNormal
@@ -116,20 +115,21 @@ def conv_decoder(
     layers: list[nn.Module] = []
     for before, after, size in zip(channels, (*channels[1:], planes), sizes[1:], strict=True):
         layers += [_Residual(before, activation) for _ in range(residual_blocks)]
-        # Each output pixel is reached by 2 × 2 of a kernel's 4 × 4 weights, all by as many: a
-        # kernel of 3 reaches some more often, which shows as a chequerboard (Odena et al. 2016).
-        # A convolution after upsampling has as even a reach, at twice the time.
-        # The last has no bias of its channels: that of each feature holds it.
+        # With a 4 × 4 kernel every output pixel depends on 2 × 2 of the weights. With a 3 × 3
+        # kernel the number varies, which shows as a chequerboard (Odena et al. 2016). Upsampling
+        # before a convolution is as even, but takes twice the time.
+        # The last convolution has no bias: the bias of each feature includes it.
         bias = size != sizes[-1]
         double = nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=bias)
         layers += [activation(), double, _Crop(*size)]
-    dense = mlp((in_features,), *_given(hidden), out=math.prod(deepest), activation=activation)
+    widths = _hidden_widths(hidden)
+    dense = mlp((in_features,), *widths, out=math.prod(deepest), activation=activation)
     last = _Bias(features_per_element * math.prod(event_shape))
     return nn.Sequential(*dense, _OnImages(deepest, layers), last)
 
 
 class _OnImages(nn.Module):
-    """Layers of images (B, C, H, W), run on flattened images of any leading shape."""
+    """Layers for images (B, C, H, W), run on flattened images with any leading shape."""
 
     def __init__(self, image: tuple[int, int, int], layers: list[nn.Module]):
         super().__init__()
@@ -147,10 +147,10 @@ class _OnImages(nn.Module):
 
 
 class _Residual(nn.Module):
-    """x + conv(act(conv(act(x)))), close to x at first."""
+    """A residual block x + conv(act(conv(act(x)))), close to x at first."""
 
-    # No batch normalization: a datum's features would depend on the others of its batch, which
-    # the data plate declares independent, and on their number.
+    # No batch normalization: the features of a datum would depend on the rest of its batch, but
+    # the data plate declares data independent.
     def __init__(self, channels: int, activation: Callable[[], nn.Module]):
         super().__init__()
         inner, outer = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
@@ -163,7 +163,7 @@ class _Residual(nn.Module):
 
 
 class _Crop(nn.Module):
-    """The first rows and columns of an image, as many as said."""
+    """Crop an image to its first rows and columns."""
 
     def __init__(self, height: int, width: int):
         super().__init__()
@@ -178,7 +178,7 @@ class _Crop(nn.Module):
 
 
 class _Bias(nn.Module):
-    """A number added to each feature, 0 at first."""
+    """Add a learned number to each feature; 0 at first."""
 
     def __init__(self, num_features: int):
         super().__init__()
@@ -193,10 +193,10 @@ class _Bias(nn.Module):
 
 
 def _image(event_shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """An event shape with its channels, of which there is one where it states none."""
+    """The event shape as (channels, height, width), with one channel if it has none."""
     if len(event_shape) not in (2, 3) or min(event_shape) < 1:
         raise ValueError(
-            "a convolutional network is of images (height, width) or (channels, height, width), "
+            "a convolutional network takes images (height, width) or (channels, height, width), "
             f"got the event shape {tuple(event_shape)}"
         )
     height, width = event_shape[-2:]
@@ -204,21 +204,21 @@ def _image(event_shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 
 def _resolutions(event_shape: tuple[int, ...], halvings: int) -> list[tuple[int, int]]:
-    """Height and width of an image, and after each halving, rounded up."""
+    """Height and width of an image, before and after each halving, rounded up."""
     height, width = event_shape[-2:]
-    most = (max(height, width) - 1).bit_length()
-    if halvings > most:
+    max_halvings = (max(height, width) - 1).bit_length()
+    if halvings > max_halvings:
         raise ValueError(
             f"an image of {height} × {width} pixels cannot be halved {halvings} times: give at "
-            f"most {most} channels"
+            f"most {max_halvings} channels"
         )
     return [(-(-height // 2**level), -(-width // 2**level)) for level in range(halvings + 1)]
 
 
 def _check_widths(channels: tuple[int, ...], residual_blocks: int, **widths: int | None) -> None:
-    """Refuse a network without channels, a width below 1, and fewer than no residual blocks."""
+    """Refuse a network without channels, a width below 1, or a negative number of blocks."""
     if not channels:
-        raise ValueError("a convolutional network needs a width in channels: give (32,), say")
+        raise ValueError("channels is empty: give at least one width, such as (32,)")
     for name, value in {"channels": min(channels), **widths}.items():
         if value is not None and value < 1:
             got = tuple(channels) if name == "channels" else value
@@ -229,6 +229,6 @@ def _check_widths(channels: tuple[int, ...], residual_blocks: int, **widths: int
         raise ValueError(f"residual_blocks must be 0 or more, got {residual_blocks}")
 
 
-def _given(hidden: int | None) -> tuple[int, ...]:
-    """The widths of the hidden layers, of which there may be none."""
+def _hidden_widths(hidden: int | None) -> tuple[int, ...]:
+    """The widths of the hidden layers: one, or none."""
     return () if hidden is None else (hidden,)

@@ -1,4 +1,4 @@
-"""Lay each datum out as a vector, whatever its shape."""
+"""Flatten each datum to a vector."""
 
 import math
 
@@ -8,16 +8,16 @@ from torch import Tensor, nn
 class FlattenEvent(nn.Module):
     """Flatten the trailing dimensions that make up one datum.
 
-    A batch of images (…, 8, 8) and a batch of latents (…, 2) both reach a dense
-    layer as (…, num_features), whatever their leading batch shape is.
+    A batch of images (…, 8, 8) and a batch of latent variables (…, 2) both reach a dense layer as
+    (…, num_features), with any leading batch shape.
 
     Args:
-        event: the shape of one datum; or its number of values, for the shortest run of
-            trailing dimensions that holds as many (which leaves a 1 before it alone: say
-            ``(1, 28, 28)`` for images with one channel).
+        event: the shape of one datum; or its number of values, which selects the fewest trailing
+            dimensions that hold as many. The latter does not flatten a leading 1: give
+            ``(1, 28, 28)`` for images with one channel.
 
     Raises:
-        ValueError: if the trailing dimensions are not such.
+        ValueError: when called, if the input has no such trailing dimensions.
 
     >>> import torch
     >>> FlattenEvent(64)(torch.zeros(5, 3, 8, 8)).shape
@@ -45,8 +45,8 @@ class FlattenEvent(nn.Module):
             if size == self.num_features:
                 return x.flatten(dim)
         raise ValueError(
-            f"a network of {self.num_features} inputs got a tensor of shape {tuple(x.shape)}: "
-            f"no trailing dimensions of it hold {self.num_features} values"
+            f"a network of {self.num_features} inputs got a tensor of shape {tuple(x.shape)}, "
+            f"none of whose trailing dimensions hold {self.num_features} values"
         )
 
     def extra_repr(self) -> str:

@@ -1,4 +1,4 @@
-"""Dense networks: ``mlp``, its ``Tanh``, and weights that start small."""
+"""Dense networks: ``mlp``, its ``Tanh``, and small initial weights."""
 
 import itertools
 from collections.abc import Callable
@@ -11,10 +11,10 @@ from .flatten import FlattenEvent
 
 
 class Tanh(nn.Module):
-    """The hyperbolic tangent, as tanh x = 2 σ(2x) − 1 on a CPU.
+    """The hyperbolic tangent, computed on a CPU as tanh x = 2 σ(2x) − 1.
 
-    There PyTorch's own takes some three times as long in float32. The two differ by some 1e-7 in
-    float32, absolute; the slope is 1 − tanh² of the result in both.
+    PyTorch's own takes about three times as long there in float32. The two differ by about 1e-7
+    (absolute, float32); the derivative is 1 − tanh² of the result in both.
 
     >>> Tanh()(torch.tensor([-1.0, 0.0, 50.0]))
     tensor([-0.7616,  0.0000,  1.0000])
@@ -56,11 +56,11 @@ def mlp(
     out: int,
     activation: Callable[[], nn.Module] = Tanh,
 ) -> nn.Sequential:
-    """A multilayer perceptron in_features → hidden… → out, linear at the end.
+    """Make a multilayer perceptron in_features → hidden… → out, with a linear last layer.
 
-    The trailing dimensions of its input that hold ``in_features`` values are flattened
-    first (:class:`FlattenEvent`), so images need no reshaping. Weights and biases start as
-    PyTorch's linear layers do, U(±1 / √fan in).
+    The trailing dimensions of the input that hold ``in_features`` values are flattened first
+    (:class:`FlattenEvent`), so images need no reshaping. Weights and biases are initialized as in
+    PyTorch's linear layers, U(±1 / √fan in).
 
     Args:
         in_features: number of values of one input, or its shape.
@@ -86,12 +86,12 @@ def mlp(
 
 
 def shrink(layer: nn.Module, rows: slice = slice(None), factor: float = 0.01) -> None:
-    """Make some outputs of a linear layer small, in place, so that what they bend starts straight.
+    """Scale down some outputs of a linear layer, in place, so that what they control starts small.
 
     Args:
-        layer: with ``weight`` (out, in) and ``bias`` (out,).
-        rows: which outputs; all, if not given.
-        factor: by which their weights and biases are multiplied.
+        layer: a layer with ``weight`` (out, in) and ``bias`` (out,).
+        rows: which outputs; by default all.
+        factor: number that multiplies their weights and biases.
 
     >>> layer = nn.Linear(3, 2)
     >>> shrink(layer, rows=slice(1, 2), factor=0.0)

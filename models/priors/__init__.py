@@ -1,1 +1,1 @@
-"""Priors p(z): each gives the distribution of one datum's latent variables."""
+"""Priors p(z): modules that give the distribution of the latent variables of a datum."""

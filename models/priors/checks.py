@@ -1,4 +1,4 @@
-"""What every prior refuses."""
+"""Checks of the sizes of priors."""
 
 
 def check_latent_dim(latent_dim: int) -> None:
@@ -8,6 +8,6 @@ def check_latent_dim(latent_dim: int) -> None:
 
 
 def check_num_components(num_components: int) -> None:
-    """Refuse a mixture of nothing."""
+    """Refuse a mixture without components."""
     if num_components < 1:
-        raise ValueError(f"a mixture has at least 1 component, got {num_components}")
+        raise ValueError(f"num_components must be at least 1, got {num_components}")

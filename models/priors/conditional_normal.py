@@ -1,4 +1,4 @@
-"""A normal prior whose location and scale a network gives from the context."""
+"""Normal prior whose mean and scale a network computes from the context."""
 
 import pyro.distributions as dist
 from torch import Tensor, nn
@@ -11,12 +11,12 @@ class ConditionalNormal(nn.Module):
 
     Args:
         network: from the context c (N, …) to features (N, 2 · latent_dim), which are (μ, log σ);
-            of several contexts, a :class:`Conditional`.
+            for several contexts a :class:`Conditional`.
         latent_dim: dimension of z.
 
     Raises:
-        ValueError: if ``latent_dim`` is less than 1, or, when run, if there is no context or the
-            network's features are not 2 · latent_dim.
+        ValueError: if ``latent_dim`` is less than 1, or, when called, if there is no context or the
+            network does not give 2 · latent_dim features.
 
     >>> import torch
     >>> from latente.models import OneHot, mlp
@@ -26,6 +26,7 @@ class ConditionalNormal(nn.Module):
     """
 
     conditional = True
+    """It takes the context; see :class:`TakesContext`."""
 
     def __init__(self, network: nn.Module, latent_dim: int):
         super().__init__()
@@ -48,5 +49,5 @@ class ConditionalNormal(nn.Module):
         return dist.Normal(mean, log_scale.exp()).to_event(1)
 
     def extra_repr(self) -> str:
-        """The constructor's arguments, the network aside."""
+        """The constructor's arguments except the network."""
         return f"latent_dim={self.latent_dim}"

@@ -1,4 +1,4 @@
-"""A normalizing flow as the prior."""
+"""Normalizing flow as the prior."""
 
 from typing import Any
 
@@ -12,15 +12,15 @@ from .._zuko import FlowDistribution, in_whole_space, zuko
 class FlowPrior(nn.Module):
     """A normalizing flow as the prior: p(z) is the distribution of a zuko flow without a context.
 
-    Scoring z is what a fit does at each step, and what zuko's autoregressive flows do in one pass:
-    they are taken as they are, not inverted. There is no closed-form KL.
+    A fit scores z under the prior at each step. zuko's autoregressive flows do this in one pass,
+    so they are used as they are, not inverted. The KL has no closed form.
 
     Args:
-        flow: over the whole space of z, such as ``zuko.flows.MAF(2)`` (Papamakarios et al. 2017,
-            arXiv 1705.07057; as a prior, Chen et al. 2017, arXiv 1611.02731).
+        flow: a flow over the whole space of z, such as ``zuko.flows.MAF(2)`` (Papamakarios et al.
+            2017, arXiv 1705.07057; as a prior, Chen et al. 2017, arXiv 1611.02731).
 
     Raises:
-        ValueError: if it is no zuko flow, takes a context, or draws in a bounded region only.
+        ValueError: if it is not a zuko flow, takes a context, or draws only in a bounded region.
 
     >>> prior = FlowPrior(zuko.flows.NSF(2, transforms=2))
     >>> prior().event_shape
@@ -31,18 +31,18 @@ class FlowPrior(nn.Module):
         super().__init__()
         advice = "take one without a context, such as zuko.flows.MAF(latent_dim)"
         if not isinstance(flow, zuko.lazy.Flow):
-            raise ValueError(f"a FlowPrior is made of a zuko flow, not a {type(flow).__name__}")
+            raise ValueError(f"a FlowPrior takes a zuko flow, not a {type(flow).__name__}")
         try:
             with torch.no_grad(), torch.random.fork_rng():
                 distribution = FlowDistribution(flow(None))
                 distribution.log_prob(distribution.sample())
         except (RuntimeError, TypeError, IndexError) as error:
             raise ValueError(
-                f"the flow of a FlowPrior cannot be run by itself: {advice}"
+                f"the flow of a FlowPrior cannot be run without a context: {advice}"
             ) from error
         if not in_whole_space(distribution):
             raise ValueError(
-                f"{type(flow).__name__} draws in a bounded region, where z need not lie: take a "
+                f"{type(flow).__name__} draws in a bounded region, but z may lie outside: take a "
                 "flow over the whole space"
             )
         self.flow = flow

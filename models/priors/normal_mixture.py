@@ -1,4 +1,4 @@
-"""A mixture of normals as the prior, learned."""
+"""Learned mixture of normals as the prior."""
 
 import math
 from typing import Any, ClassVar
@@ -11,9 +11,9 @@ from .checks import check_latent_dim, check_num_components
 
 
 class NormalMixture(nn.Module):
-    """A mixture of diagonal normals, p(z) = Σ_c π_c N(z; μ_c, diag σ_c²), all of it learned.
+    """The prior p(z) = Σ_c π_c N(z; μ_c, diag σ_c²), with learned weights, means and scales.
 
-    Its KL has no closed form: fit it with ``Trace_ELBO``, which ``fit`` takes by itself.
+    The KL has no closed form: fit with ``Trace_ELBO``, which ``fit`` chooses by default.
 
     Args:
         latent_dim: K.
@@ -47,9 +47,10 @@ class NormalMixture(nn.Module):
 
 
 class _DiagonalNormals(dist.TorchDistribution):
-    """C diagonal normals whose density takes a quarter of the time of PyTorch's.
+    """C diagonal normals with a density in a quarter of the time that PyTorch takes.
 
-    A mixture of hundreds spends most of a training step there: fewer passes over (…, C, K).
+    It makes fewer passes over (…, C, K), where a mixture of hundreds of components spends most of a
+    training step.
     """
 
     arg_constraints: ClassVar = {}  # pyright: ignore
@@ -57,24 +58,23 @@ class _DiagonalNormals(dist.TorchDistribution):
     has_rsample = True
 
     def __init__(self, distribution: Any, batch_shape: Size | None = None):
-        self.distribution = (
-            distribution  # never expanded: what its parameters go through is done once for each
-        )
+        # Not expanded: work on its parameters is then done once for each component.
+        self.distribution = distribution
         shape = distribution.batch_shape if batch_shape is None else batch_shape
         super().__init__(shape, distribution.event_shape, validate_args=False)
 
     @property
     def mean(self) -> Tensor:
-        """That of the distribution."""
+        """Mean of each component."""
         return self.distribution.mean.expand(self.batch_shape + self.event_shape)
 
     @property
     def variance(self) -> Tensor:
-        """That of the distribution."""
+        """Variance of each component."""
         return self.distribution.variance.expand(self.batch_shape + self.event_shape)
 
     def rsample(self, sample_shape: Any = Size()) -> Tensor:  # noqa: B008
-        """Draw from the distribution."""
+        """Reparameterized draws."""
         return self.distribution.expand(self.batch_shape).rsample(sample_shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -86,12 +86,12 @@ class _DiagonalNormals(dist.TorchDistribution):
         return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "_DiagonalNormals":
-        """The same distributions in a larger batch."""
+        """Expand the batch shape."""
         return _DiagonalNormals(self.distribution, Size(batch_shape))
 
 
 def mixture_of(logits: Tensor, components: Any) -> dist.TorchDistribution:
-    """The mixture of components by their logits; faster where they are diagonal normals."""
+    """Mix components with weights softmax(logits); faster if they are diagonal normals."""
     normal = isinstance(components, torch.distributions.Independent) and isinstance(
         components.base_dist, torch.distributions.Normal
     )

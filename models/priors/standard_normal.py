@@ -1,4 +1,4 @@
-"""The standard normal prior."""
+"""Standard normal prior."""
 
 import pyro.distributions as dist
 import torch
@@ -26,7 +26,7 @@ class StandardNormal(nn.Module):
         super().__init__()
         check_latent_dim(latent_dim)
         self.latent_dim = latent_dim
-        # A buffer, so that the prior follows its model to another device or dtype.
+        # A buffer, so that it moves with the model to another device or dtype.
         self.register_buffer("zero", torch.zeros(latent_dim), persistent=False)
 
     def forward(self) -> dist.TorchDistribution:

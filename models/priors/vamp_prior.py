@@ -1,31 +1,54 @@
-"""VampPrior: the guide's posterior at learned pseudo-inputs."""
+"""VampPrior: a mixture of the guide's posteriors at learned pseudo-inputs."""
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Protocol, Self
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from ..contexts import takes_context
 from .normal_mixture import mixture_of
 
 
+class GuideWithPosterior(Protocol):
+    """What a :class:`VampPrior` asks of the guide: a module that gives q(z|x) as a distribution."""
+
+    training: bool
+
+    def posterior(self, x: Tensor) -> dist.TorchDistribution:
+        """q(z|x) of data (N, *event_shape): batch shape (N,), event shape (latent_dim,)."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Its parameters, whose dtype and device the pseudo-inputs take."""
+        ...
+
+    def eval(self) -> Self:
+        """Switch to evaluation mode."""
+        ...
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch to training mode, or with ``False`` to evaluation mode."""
+        ...
+
+
 class VampPrior(nn.Module):
-    """A mixture of the guide's own posteriors at C learned pseudo-inputs u (Tomczak and Welling
-    2018, arXiv 1705.07120)::
+    """A mixture of the guide's posteriors at C learned pseudo-inputs u, p(z) = 1/C Σ_c q(z|u_c).
 
-        p(z) = 1/C Σ_c q(z|u_c)
-
-    The best prior for a guide is its posterior averaged over the data; this is that average, over a
-    few data that are learned. The guide's encoder belongs to the model, too.
+    Source: Tomczak and Welling 2018 (arXiv 1705.07120). The best prior for a guide is its posterior
+    averaged over the data; this one averages it over a few learned inputs instead. The guide's
+    encoder is then also part of the model.
 
     Args:
-        guide: an amortized guide, of the pair that the prior is for.
-        pseudo_inputs: where they start, (C, *event_shape); some of the training data are
-            a good start. They are free to leave the range of the data.
+        guide: the amortized guide of the same pair.
+        pseudo_inputs: their initial values, (C, *event_shape); training data are a good choice.
+            They may leave the range of the data.
 
     Raises:
-        ValueError: if there are none, they hold NaN or infinity, or do not fit the guide's encoder;
-            or if the guide takes a context, or is a point without a density.
+        ValueError: if there are no pseudo-inputs, or they hold NaN or infinity, or do not fit the
+            guide's encoder; if the guide has no method ``posterior``, takes a context, or is a
+            point without a density.
 
     >>> from latente.guides import DiagonalNormal
     >>> from latente.models import VAE, Bernoulli, mlp
@@ -36,14 +59,14 @@ class VampPrior(nn.Module):
     torch.Size([2])
     """
 
-    def __init__(self, guide: Any, pseudo_inputs: Tensor):
+    def __init__(self, guide: GuideWithPosterior, pseudo_inputs: Tensor):
         super().__init__()
         if not callable(getattr(guide, "posterior", None)):
             raise ValueError(
                 "a VampPrior mixes the posteriors of an amortized guide, such as DiagonalNormal, "
                 f"not of a {type(guide).__name__}"
             )
-        if getattr(guide, "conditional", False):
+        if takes_context(guide):
             raise ValueError(
                 "the guide takes a context, which the pseudo-inputs of a VampPrior do not have: "
                 "take a ConditionalNormal prior, or an encoder without a context"
@@ -82,6 +105,6 @@ class VampPrior(nn.Module):
         return mixture_of(self.pseudo_inputs.new_zeros(len(self.pseudo_inputs)), components)
 
     def extra_repr(self) -> str:
-        """How many pseudo-inputs of what shape."""
+        """Number and shape of the pseudo-inputs."""
         count, *shape = self.pseudo_inputs.shape
         return f"{count} pseudo-inputs of {tuple(shape)}"
