@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+if not (ROOT / "setup.py").exists():
+    pytest.skip("the sources are not here: run in a checkout", allow_module_level=True)
 FOLDERS = ("models", "guides", "inference")
 ROOMS = (
     "common",
@@ -180,22 +182,6 @@ def test_functions_and_classes_stay_short(name):
 
 def _is_docstring(node: ast.stmt) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-
-
-@pytest.mark.parametrize("module", ["latente.inference", "latente.inference.cli"])
-def test_an_import_loads_nothing_heavy(module):
-    """``latente --help`` answers at once: what is heavy is loaded when it is first used."""
-    heavy = "{'torch', 'pyro', 'numpy', 'scipy', 'sklearn', 'pandas', 'matplotlib'}"
-    check = f"import sys, {module}; loaded = {heavy} & {{*sys.modules}}; assert not loaded, loaded"
-    subprocess.run([sys.executable, "-c", check], check=True)
-
-
-def test_the_public_names_load_what_a_fit_needs_and_no_more():
-    """Pictures, tables and posteriors' statistics are loaded by what draws or writes them."""
-    use = "from latente import guides, inference, models; [inference.fit, inference.diagnose]"
-    heavy = "{'matplotlib', 'pandas', 'pyarrow', 'sklearn', 'xarray', 'arviz_stats'}"
-    check = f"import sys; {use}; loaded = {heavy} & {{*sys.modules}}; assert not loaded, loaded"
-    subprocess.run([sys.executable, "-c", check], check=True)
 
 
 def test_the_wheel_holds_the_three_packages(tmp_path):
