@@ -6,6 +6,10 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 VENV ?= .venv
 RUN := $(VENV)/bin
 DEMO := runs/demo
+# A worker a core, each with one thread: `make test WORKERS=1` for fewer. Workers take tests in the
+# order of the files, so that what a file's tests share is made once.
+WORKERS ?= logical
+PARALLEL := -n $(WORKERS) --maxprocesses=8 --dist=worksteal
 
 .PHONY: demo test lint format notebooks clean
 
@@ -16,9 +20,11 @@ demo: $(VENV)/.installed  ## fit a VAE to the digits, evaluate it, leave picture
 	$(RUN)/latente plot $(DEMO)
 	$(RUN)/latente sample $(DEMO)
 
+test: export OMP_NUM_THREADS = 1
 test: $(VENV)/.developing  ## all tests but the slow studies
-	$(RUN)/python -m pytest -q
-	LATENTE_SHORT=1 $(RUN)/python -m pytest -q --nbmake --nbmake-timeout=600 -W default notebooks
+	$(RUN)/python -m pytest -q $(PARALLEL)
+	LATENTE_SHORT=1 $(RUN)/python -m pytest -q $(PARALLEL) \
+		--nbmake --nbmake-timeout=600 -W default notebooks
 
 lint: $(VENV)/.developing  ## what CI checks beside the tests
 	$(RUN)/ruff check .

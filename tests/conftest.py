@@ -10,14 +10,16 @@ import torch
 from latente.guides import DiagonalNormal
 from latente.models import VAE, Bernoulli, StandardNormal, mlp
 
-os.environ.setdefault("MPLBACKEND", "Agg")
+from . import THREADS
 
 
 @pytest.fixture(autouse=True)
 def _fresh_state(request):
     """Each test begins from the same seed, with an empty parameter store."""
     slow = request.node.get_closest_marker("slow") is not None
-    torch.set_num_threads(os.cpu_count() or 1 if slow else 1)  # most nets are too small to share
+    alone = "PYTEST_XDIST_WORKER" not in os.environ
+    # A study by hand has the machine to itself; most nets are too small to share among threads.
+    torch.set_num_threads(os.cpu_count() or 1 if slow and alone else THREADS)
     torch.manual_seed(0)
     pyro.clear_param_store()
 
@@ -45,7 +47,7 @@ def make_pair():
 @pytest.fixture
 def mnist():
     """Skip where MNIST is not on disk: a test run downloads nothing."""
-    root = Path(os.environ.get("LATENTE_DATA", Path.home() / ".cache" / "latente"))
+    root = Path(os.environ.get("LATENTE_DATA") or Path.home() / ".cache" / "latente")
     if not (root / "MNIST" / "raw" / "t10k-images-idx3-ubyte").exists():
         pytest.skip(f"MNIST is not in {root}: set LATENTE_DATA to a folder that has MNIST/raw")
     return root

@@ -1,5 +1,7 @@
 """Whole fits, and evidence, from recordings: the numbers of plain ones."""
 
+import itertools
+import time
 from functools import partial
 
 import pytest
@@ -162,10 +164,14 @@ def test_a_fit_says_why_it_ran_plainly(make_pair, steps):
     assert_same_run(recorded, run("plain"))
 
 
-def test_a_short_fit_is_not_recorded(make_pair, monkeypatch):
-    """By default the first second is plain."""
-    monkeypatch.setattr(Recorded, "_record", lambda *args: pytest.fail("it was recorded"))
+@pytest.mark.parametrize(("seconds", "records"), [(0.01, False), (0.4, True)])
+def test_the_first_second_is_plain(make_pair, monkeypatch, seconds, records):
+    """Five steps, by a clock of our own: a slow machine must not decide."""
+    recorded, now = [], itertools.count()
+    monkeypatch.setattr(time, "perf_counter", lambda: next(now) * seconds)
+    monkeypatch.setattr(Recorded, "_record", lambda *args: recorded.append(args))
     assert quiet(*make_pair(), bits(), epochs=1, batch_size=40).note == ""
+    assert bool(recorded) == records
 
 
 @pytest.mark.parametrize("compile", ["record", "Plain", None])
