@@ -119,6 +119,8 @@ def _report(run: "Run", folder: Path) -> None:
     kept = f", kept epoch {run.best_epoch}" if run.best_epoch else ""
     if run.profile:
         Console().print(_tabulate_profile(dict(run.profile)))
+    if "data_note" in run.config:
+        say(f"{run.config['plan']['data']}: {run.config['data_note']}")
     if run.note:
         say(f"steps ran plainly, not from a recording: {run.note}", "yellow")
     say(

@@ -1,5 +1,6 @@
 """What values of data are refused."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -7,17 +8,44 @@ import numpy as np
 from ..common.arguments import name_rows
 
 
-def check_finite(values: Any, name: str, first_row: int = 0) -> None:
-    """Refuse rows that hold NaN or infinity, and say which.
+def check_finite(values: Any, name: str, first_row: int = 0, columns: Sequence[str] = ()) -> None:
+    """Refuse rows that hold NaN or infinity, and say which, and in which columns of a table.
 
     Raises:
         ValueError: naming the first of those rows and their number.
     """
     array = np.asarray(values)
     if array.dtype.kind == "f":
-        bad = rows_where(~np.isfinite(array))
+        flags = ~np.isfinite(array)
+        bad = rows_where(flags)
         if len(bad):
-            raise ValueError(f"{name} holds NaN or infinity in {name_rows(bad + first_row)}")
+            names = [
+                column
+                for column, flag in zip(columns, np.atleast_1d(flags.any(0)), strict=False)
+                if flag
+            ]
+            where = f", {name_columns(names)}: drop or fill them" if names else ""
+            raise ValueError(f"{name} holds NaN or infinity in {name_rows(bad + first_row)}{where}")
+
+
+def name_columns(names: Sequence[str], most: int = 5) -> str:
+    """Names of columns in words, the first few of them.
+
+    >>> name_columns(["a"]), name_columns(["a", "b"])
+    ("column 'a'", "columns 'a', 'b'")
+    """
+    shown = ", ".join(repr(name) for name in names[:most])
+    more = f", … ({len(names)} in all)" if len(names) > most else ""
+    return f"column{'s' if len(names) > 1 else ''} {shown}{more}"
+
+
+def number_of(count: int, word: str) -> str:
+    """A number of things in words.
+
+    >>> number_of(1, "row"), number_of(3, "row")
+    ('1 row', '3 rows')
+    """
+    return f"{count} {word}{'' if count == 1 else 's'}"
 
 
 def rows_where(flags: np.ndarray) -> np.ndarray:

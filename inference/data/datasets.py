@@ -12,10 +12,12 @@ from torch import Tensor
 from .binarization import Binarization, binarize_parts, check_unit_interval
 from .checks import check_finite
 from .contexts import given_elements
+from .csv_format import CsvFormat
 from .files import read
 from .rows import BLOCK, Rows, Streamed, as_rows
 from .source import Source
 from .splits import split_rows
+from .tables import check_columns, refuse_wide
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class Data:
     """What is given beside x, each (N, …): a conditional model's context."""
     validation_context: tuple[Rows, ...] = ()
     test_context: tuple[Rows, ...] = ()
+    note: str = ""
+    """How a file, table or array was read, in one line."""
 
     @property
     def event_shape(self) -> torch.Size:
@@ -87,19 +91,26 @@ def load_data(
     test: float = 0.1,
     stream: bool | None = None,
     seed: int = 0,
+    delimiter: str | None = None,
+    decimal: str | None = None,
+    header: bool | None = None,
+    keep_degenerate: bool = False,
 ) -> Data:
     """Load data and split them, at random but by the seed, into train, validation and test.
 
     Named sets and ``uint8`` arrays with values above 1 are divided by their largest level,
     to lie in [0, 1]; other values stay as they are. A data set with a test set of its own
-    (MNIST and its kin) keeps it, and ``test`` is then not used.
+    (MNIST and its kin) keeps it, and ``test`` is then not used. How the text of a CSV file
+    was understood stands in the ``note`` of what is returned.
 
     Args:
         source: ``"digits"`` (8×8, comes with scikit-learn), ``"mnist"``,
             ``"fashion-mnist"``, ``"kmnist"`` (28×28; read from the folder LATENTE_DATA, or
             downloaded), ``"freyfaces"``; a ``.npy``, ``.npz`` (arrays ``x`` and ``y``),
-            ``.csv`` or ``.parquet`` file; a tensor, an array or a DataFrame.
-        labels: labels beside an array, (N,); for a table, also the name of their column.
+            ``.csv``, ``.tsv`` (also compressed, ``.csv.gz``) or ``.parquet`` file; a tensor, an
+            array or a DataFrame.
+        labels: labels beside an array, whole numbers or words, (N,); for a table, also the name
+            of their column.
         binarize: ``"static"`` draws each value's bit once; ``"dynamic"`` draws the training
             bits anew each epoch (test figures differ: see the README); ``None`` or
             ``"none"`` leaves grey values.
@@ -114,11 +125,18 @@ def load_data(
         stream: keep a ``.npy`` on disk and read it batch by batch; ``None``: if it would
             fill more than half of the memory at hand.
         seed: decides the split and the fixed draws.
+        delimiter: what stands between the cells of a CSV file; ``None``: found in its text.
+        decimal: the decimal mark of a CSV file, ``"."`` or ``","``; ``None``: found in its text.
+        header: whether the first row of a CSV file holds names; ``None``: found in its text.
+        keep_degenerate: keep columns of a table that are constant, or copies of another, although
+            they have no density.
 
     Raises:
         FileNotFoundError: if the file or the data set is not there.
         ValueError: if the data are empty, hold NaN or infinity, cannot be binarized, do not
-            match their labels or what is given, or if the name or the file's kind is not known.
+            match their labels or what is given, or have a column that float32 does not hold or
+            that has no density; if labels have fractions; if a CSV file may be read in two ways;
+            or if the name or the file's kind is not known.
 
     >>> data = load_data("digits", binarize="dynamic", seed=0)
     >>> data
@@ -126,26 +144,15 @@ def load_data(
     >>> data.test.unique()
     tensor([0., 1.])
     """
-    if binarize not in (None, "none", "static", "dynamic"):
-        raise ValueError(f"binarize must be 'none', 'static' or 'dynamic', got {binarize!r}")
-    if standardize and binarize in ("static", "dynamic"):
-        raise ValueError("data cannot be both standardized and binarized: choose one")
-    if seed < 0:
-        raise ValueError(f"seed must not be negative, got {seed}")
-    read_in = read(source, labels)
-    if len(read_in.values) == 0:
-        raise ValueError(f"{read_in.name} holds no rows")
-    if read_in.labels is not None and len(read_in.labels) != len(read_in.values):
-        raise ValueError(
-            f"{read_in.name} has {len(read_in.values)} rows but {len(read_in.labels)} labels"
-        )
+    _check_arguments(binarize, standardize, seed)
+    read_in = read(source, labels, CsvFormat(delimiter, decimal, header))
     mask = given_elements(given, read_in)
-    for start in range(0, len(read_in.values), BLOCK):
-        block = read_in.values[start : start + BLOCK]
-        check_finite(block, read_in.name, start)
-        if binarize in ("static", "dynamic"):
-            check_unit_interval(block / read_in.divisor, read_in.name, start)
+    _check_values(read_in, binarize)
+    if not standardize:
+        refuse_wide(read_in)
     parts = split_rows(len(read_in.values), read_in.num_test, validation, test, seed)
+    flags = np.zeros(len(read_in.columns), bool) if mask is None else mask.numpy()
+    read_in = check_columns(read_in, parts[0], flags, standardize=standardize, keep=keep_degenerate)
     location = scale = None
     contexts: list[tuple[Rows, ...]] = [(), (), ()]
     if _is_streamed(read_in.values, stream):
@@ -180,7 +187,32 @@ def load_data(
         train_context=contexts[0],
         validation_context=contexts[1],
         test_context=contexts[2],
+        note=read_in.note,
     )
+
+
+def _check_arguments(binarize: str | None, standardize: bool, seed: int) -> None:
+    if binarize not in (None, "none", "static", "dynamic"):
+        raise ValueError(f"binarize must be 'none', 'static' or 'dynamic', got {binarize!r}")
+    if standardize and binarize in ("static", "dynamic"):
+        raise ValueError("data cannot be both standardized and binarized: choose one")
+    if seed < 0:
+        raise ValueError(f"seed must not be negative, got {seed}")
+
+
+def _check_values(source: Source, binarize: Binarization | None) -> None:
+    """Refuse values that are missing, do not match their labels, or cannot be binarized."""
+    if len(source.values) == 0:
+        raise ValueError(f"{source.name} holds no rows")
+    if source.labels is not None and len(source.labels) != len(source.values):
+        raise ValueError(
+            f"{source.name} has {len(source.values)} rows but {len(source.labels)} labels"
+        )
+    for start in range(0, len(source.values), BLOCK):
+        block = source.values[start : start + BLOCK]
+        check_finite(block, source.name, start, source.columns)
+        if binarize in ("static", "dynamic"):
+            check_unit_interval(block / source.divisor, source.name, start)
 
 
 def _is_streamed(values: np.ndarray, stream: bool | None) -> bool:
@@ -196,7 +228,8 @@ def _hold(
     source: Source, parts: list[np.ndarray], standardize: bool
 ) -> tuple[list[Tensor], Tensor | None, Tensor | None]:
     """The parts as tensors in memory, and the location and scale they were standardized by."""
-    dtype = np.float64 if source.values.dtype == np.float64 else np.float32
+    native = source.values.dtype.newbyteorder("=")
+    dtype = np.float64 if native == np.float64 else np.float32
     rows = [
         torch.from_numpy(source.values[part].astype(dtype) / dtype(source.divisor))
         for part in parts
@@ -206,7 +239,8 @@ def _hold(
     location = rows[0].mean(0)
     scale = rows[0].std(0) if len(rows[0]) > 1 else torch.ones_like(location)
     scale = torch.where(scale > 0, scale, 1.0)
-    return [(part - location) / scale for part in rows], location, scale
+    rows = [(part - location) / scale for part in rows]
+    return [part.float() for part in rows] if source.wide_columns else rows, location, scale
 
 
 def _stream(

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .arrays import is_table, to_array, to_tensor
 from .binarization import draw_bits
 from .checks import check_finite
-from .files import read
+from .tables import from_table, refuse_wide
 
 BLOCK = 4096
 """Rows looked at together when a whole data set is passed over."""
@@ -65,7 +66,7 @@ def as_rows(data: Any, name: str) -> tuple[Rows, ...]:
         name: what to call them in an error.
 
     Raises:
-        ValueError: if they are empty, of unequal lengths, or hold NaN or infinity.
+        ValueError: if they are empty, of unequal lengths, hold NaN or infinity, or are no arrays.
 
     >>> [tuple(part.shape) for part in as_rows((np.zeros((5, 2)), np.arange(5)), "data")]
     [(5, 2), (5,)]
@@ -75,24 +76,39 @@ def as_rows(data: Any, name: str) -> tuple[Rows, ...]:
         raise ValueError(f"{name} is an empty tuple: give x, or (x, *context)")
     rows: list[Rows] = []
     for position, part in enumerate(parts):
-        label = name if position == 0 else f"context {position} of {name}"
-        if isinstance(part, str | Path):
-            raise ValueError(f"{label} is the name {str(part)!r}: give load_data({str(part)!r})")
-        if not isinstance(part, Streamed | Tensor):
-            values = read(part).values
-            part = (
-                Streamed(values, np.arange(len(values)))
-                if isinstance(values, np.memmap)
-                else torch.from_numpy(np.require(values, requirements="W"))
-            )
-        if isinstance(part, Tensor):
-            if part.dim() == 0 or len(part) == 0:
-                raise ValueError(f"{label} holds no rows")
-            check_finite(part.detach().cpu(), label)
-            if position == 0 and not part.is_floating_point():
-                part = part.to(torch.get_default_dtype())
-        rows.append(part)
+        rows.append(_as_part(part, name if position == 0 else f"context {position} of {name}"))
+    if isinstance(rows[0], Tensor) and not rows[0].is_floating_point():
+        rows[0] = rows[0].to(torch.get_default_dtype())
     lengths = [len(part) for part in rows]
     if len(set(lengths)) > 1:
         raise ValueError(f"{name} and its contexts have different lengths: {lengths}")
     return tuple(rows)
+
+
+def _as_part(part: Any, name: str) -> Rows:
+    """Rows of x or of a context, checked."""
+    if isinstance(part, str | Path):
+        raise ValueError(f"{name} is the name {str(part)!r}: give load_data({str(part)!r})")
+    if isinstance(part, Streamed):
+        return part
+    if isinstance(part, Tensor):
+        part = to_tensor(part, name)
+    elif is_table(part):
+        source = from_table(name, part)
+        refuse_wide(source)
+        part = _share(source.values)
+    else:
+        part = _share(to_array(part, name))
+    if part.dim() == 0 or len(part) == 0:
+        raise ValueError(f"{name} holds no rows")
+    if part.numel() == 0:
+        raise ValueError(f"{name} holds rows without values, of shape {tuple(part.shape)}")
+    check_finite(part.detach().cpu(), name)
+    return part
+
+
+def _share(values: np.ndarray) -> Tensor:
+    """A tensor in the array's memory, or in a copy where that is read-only or runs backwards."""
+    if min(values.strides, default=0) < 0:
+        values = values.copy()
+    return torch.from_numpy(np.require(values, requirements="W"))

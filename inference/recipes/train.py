@@ -87,6 +87,8 @@ def _facts(data: Data, sizes: Sizes) -> dict[str, Any]:
     facts |= {"context": sizes.context, "num_classes": sizes.num_classes}
     if data.location is not None and data.scale is not None:
         facts |= {"location": data.location.tolist(), "scale": data.scale.tolist()}
+    if data.note:
+        facts["data_note"] = data.note
     return facts
 
 

@@ -1,0 +1,155 @@
+"""Conversion of what is given in memory to arrays: what it means, or a refusal in one line."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..common.arguments import name_rows
+from .checks import rows_where
+
+ARRAY_PROTOCOLS = ("__array__", "__array_interface__", "__buffer__")
+"""An object with one of these holds an array, and says how to get it."""
+
+
+def is_table(values: Any) -> bool:
+    """Whether these are a DataFrame, told without importing pandas."""
+    return hasattr(values, "select_dtypes")
+
+
+def to_array(values: Any, name: str) -> np.ndarray:
+    """An array of numbers, in the processor's byte order.
+
+    Args:
+        values: an array or tensor, numbers in nested lists, or an object that is an array by
+            NumPy's protocol (a Series, a JAX array). bfloat16 and smaller floats become float32.
+        name: what to call them in an error.
+
+    Raises:
+        ValueError: if they are no array (a data set that is read item by item, say), have rows
+            of unequal shapes, masked values, or hold something else than real numbers.
+
+    >>> to_array([[1.0, 2.0], [3.0, 4.0]], "data").shape
+    (2, 2)
+    >>> to_array([[1.0, 2.0], [3.0]], "data")
+    Traceback (most recent call last):
+    ValueError: data cannot be one array: its rows have unequal shapes, (2,) and (1,)
+    """
+    array = to_array_or_words(values, name)
+    check_numbers(array, name)
+    if array.dtype.itemsize > 8:  # torch has no longer floats than these
+        return array.astype(np.float64)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def check_numbers(array: np.ndarray, name: str) -> None:
+    """Refuse an array of something else than real numbers, or of a single one.
+
+    Raises:
+        ValueError: naming its type.
+    """
+    if array.dtype.kind not in "fiub":
+        hint = ": convert them, with .astype(float)" if array.dtype.kind == "O" else ""
+        raise ValueError(f"{name} holds {array.dtype}, not numbers{hint}")
+    if array.ndim == 0:
+        raise ValueError(f"{name} holds a single number: give rows of data (N, *event_shape)")
+
+
+def to_array_or_words(values: Any, name: str) -> np.ndarray:
+    """What :func:`to_array` returns, or an array of words or objects; for labels.
+
+    Raises:
+        ValueError: as :func:`to_array`, types of numbers aside.
+    """
+    if isinstance(values, Tensor):
+        return to_tensor(values, name).detach().cpu().numpy()
+    members = values if isinstance(values, list | tuple) else ()
+    _check_is_array(values, members, name)
+    _check_unmasked(values, members, name)
+    try:
+        return np.asarray(values)
+    except Exception as error:  # NumPy passes on whatever an object's own conversion raises
+        shapes = list(dict.fromkeys(np.shape(member) for member in members if _has_shape(member)))
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if len(shapes) > 1:
+            reason = f"its rows have unequal shapes, {shapes[0]} and {shapes[1]}"
+        raise ValueError(f"{name} cannot be one array: {reason}") from error
+
+
+def to_tensor(values: Tensor, name: str) -> Tensor:
+    """A dense tensor of real numbers; floats of 8 bits and bfloat16 become float32, exactly.
+
+    Raises:
+        ValueError: if it is sparse, nested, masked, quantized or complex.
+    """
+    kind = next((word for word, flag in _unusable(values).items() if flag), None)
+    if kind is not None:
+        raise ValueError(f"{name} is a {kind} tensor: give a dense tensor of real numbers")
+    small = values.is_floating_point() and values.dtype not in _FLOATS
+    return values.float() if small else values
+
+
+_FLOATS = (torch.float16, torch.float32, torch.float64)
+
+
+def _unusable(values: Tensor) -> dict[str, bool]:
+    return {
+        "masked": hasattr(values, "get_mask"),
+        "nested": values.is_nested,
+        "sparse": values.layout != torch.strided,
+        "quantized": values.is_quantized,
+        "complex": values.is_complex(),
+        "meta": values.is_meta,
+    }
+
+
+def _check_is_array(values: Any, members: Sequence[Any], name: str) -> None:
+    """Refuse objects that NumPy would ask for one item after another, for ever if need be."""
+    if not _is_array_like(values):
+        kind = type(values).__name__
+        raise ValueError(f"{name} is of type {kind}, not an array: {_advice(values)}")
+    for member in members:
+        if hasattr(member, "__getitem__") and not _is_array_like(member):
+            kind = type(member).__name__
+            raise ValueError(f"{name} holds items of type {kind}, not arrays: {_advice(member)}")
+
+
+def _is_array_like(values: Any) -> bool:
+    if isinstance(values, np.ndarray | np.generic | Tensor | Sequence | int | float):
+        return True
+    return any(hasattr(values, protocol) for protocol in ARRAY_PROTOCOLS)
+
+
+def _advice(other: Any) -> str:
+    if isinstance(other, torch.utils.data.TensorDataset):
+        return "give its tensors, x of dataset.tensors"
+    if isinstance(other, torch.utils.data.Dataset | torch.utils.data.DataLoader):
+        items = "batch" if isinstance(other, torch.utils.data.DataLoader) else "item"
+        join = "torch.cat" if items == "batch" else "torch.stack"
+        return f"join the x of each {items} into one tensor, with {join}"
+    if hasattr(other, "toarray"):
+        return "it is sparse, so give its dense form, .toarray()"
+    return "give a tensor, an array or a DataFrame"
+
+
+def _check_unmasked(values: Any, members: Sequence[Any], name: str) -> None:
+    """Refuse masked values, whose mask NumPy would leave out in silence."""
+    flags = [np.ma.is_masked(member) for member in members]
+    if np.ma.is_masked(values) and np.ndim(values):
+        flags = np.ma.getmaskarray(values)
+    bad = rows_where(np.asarray(flags, dtype=bool))
+    if len(bad):
+        raise ValueError(
+            f"there are masked values in {name}, in {name_rows(bad)}: missing values are not "
+            "supported, so drop those rows or fill them"
+        )
+
+
+def _has_shape(values: Any) -> bool:
+    try:
+        np.shape(values)
+    except ValueError:  # ragged itself
+        return False
+    return True

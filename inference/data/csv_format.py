@@ -1,0 +1,330 @@
+"""The format of a CSV file, found by looking at its text.
+
+There is no standard for what stands between cells, for the decimal mark, or for a first row of
+names. Each possible delimiter splits the rows; those that give every row the same number of
+cells are kept, and of these the one under which the largest share of cells are numbers. What
+two readings explain equally well is refused, with the option that decides.
+"""
+
+import csv
+import functools
+import io
+import itertools
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from .checks import number_of
+
+DELIMITERS = {",": "','", ";": "';'", "\t": "tab", "|": "'|'"}
+"""What may stand between cells, if no delimiter is given, and what to call it."""
+MARKS = (".", ",")
+"""Decimal marks."""
+NUMBER = {
+    mark: re.compile(rf"\s*[+-]?(\d+[{mark}]?\d*|[{mark}]\d+)(e[+-]?\d+)?\s*", re.IGNORECASE)
+    for mark in MARKS
+}
+"""A number, by its decimal mark."""
+GROUPED = {mark: re.compile(rf"\s*[+-]?[1-9]\d{{0,2}}[{mark}]\d{{3}}\s*") for mark in MARKS}
+"""Of those, one in which the mark may part thousands instead."""
+LARGE = re.compile(r"\s*[+-]?\d{4,}\s*")
+"""A number whose thousands are not parted."""
+FLAGS = {"true", "false"}
+MISSING = {*"?-.*", "", "na", "n/a", "#n/a", "<na>", "nan", "null", "none", "missing", "unknown",
+           "inf", "-inf", "+inf", "infinity", "-infinity"}  # fmt: skip
+"""Words, in lower case, that stand in place of a value and are not the name of a column."""
+
+
+@dataclass(frozen=True)
+class CsvFormat:
+    """How the text of a table is read; as options, ``None`` is what is to be found out.
+
+    >>> find_format("a;b\\n0,5;1\\n2,25;3\\n", CsvFormat(), "x.csv", whole=True)
+    CsvFormat(delimiter=';', decimal=',', header=True, row_names=False)
+    >>> find_format("0.5,1.5\\n2.5,3.5\\n", CsvFormat(), "x.csv", whole=True)
+    Traceback (most recent call last):
+    ValueError: the first row of x.csv holds numbers, which may be names of columns or data: \
+give header=True or header=False
+    """
+
+    delimiter: str | None = None
+    """What stands between cells; a space is any number of spaces."""
+    decimal: str | None = None
+    """What stands before the decimals of a number."""
+    header: bool | None = None
+    """Whether the first row holds the columns' names."""
+    row_names: bool = False
+    """Found only: whether the first column has no name and holds the rows' names."""
+
+    def __post_init__(self) -> None:
+        if self.delimiter is not None and not re.fullmatch(r"[^\w\r\n\"'.+-]", self.delimiter):
+            raise ValueError(f"delimiter is one character between cells, not {self.delimiter!r}")
+        if self.decimal not in (None, *MARKS):
+            raise ValueError(f"decimal is '.' or ',', not {self.decimal!r}")
+        if self.header not in (None, True, False):
+            raise ValueError(f"header is True or False, not {self.header!r}")
+
+    def __str__(self) -> str:
+        mark = self.delimiter or ","
+        header = "" if self.header else ", no header"
+        names = ", names of rows dropped" if self.row_names else ""
+        between = DELIMITERS.get(mark, repr(mark))
+        return f"{between} between cells, {self.decimal!r} decimal{header}{names}"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The rows of a text as one delimiter and decimal mark give them."""
+
+    delimiter: str
+    decimal: str
+    rows: list[list[str]]
+    has_quotes: bool
+    """Whether the last row begins with a quote."""
+
+    @property
+    def body(self) -> list[list[str]]:
+        """The rows without the first, if there are others: it may hold names."""
+        return self.rows[1:] or self.rows
+
+    @property
+    def width(self) -> int:
+        """Number of cells of the last row."""
+        return len(self.rows[-1])
+
+    @property
+    def is_even(self) -> bool:
+        """Whether all rows have the same number of cells."""
+        return len({len(row) for row in self.rows}) == 1
+
+    @property
+    def has_row_names(self) -> bool:
+        """Whether only the first column has no name, and holds the rows' names, as R writes it.
+
+        Two cells a row, the first a number without quotes, may be one with a decimal comma.
+        """
+        if {len(row) for row in self.body} != {len(self.rows[0]) + 1}:
+            return False
+        first = [row[0] for row in self.body]
+        are_names = self.has_quotes or not any(map(is_number, first))
+        return are_names or (self.width > 2 and is_count(first))
+
+    @functools.cached_property
+    def share_of_numbers(self) -> float:
+        """Share of the body's cells that are numbers, flags or missing."""
+        cells = [cell for row in self.body for cell in row]
+        return sum(map(self.is_value, cells)) / len(cells)
+
+    def is_value(self, cell: str) -> bool:
+        """Whether a cell holds a number or a flag, or is missing."""
+        if NUMBER[self.decimal].fullmatch(cell):
+            return True
+        word = cell.strip().lower()
+        return word in FLAGS or word in MISSING
+
+
+def is_number(cell: str) -> bool:
+    """Whether a cell holds a number, with either decimal mark."""
+    return any(pattern.fullmatch(cell) for pattern in NUMBER.values())
+
+
+def is_count(cells: Sequence[str]) -> bool:
+    """Whether cells count the rows, from 0 or from 1."""
+    first = cells[0].strip() if cells else ""
+    return first in ("0", "1") and all(
+        cell.strip() == str(number) for number, cell in enumerate(cells, int(first))
+    )
+
+
+def find_format(text: str, given: CsvFormat, name: str, *, whole: bool) -> CsvFormat:
+    """What stands between cells, the decimal mark, and whether the first row holds names.
+
+    Args:
+        text: the beginning of a file.
+        given: what is known already.
+        name: the file's, for errors.
+        whole: whether that is the whole file; if not, its last row may be cut off and is left out.
+
+    Raises:
+        ValueError: if rows differ in their number of cells, or if two readings are as good.
+    """
+    delimiters = [given.delimiter] if given.delimiter else [*DELIMITERS]
+    tried = [_read(text, delimiter, given.decimal, whole) for delimiter in delimiters]
+    readings = [reading for reading in tried if reading.rows]
+    if not readings:  # nothing to look at
+        return CsvFormat(given.delimiter or ",", given.decimal or ".", given.header is not False)
+    best = _choose(readings, given, name)
+    header = _has_header(best) if given.header is None else given.header
+    if header is False and given.header is None:  # what is known now may decide the rest
+        best = _choose(readings, replace(given, header=False), name)
+    if given.decimal is None:
+        _check_decimal(best, name)
+    if header is None:
+        raise ValueError(
+            f"the first row of {name} holds numbers, which may be names of columns or data: give "
+            "header=True or header=False"
+        )
+    return CsvFormat(best.delimiter, best.decimal, header, best.has_row_names)
+
+
+def _read(text: str, delimiter: str, decimal: str | None, whole: bool) -> Reading:
+    lines = io.StringIO(text, newline="")
+    try:
+        rows = [*csv.reader(lines, delimiter=delimiter)]
+    except csv.Error:  # a quote that is never closed, say
+        rows = []
+    if delimiter == " ":
+        rows = [line.split() for line in text.splitlines()]
+    rows = rows if whole or len(rows) < 2 else rows[:-1]
+    rows = [row for row in rows if len(row) > 1 or "".join(row).strip()]
+    if decimal is None:
+        marked = _marked(rows[1:] or rows)
+        # A comma between cells is a decimal mark within quotes only, so a point comes first.
+        commas = len(marked[","]) if delimiter != "," or not marked["."] else 0
+        decimal = "," if commas > len(marked["."]) else "."
+    last = text.rstrip().rpartition("\n")[2]
+    return Reading(delimiter, decimal, rows, last.startswith('"'))
+
+
+def _marked(rows: list[list[str]]) -> dict[str, list[str]]:
+    """The numbers in which a decimal mark stands, by that mark."""
+    cells = [cell for row in rows for cell in row]
+    return {
+        mark: [cell for cell in cells if mark in cell and pattern.fullmatch(cell)]
+        for mark, pattern in NUMBER.items()
+    }
+
+
+def _choose(readings: list[Reading], given: CsvFormat, name: str) -> Reading:
+    """The reading that gives every row as many cells, and most of them numbers."""
+    several = [reading for reading in readings if reading.is_even and reading.width > 1]
+    best = max((reading.share_of_numbers for reading in several), default=0.0)
+    several = [reading for reading in several if reading.share_of_numbers == best]
+    if len(several) > 1:
+        marks = " or ".join(DELIMITERS[reading.delimiter] for reading in several)
+        raise ValueError(f"{marks} may stand between the cells of {name}: give delimiter=")
+    commas = _one_column_of_commas(readings)
+    if commas is not None and given.decimal != ".":
+        may_be_one = bool(several) and _may_be_one(several[0]) and given.header is False
+        if given.decimal == "," and (may_be_one or not several):
+            return commas
+        counts = is_count([row[0].partition(",")[0] for row in commas.body])
+        if may_be_one or (not several and counts):
+            raise ValueError(
+                f"{commas.rows[-1][0]} in {name} may be two numbers or one with a decimal comma: "
+                "give delimiter=',' or decimal=','"
+            )
+        if not several:
+            return commas
+    named = [reading for reading in readings if reading.has_row_names]
+    if several or named:
+        return (several or named)[0]
+    uneven = [reading for reading in readings if not reading.is_even]
+    if uneven:
+        _refuse_uneven(uneven, name)
+    words = [row[0].split() for row in readings[0].body]
+    spaced = {len(row) for row in words} != {1} and all(map(is_number, itertools.chain(*words)))
+    if spaced and not given.delimiter:
+        raise ValueError(f"spaces seem to stand between the cells of {name}: give delimiter=' '")
+    return readings[0]
+
+
+def _one_column_of_commas(readings: list[Reading]) -> Reading | None:
+    """The reading as one column of numbers with a decimal comma, if that is one."""
+    return next(
+        (
+            reading
+            for reading in readings
+            if reading.width == 1
+            and reading.is_even
+            and reading.decimal == ","
+            and reading.share_of_numbers == 1
+            and not reading.has_quotes
+            and (is_number(reading.rows[0][0]) or "," not in reading.rows[0][0])
+        ),
+        None,
+    )
+
+
+def _may_be_one(reading: Reading) -> bool:
+    """Whether two columns of whole numbers without names may be one of decimal commas."""
+    cells = [cell for row in reading.rows for cell in row]
+    whole = all(is_number(cell) and not _marked([[cell]])["."] for cell in cells)
+    return reading.delimiter == "," and reading.width == 2 and whole
+
+
+def _refuse_uneven(readings: list[Reading], name: str) -> None:
+    """Say which row has another number of cells than most."""
+    commonest = []
+    for reading in readings:
+        ((width, times),) = Counter(map(len, reading.rows)).most_common(1)
+        commonest.append((width > 1, times, width, reading))
+    *_, width, reading = max(commonest, key=lambda found: found[:2])
+    row = next(number for number, row in enumerate(reading.rows) if len(row) != width)
+    mark = DELIMITERS.get(reading.delimiter, repr(reading.delimiter))
+    raise ValueError(
+        f"row {row + 1} of {name} has {number_of(len(reading.rows[row]), 'cell')} where most rows "
+        f"have {width}, with {mark} between cells: mend that row, or give delimiter="
+    )
+
+
+def _check_decimal(reading: Reading, name: str) -> None:
+    """Refuse numbers with either mark, and those whose mark may part thousands.
+
+    Points in a table with commas between cells are what they seem.
+    """
+    marked = _marked(reading.body)
+    if reading.delimiter == "," and reading.decimal == ".":
+        return
+    if marked["."] and marked[","]:
+        raise ValueError(
+            f"{name} holds {marked['.'][0].strip()} and {marked[','][0].strip()}: write all "
+            "numbers with one decimal mark, or give decimal="
+        )
+    cells = marked[reading.decimal]
+    apart = any(LARGE.fullmatch(cell) for row in reading.body for cell in row)
+    if cells and not apart and all(map(GROUPED[reading.decimal].fullmatch, cells)):
+        digits = cells[0].strip()
+        raise ValueError(
+            f"{digits} in {name} may be {digits.replace(',', '.')} or "
+            f"{digits.replace(reading.decimal, '')}: give decimal={reading.decimal!r} if the "
+            "former, or write it without a mark between thousands"
+        )
+
+
+def _has_header(reading: Reading) -> bool | None:
+    """Whether the first row holds names; ``None``: it may or may not.
+
+    A word over a column of numbers is a name, and so is one over words of which each comes again
+    while it does not. Data is a row that holds a number again, a flag, fractions that do not rise
+    or fall steadily (the names of a spectrum's columns do), or a word that comes again below it.
+    """
+    first, body = reading.rows[0], reading.rows[1:]
+    shift = max(reading.width - len(first), 0)
+    cells = [cell.strip().lower() for cell in first]
+    columns = [[row[place] for row in body] for place in range(shift, len(first) + shift)]
+    words = [
+        (cell, column)
+        for cell, column in zip(cells, columns, strict=True)
+        if not is_number(cell) and cell not in FLAGS and cell not in MISSING
+    ]
+    if shift or any(all(map(reading.is_value, column)) for _, column in words):
+        return True
+    if cells[0] == "" and is_count(columns[0]):
+        return True
+    counts = [(cell, Counter(word.strip().lower() for word in column)) for cell, column in words]
+    has_names = any(cell not in count and min(count.values()) > 1 for cell, count in counts)
+    numbers = [float(cell.replace(",", ".")) for cell in cells if is_number(cell)]
+    again = any(cell in count for cell, count in counts) or len(set(numbers)) < len(numbers)
+    has_data = again or not _may_be_names(numbers) or not FLAGS.isdisjoint(cells)
+    if has_names != has_data:
+        return has_names
+    return None if numbers or has_data else True
+
+
+def _may_be_names(numbers: list[float]) -> bool:
+    """Whether numbers are whole, or rise or fall steadily."""
+    steps = [after - before for before, after in itertools.pairwise(numbers)]
+    steady = all(step > 0 for step in steps) or all(step < 0 for step in steps)
+    return steady or all(number.is_integer() for number in numbers)

@@ -1,0 +1,194 @@
+"""Tables: which of their columns are data, and columns that no model fits."""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from .checks import name_columns, number_of
+from .csv_format import NUMBER
+from .labels import code_labels
+from .source import Source
+
+NAMELESS = ("", "Unnamed: 0")
+"""Names of a first column that has none; the second is pandas'."""
+ROUNDING = 1e-3
+"""A column's spread is lost if float32 rounds a value by more than this share of its
+standard deviation."""
+FEWEST_ROWS = 3
+"""Fewer rows than these tell nothing of a column's spread, nor that it counts the rows."""
+
+
+def from_table(name: str, table: Any, labels: Any = None, note: str = "") -> Source:
+    """Read a DataFrame: float32 values, or float64 where float32 would lose a column's spread.
+
+    Args:
+        labels: labels (N,), or the name of their column.
+        note: how the table was read.
+
+    Raises:
+        ValueError: if it holds no rows or no columns beside the labels, a column of words, or a
+            first column without a name that looks like row numbers but does not count the rows.
+    """
+    if isinstance(labels, str):
+        labels, table = _split_labels(name, table, labels)
+    if len(table) == 0:
+        raise ValueError(f"{name} holds no rows")
+    table, dropped = _drop_row_numbers(name, table)
+    if len(table.columns) == 0:
+        raise ValueError(f"{name} holds no columns of data")
+    columns = tuple(str(column) for column in table.columns)
+    for place, dtype in enumerate(table.dtypes):
+        if dtype.kind not in "fiub":
+            raise ValueError(
+                f"column {columns[place]!r} of {name} is not numeric"
+                f"{_example(table.iloc[:, place])}: drop it, or name it as the labels"
+            )
+    values = table.to_numpy(dtype=np.float64, na_value=np.nan)
+    wide = wide_columns(values, columns)
+    if not wide:
+        values = table.to_numpy(dtype=np.float32, na_value=np.nan)
+    read = f"read {number_of(len(values), 'row')} of {number_of(len(columns), 'column')}"
+    note = "; ".join(filter(None, [", ".join(filter(None, [read, note])), dropped]))
+    return Source(name, values, *code_labels(labels), columns=columns, wide_columns=wide, note=note)
+
+
+def _split_labels(name: str, table: Any, column: str) -> tuple[Any, Any]:
+    """The labels' column, and the other columns."""
+    places = np.flatnonzero([str(other) == column for other in table.columns])
+    if len(places) == 0:
+        near = difflib.get_close_matches(column, map(str, table.columns), n=1)
+        hint = f": did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"{name} has no column {column!r}{hint}")
+    if len(places) > 1:
+        raise ValueError(f"{name} has {len(places)} columns {column!r}: rename all but one")
+    others = np.delete(np.arange(len(table.columns)), places)
+    return table.iloc[:, places[0]].to_numpy(), table.iloc[:, others]
+
+
+def _drop_row_numbers(name: str, table: Any) -> tuple[Any, str]:
+    """The table without a first column that has no name and counts the rows; what to say."""
+    if len(table.columns) < 2 or str(table.columns[0]) not in NAMELESS:
+        return table, ""
+    first = table.iloc[:, 0]
+    if first.dtype.kind not in "fiu":
+        return table, ""
+    numbers = first.to_numpy(dtype=np.float64, na_value=np.nan)
+    if counts_rows(numbers):
+        return table.iloc[:, 1:], "row numbers in the first column, which has no name, dropped"
+    if np.array_equal(numbers, np.floor(numbers)):
+        raise ValueError(
+            f"the first column of {name} has no name and may hold row numbers, not data: drop it "
+            "(index=False writes none), or give it a name"
+        )
+    return table, ""
+
+
+def counts_rows(numbers: np.ndarray) -> bool:
+    """Whether numbers are 0, 1, … or 1, 2, …
+
+    >>> counts_rows(np.array([1, 2, 3])), counts_rows(np.array([1, 3, 2]))
+    (True, False)
+    """
+    count = np.arange(len(numbers))
+    return np.array_equal(numbers, count) or np.array_equal(numbers, count + 1)
+
+
+def _example(column: Any) -> str:
+    """A value of a column that is no number, or not as most of its numbers, in words."""
+    if column.dtype.kind not in "OT":
+        return f" ({column.dtype})"
+    cells = [str(cell) for cell in column]
+    bad = min(
+        (
+            [row for row, cell in enumerate(cells) if not number.fullmatch(cell)]
+            for number in NUMBER.values()
+        ),
+        key=len,
+    )
+    row = next(iter(bad), 0)
+    return f" ({cells[row][:40]!r} in row {row}, counted from 0)"
+
+
+def wide_columns(values: np.ndarray, columns: Sequence[str]) -> tuple[str, ...]:
+    """Columns that float32 does not hold: rounding would lose their spread.
+
+    >>> seconds = 1.7e9 + np.arange(4.0)
+    >>> wide_columns(np.stack([seconds, np.arange(4.0)], 1), ["time", "x"])
+    ('time',)
+    """
+    if len(values) < FEWEST_ROWS:
+        return ()
+    with np.errstate(over="ignore", invalid="ignore"):
+        rounding = np.abs(values.astype(np.float32) - values).max(0)
+        spread = values.std(0)
+        varies = (values != values[0]).any(0)
+    finite = np.isfinite(values).all(0)
+    lost = finite & varies & ~(rounding <= ROUNDING * spread)
+    return tuple(name for name, flag in zip(columns, lost, strict=True) if flag)
+
+
+def refuse_wide(source: Source) -> None:
+    """Refuse a table whose columns lose their spread in float32.
+
+    Raises:
+        ValueError: naming those columns.
+    """
+    if source.wide_columns:
+        raise ValueError(
+            f"{name_columns(source.wide_columns)} of {source.name}: float32 has too few digits for "
+            "so small a spread at so large a size: load the table with standardize, or subtract an "
+            "offset"
+        )
+
+
+def check_columns(
+    source: Source, rows: np.ndarray, given: np.ndarray, *, standardize: bool, keep: bool
+) -> Source:
+    """Refuse columns that are constant or a copy of another in the training rows.
+
+    A density of continuous values grows there without limit, as its scale goes to 0: what training
+    reaches measures how long it took. Bits, counts and values in [0, 1] have likelihoods that are
+    bounded, so there such columns are noted only.
+
+    Args:
+        rows: the training rows.
+        given: flags of the columns that are not modelled but given, (D,).
+        standardize: whether values will be standardized.
+        keep: keep such columns, and note them.
+
+    Raises:
+        ValueError: naming those columns.
+    """
+    if not source.columns or len(rows) < FEWEST_ROWS:
+        return source
+    values = source.values[rows]
+    constant = (values == values[0]).all(0)
+    copied = _copies(values, constant, given)
+    found = []
+    for flags, what in ((constant & ~given, "constant"), (copied, "a copy of another")):
+        names = [name for name, flag in zip(source.columns, flags, strict=True) if flag]
+        if names:
+            found.append(f"{name_columns(names)} {'is' if len(names) == 1 else 'are each'} {what}")
+    if not found:
+        return source
+    whole = np.array_equal(source.values, np.floor(source.values))
+    inside = bool(((source.values >= 0) & (source.values <= 1)).all())
+    if (standardize or not (whole or inside)) and not keep:
+        raise ValueError(
+            f"in the training rows of {source.name}, {'; '.join(found)}: the density of continuous "
+            "values has no maximum there, so drop such columns, or give keep_degenerate=True"
+        )
+    return replace(source, note="; ".join(filter(None, [source.note, *found])))
+
+
+def _copies(values: np.ndarray, constant: np.ndarray, given: np.ndarray) -> np.ndarray:
+    """Flags of the columns with the values of another, one of the two being modelled, (D,)."""
+    first: dict[bytes, int] = {}
+    flags = np.zeros(len(given), dtype=bool)
+    for place in np.flatnonzero(~constant):
+        earlier = first.setdefault((values[:, place] + 0.0).tobytes(), int(place))
+        flags[place] = earlier != place and not (given[earlier] and given[place])
+    return flags
