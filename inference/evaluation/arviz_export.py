@@ -17,9 +17,15 @@ from ..pairs.inspection import inspect_drawn
 from ..pairs.log_terms import Draws, draw, read_terms, sum_sites, trace_model
 from ..pairs.parameters import place_all
 from ..pairs.programs import Program, evaluating, plain_errors
-from ..pairs.sites import in_data_plate, latent_sites, observed_sites
+from ..pairs.sites import (
+    deterministic_sites,
+    in_data_plate,
+    is_deterministic,
+    latent_sites,
+    observed_sites,
+)
 from ..pairs.structure import Structure
-from ..simulation.simulate import Unobserved
+from ..simulation.simulate import Unobserved, holds
 
 if TYPE_CHECKING:
     from xarray import DataTree
@@ -67,8 +73,9 @@ def to_datatree(
 
     A ``DataTree`` of these groups, with S = ``draw`` of one ``chain``, and N = ``datum``:
 
-    - ``posterior``: each latent site, (chain, draw, datum, *plates, *event), drawn from the guide;
-      a site outside the data plate without ``datum``;
+    - ``posterior``: each latent site, (chain, draw, datum, *plates, *event), drawn from the guide,
+      and each that follows from them, by ``pyro.deterministic`` or ``poutine.reparam``; a site
+      outside the data plate without ``datum``;
     - ``log_likelihood``: log p(x|z) of each observed site, in nats, (chain, draw, datum);
     - ``sample_stats``: ``log_weight`` = log p(x, z) − log q(z|x) of each datum's own variables,
       (chain, draw, datum); ``lp`` = log p and ``log_q`` = log q of all together, (chain, draw);
@@ -76,7 +83,8 @@ def to_datatree(
       and ``log_px_smoothed``, (datum), as in :class:`Evidence`; only where all sites stand in the
       data plate;
     - ``prior``, ``prior_predictive``, ``posterior_predictive``: latent and observed sites, drawn;
-    - ``observed_data``, and ``constant_data`` with the contexts as ``context_1``, ….
+    - ``observed_data``, and ``constant_data`` with the contexts by their position, as
+      ``context_1``, …; ``context_0``, where they come before the x that the model observes.
 
     Draws are independent and of one chain, so ESS has nothing to find in them, and R̂ is NaN; what
     says whether the guide is right is ``khat``. ``log_likelihood`` is given z found from x itself,
@@ -170,7 +178,7 @@ def _draw_groups(
     def summed(site: Any) -> _Values:
         return _Values(sum_sites([site], shape, draws.plated, args[0])[0].cpu(), [], True)
 
-    known = latent_sites(trace)
+    known = {**latent_sites(trace), **deterministic_sites(trace)}
     log_joint = terms.log_likelihood + terms.log_prior
     log_p = log_joint.double().sum(1) + terms.log_prior_global
     stats = {"lp": _Values(log_p.cpu(), [], False)}
@@ -180,7 +188,7 @@ def _draw_groups(
         stats["log_q"] = _Values(log_q.cpu(), [], False)
     predicted = latent_sites(trace_model(Unobserved()(model), draws))
     prior = draw(Unobserved()(model), args, count, structure)
-    drawn = latent_sites(prior.trace)
+    drawn = {**latent_sites(prior.trace), **deterministic_sites(prior.trace)}
     return {
         # By the model's site, whose plates and event are the prior's too.
         "posterior": {name: _values(site, draws) for name, site in known.items()},
@@ -207,8 +215,12 @@ def _observed(trace: Any) -> dict[str, Any]:
 
 def _values(site: Any, draws: Draws) -> _Values:
     """A site's values with draws first, then data, then plates, then the event."""
-    distribution, value, event = site["fn"], site["value"], list(site["fn"].event_shape)
-    of_value = value.shape[: value.dim() - len(event)]
+    distribution, value, event_dim = site["fn"], site["value"], site["fn"].event_dim
+    if is_deterministic(site):
+        # Pyro takes all of its dimensions for the event's, where not told otherwise.
+        depth = max((-frame.dim for frame in site["cond_indep_stack"]), default=0)
+        event_dim = max(0, min(event_dim, value.dim() - depth))
+    of_value, event = value.shape[: value.dim() - event_dim], value.shape[value.dim() - event_dim :]
     batch = list(torch.broadcast_shapes(distribution.batch_shape, of_value))
     value = value.expand([*batch, *event])
     names = {frame.dim: frame.name for frame in site["cond_indep_stack"]}
@@ -256,10 +268,21 @@ def _constant_groups(
     draws = draw(guide, args, 1, structure)
     observed = _observed(trace_model(model, draws))
     groups = {"observed_data": {name: _values(site, draws) for name, site in observed.items()}}
-    for number, part in enumerate(args[1:], start=1):
-        contexts = groups.setdefault("constant_data", {})
-        contexts[f"context_{number}"] = _Values(part.cpu()[None], [], True)
+    data = _position_of_data(args, observed)
+    for number, part in enumerate(args):
+        if number != data:
+            contexts = groups.setdefault("constant_data", {})
+            contexts[f"context_{number}"] = _Values(part.cpu()[None], [], True)
     return groups
+
+
+def _position_of_data(args: tuple[Tensor, ...], observed: dict[str, Any]) -> int:
+    """Which argument the model observes; the first, where it observes none as it is."""
+    for number, part in enumerate(args):
+        for site in observed.values():
+            if holds(site, part):
+                return number
+    return 0
 
 
 def _layout(

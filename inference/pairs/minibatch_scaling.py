@@ -13,7 +13,14 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from .log_terms import Draws
-from .sites import DATA_PLATE, in_data_plate, latent_sites, observed_sites, sample_sites
+from .sites import (
+    DATA_PLATE,
+    in_data_plate,
+    is_deterministic,
+    latent_sites,
+    observed_sites,
+    sample_sites,
+)
 
 SCALE_TOLERANCE = 0.05
 """How far, on the logarithmic scale, a weight of the data may be from N/M to be taken for it."""
@@ -54,7 +61,7 @@ class ScaleData(Messenger):
 
 def _refuse_second_scale(site: Any, num_data: int, size: int) -> None:
     """Refuse a site that its program scales by about N/M already."""
-    if site["infer"].get("_deterministic"):
+    if is_deterministic(site):
         return
     expected = math.log(num_data / size)
     distance = (hand_scale(site).log() - expected).abs().max().item()
