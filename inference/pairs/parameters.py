@@ -67,7 +67,7 @@ def place(
         warnings.warn(
             f"a column of the data varies so little around so large a value that {dtype} rounds "
             "its differences away: subtract its mean, or make the pair .double()",
-            stacklevel=2,
+            stacklevel=1,
         )
     return tuple(
         arg.to(device=device, dtype=dtype if arg.is_floating_point() else None) for arg in args
