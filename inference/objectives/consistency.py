@@ -1,6 +1,8 @@
 """Hold an objective's loss against the ELBO that the log terms of a pair give."""
 
 import math
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,8 +19,11 @@ from ..pairs.structure import Structure
 from .beta import Beta_ELBO
 from .schedules import Constant
 
-STAGES = ((16, 4.0), (1000, 6.0))
-"""Number of draws, and how many standard errors of their mean are a contradiction, by stage."""
+FEW_DRAWS, FEW_LIMIT = 16, 4.0
+"""Draws of the first look, and how many standard errors of their mean make it suspicious."""
+
+MANY_DRAWS, MANY_LIMIT = 1000, 6.0
+"""Draws that a suspicion is held against, and how many standard errors are a contradiction."""
 
 ROUNDING = 1_000
 """Rounding errors of this many ε, relative to the terms' absolute sum, are no contradiction."""
@@ -78,21 +83,16 @@ def check_against_elbo(
     with torch.no_grad(), attributes_kept(model, guide), torch.random.fork_rng():
         if _weighs_own_terms(model, guide, args, structure):
             return
-        for stage, (number, limit) in enumerate(STAGES):
-            seeds = [seed + stage * STAGES[0][0] + draw for draw in range(number)]
-            pairs = [_loss_and_elbo(objective, model, guide, args, structure, s) for s in seeds]
-            losses, elbos, rounding = torch.tensor(pairs, dtype=torch.float64).unbind(1)
-            difference = losses + elbos
-            error = difference.std().item() / math.sqrt(number)
-            allowed = limit * error + rounding.mean().item()
-            # What is not finite is met and explained by the fit itself.
-            if not abs(difference.mean().item()) > allowed or not difference.isfinite().all():
-                return
-    raise ValueError(
-        f"{type(objective).__name__} gives this pair a loss of {losses.mean().item():.6g} on a "
-        f"batch whose ELBO is {elbos.mean().item():.6g}: their sum should be 0, and is "
-        f"{difference.mean().item():.3g} ± {error:.2g}; use Trace_ELBO()"
-    )
+        compare = partial(_compare, objective, model, guide, args, structure)
+        if not compare(range(seed, seed + FEW_DRAWS)).is_beyond(FEW_LIMIT):
+            return
+        found = compare(range(seed + FEW_DRAWS, seed + FEW_DRAWS + MANY_DRAWS))
+    if found.is_beyond(MANY_LIMIT):
+        raise ValueError(
+            f"{type(objective).__name__} gives this pair a loss of {found.loss:.6g} on a batch "
+            f"whose ELBO is {found.elbo:.6g}: their sum should be 0, and is "
+            f"{found.loss + found.elbo:.3g} ± {found.error:.2g}; use Trace_ELBO()"
+        )
 
 
 def claims_elbo(objective: ELBO) -> bool:
@@ -104,6 +104,40 @@ def claims_elbo(objective: ELBO) -> bool:
     if type(objective) is Beta_ELBO:
         return objective.beta.schedule == Constant(1.0) and not objective.free_bits
     return type(objective) in (Trace_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO)
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """Means over some draws, in nats."""
+
+    loss: float
+    elbo: float
+    error: float
+    """Standard error of loss + ELBO."""
+    rounding: float
+    """What rounding may come to."""
+
+    def is_beyond(self, limit: float) -> bool:
+        """Whether loss and ELBO differ by more than so many standard errors.
+
+        What is not finite is met and explained by the fit itself.
+        """
+        return abs(self.loss + self.elbo) > limit * self.error + self.rounding
+
+
+def _compare(
+    objective: ELBO,
+    model: Program,
+    guide: Program,
+    args: tuple[Any, ...],
+    structure: Structure,
+    seeds: range,
+) -> _Comparison:
+    """Loss and ELBO, one of each for each seed."""
+    found = [_loss_and_elbo(objective, model, guide, args, structure, seed) for seed in seeds]
+    loss, elbo, rounding = torch.tensor(found, dtype=torch.float64).unbind(1)
+    error = (loss + elbo).std() / math.sqrt(len(seeds))
+    return _Comparison(loss.mean().item(), elbo.mean().item(), error.item(), rounding.mean().item())
 
 
 def _weighs_own_terms(

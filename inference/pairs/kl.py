@@ -89,7 +89,7 @@ def carries_density(distribution: Any) -> bool:
     log-density then holds the Jacobian of the transform.
     """
     base = base_distribution(distribution)
-    return isinstance(base, Delta) and bool((base.log_density != 0).any())
+    return isinstance(base, Delta) and bool(torch.as_tensor(base.log_density != 0).any())
 
 
 def is_weighed_alike(posterior: Any, prior: Any) -> bool:
