@@ -17,9 +17,15 @@ from ..pairs.inspection import inspect_drawn
 from ..pairs.log_terms import Draws, draw, read_terms, sum_sites, trace_model
 from ..pairs.parameters import place_all
 from ..pairs.programs import Program, evaluating, plain_errors
-from ..pairs.sites import in_data_plate, latent_sites, observed_sites
+from ..pairs.sites import (
+    deterministic_sites,
+    in_data_plate,
+    is_deterministic,
+    latent_sites,
+    observed_sites,
+)
 from ..pairs.structure import Structure
-from ..simulation.simulate import Unobserved
+from ..simulation.simulate import Unobserved, holds
 
 if TYPE_CHECKING:
     from xarray import DataTree
@@ -69,7 +75,8 @@ def to_datatree(
     The ``DataTree`` has these groups, with one ``chain``, S along ``draw`` and N along ``datum``:
 
     - ``posterior``: each latent site, drawn from the guide, (chain, draw, datum, *plates, *event);
-      a site outside the data plate has no ``datum``;
+      and each that follows from them, by ``pyro.deterministic`` or ``poutine.reparam``; a site
+      outside the data plate has no ``datum``;
     - ``log_likelihood``: log p(x|z) of each observed site, in nats, (chain, draw, datum);
     - ``sample_stats``: ``log_weight`` = log p(x, z) − log q(z|x) of each datum's own variables,
       (chain, draw, datum); ``lp`` = log p and ``log_q`` = log q of all variables, (chain, draw);
@@ -77,7 +84,8 @@ def to_datatree(
       ``khat`` and ``log_px_smoothed``, (datum), as in :class:`Evidence`; only if all sites stand
       in the data plate;
     - ``prior``, ``prior_predictive``, ``posterior_predictive``: draws of latent and observed sites;
-    - ``observed_data``, and ``constant_data`` with the contexts as ``context_1``, ….
+    - ``observed_data``, and ``constant_data`` with the contexts by their position, as
+      ``context_1``, …; ``context_0``, where they come before the x that the model observes.
 
     The draws are independent and form one chain, so ESS across draws says nothing and R̂ is NaN;
     ``khat`` shows whether the guide is right. In ``log_likelihood`` z is inferred from x itself, so
@@ -171,7 +179,7 @@ def _draw_groups(
     def log_prob_per_datum(site: Any) -> _SiteValues:
         return _SiteValues(sum_sites([site], shape, draws.plated, args[0])[0].cpu(), [], True)
 
-    latent = latent_sites(trace)
+    latent = {**latent_sites(trace), **deterministic_sites(trace)}
     log_joint = terms.log_likelihood + terms.log_prior
     log_p = log_joint.double().sum(1) + terms.log_prior_global
     stats = {"lp": _SiteValues(log_p.cpu(), [], False)}
@@ -181,7 +189,7 @@ def _draw_groups(
         stats["log_q"] = _SiteValues(log_q.cpu(), [], False)
     predictive = latent_sites(trace_model(Unobserved()(model), draws))
     prior = draw(Unobserved()(model), args, count, structure)
-    of_prior = latent_sites(prior.trace)
+    of_prior = {**latent_sites(prior.trace), **deterministic_sites(prior.trace)}
     return {
         # Read from the model's sites, which have the same plates and events as the prior's.
         "posterior": {name: _values(site, draws) for name, site in latent.items()},
@@ -210,8 +218,15 @@ def _observed(trace: Any) -> dict[str, Any]:
 
 def _values(site: Any, draws: Draws) -> _SiteValues:
     """The values of a site: draws first, then data, then plates, then the event."""
-    distribution, value, event = site["fn"], site["value"], list(site["fn"].event_shape)
-    value_batch = value.shape[: value.dim() - len(event)]
+    distribution, value, event_dim = site["fn"], site["value"], site["fn"].event_dim
+    if is_deterministic(site):
+        # Pyro counts all dimensions of a deterministic value to the event, unless told otherwise.
+        depth = max((-frame.dim for frame in site["cond_indep_stack"]), default=0)
+        event_dim = max(0, min(event_dim, value.dim() - depth))
+    value_batch, event = (
+        value.shape[: value.dim() - event_dim],
+        value.shape[value.dim() - event_dim :],
+    )
     batch = list(torch.broadcast_shapes(distribution.batch_shape, value_batch))
     value = value.expand([*batch, *event])
     names = {frame.dim: frame.name for frame in site["cond_indep_stack"]}
@@ -259,10 +274,21 @@ def _constant_groups(
     draws = draw(guide, args, 1, structure)
     observed = _observed(trace_model(model, draws))
     groups = {"observed_data": {name: _values(site, draws) for name, site in observed.items()}}
-    for number, part in enumerate(args[1:], start=1):
-        contexts = groups.setdefault("constant_data", {})
-        contexts[f"context_{number}"] = _SiteValues(part.cpu()[None], [], True)
+    data = _position_of_data(args, observed)
+    for number, part in enumerate(args):
+        if number != data:
+            contexts = groups.setdefault("constant_data", {})
+            contexts[f"context_{number}"] = _SiteValues(part.cpu()[None], [], True)
     return groups
+
+
+def _position_of_data(args: tuple[Tensor, ...], observed: dict[str, Any]) -> int:
+    """Which argument the model observes; the first, where it observes none as it is."""
+    for number, part in enumerate(args):
+        for site in observed.values():
+            if holds(site, part):
+                return number
+    return 0
 
 
 def _layout(

@@ -238,6 +238,12 @@ def _summarize(chunks: list[Terms], pair: tuple[Any, ...]) -> dict[str, Tensor]:
     # In float32 the rounding of a sum of S weights would hide what the error estimate measures.
     log_weight = torch.cat([terms.log_weight.double() for terms in chunks]).cpu()
     reconstruction = torch.cat([terms.log_likelihood.double() for terms in chunks]).cpu()
+    # Where log p(x|z) is −∞, so is the weight, and their difference says nothing of the KL.
+    kl = torch.where(
+        reconstruction.isfinite(),
+        reconstruction - log_weight,
+        torch.cat([(t.log_posterior - t.log_prior).double() for t in chunks]).cpu(),
+    )
     try:
         figures = summarize_weights(log_weight)
     except ValueError as error:
@@ -245,5 +251,5 @@ def _summarize(chunks: list[Terms], pair: tuple[Any, ...]) -> dict[str, Tensor]:
     return {
         **figures,
         "reconstruction": reconstruction.mean(0),
-        "kl": (reconstruction - log_weight).mean(0),
+        "kl": kl.mean(0),
     }

@@ -5,11 +5,12 @@ from typing import Any
 from pyro import poutine
 from pyro.infer import ELBO, Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
 
-from ..pairs.kl import has_closed_form
+from ..pairs.kl import Sites, is_delta, is_misread, is_registered, sites_in_closed_form
 from ..pairs.programs import Program
 from ..pairs.sites import latent_sites
 from ..pairs.structure import Structure
 from .beta import Beta_ELBO
+from .consistency import check_against_elbo
 from .score_function import ScoreFunction_ELBO
 
 
@@ -23,47 +24,78 @@ def choose_objective(
     """The objective asked for, if it suits the pair; the one that suits it best, if none was.
 
     ``TraceEnum_ELBO`` where a site is to be enumerated; ``TraceMeanField_ELBO`` where the guide is
-    reparameterized, has its sites in the model's order (else a KL given the sites drawn before is
-    not that of the bound) and some KL term has a closed form; else ``Trace_ELBO``. For the guide of
+    reparameterized, some KL term has a closed form, and Pyro's closed forms are all terms of the
+    bound (:func:`sites_in_closed_form`, :func:`is_misread`); else ``Trace_ELBO``. For the guide of
     an autoencoder, whose site says that it is without a KL, ``Beta_ELBO(beta=0)``.
 
+    What is chosen is then held against the pair's ELBO: see :func:`check_against_elbo`.
+
     Raises:
-        ValueError: if closed-form KL terms are asked for and there is none, or the objective
-            would draw a site that the guide leaves to be summed out.
+        ValueError: if closed-form KL terms are asked for and there is none or Pyro's would be
+            wrong, or the objective would draw a site that the guide leaves to be summed out.
+        ArithmeticError: if the objective's loss is not −ELBO, where it should be.
     """
-    guide_trace = poutine.trace(guide).get_trace(*args)
-    model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args)
-    guides, models = latent_sites(guide_trace), latent_sites(model_trace)
-    shared = [name for name in guides if name in models]
-    ordered = shared == [name for name in models if name in guides]
-    closed = [name for name in shared if has_closed_form(guides[name]["fn"], models[name]["fn"])]
     if isinstance(objective, type):
         raise ValueError(
             f"objective is the class {objective.__name__}: give {objective.__name__}()"
         )
-    if objective is not None:
-        if structure.enumerated and not isinstance(objective, TraceEnum_ELBO):
-            raise ValueError(
-                f"the guide has no site {structure.enumerated[0]!r}, which the model marks to be "
-                f"summed out; {type(objective).__name__} does not: use TraceEnum_ELBO, leave the "
-                "objective out, or take a guide that has the site"
-            )
-        if isinstance(objective, TraceMeanField_ELBO) and shared and not closed:
-            raise ValueError(
-                f"the KL from the guide's {shared[0]!r} to the model's has no closed form, which "
-                f"{type(objective).__name__} is there to use: use Trace_ELBO(), or leave the "
-                "objective out"
-            )
-        if isinstance(objective, ScoreFunction_ELBO) and structure.points:
-            raise ValueError(
-                f"the guide puts {structure.points[0]!r} on one point, which has no density whose "
-                "score could be taken: leave the objective out, or use Trace_ELBO()"
-            )
-        return objective
+    guide_trace = poutine.trace(guide).get_trace(*args)
+    model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args)
+    guides, models = latent_sites(guide_trace), latent_sites(model_trace)
+    if objective is None:
+        objective = _default_objective(guides, models, structure)
+    else:
+        _check_suits(objective, guides, models, structure)
+    check_against_elbo(objective, model, guide, args, structure)
+    return objective
+
+
+def _default_objective(guides: Sites, models: Sites, structure: Structure) -> ELBO:
+    """The objective that suits the latent sites of a guide and a model best."""
     if structure.enumerated or any(site["infer"].get("enumerate") for site in guides.values()):
         return TraceEnum_ELBO(max_plate_nesting=structure.nesting)
     if any(site["infer"].get("without_kl") for site in guides.values()):
         return Beta_ELBO(beta=0.0)
     reparameterized = all(site["fn"].has_rsample for site in guides.values())
-    suits = closed and reparameterized and ordered
+    closed = sites_in_closed_form(guides, models)
+    suits = closed and reparameterized and not _misread(guides, models)
     return TraceMeanField_ELBO() if suits else Trace_ELBO()
+
+
+def _misread(guides: Sites, models: Sites) -> list[str]:
+    """The sites whose KL ``TraceMeanField_ELBO`` would take wrongly."""
+    shared = [name for name in guides if name in models]
+    return [name for name in shared if is_misread(guides[name], models[name])]
+
+
+def _check_suits(objective: ELBO, guides: Sites, models: Sites, structure: Structure) -> None:
+    """Refuse an objective that was asked for and does not suit the pair."""
+    asked = type(objective).__name__
+    if structure.enumerated and not isinstance(objective, TraceEnum_ELBO):
+        raise ValueError(
+            f"the guide has no site {structure.enumerated[0]!r}, which the model marks to be "
+            f"summed out; {asked} does not: use TraceEnum_ELBO, leave the "
+            "objective out, or take a guide that has the site"
+        )
+    if isinstance(objective, TraceMeanField_ELBO):
+        shared = [name for name in guides if name in models]
+        if shared and not any(is_registered(guides[n]["fn"], models[n]["fn"]) for n in shared):
+            raise ValueError(
+                f"the KL from the guide's {shared[0]!r} to the model's has no closed form, which "
+                f"{asked} is there to use: use Trace_ELBO(), or leave the objective out"
+            )
+        for name in _misread(guides, models):
+            what = (
+                "the Jacobian that the guide's Delta carries in its log-density"
+                if is_delta(guides[name]["fn"])
+                else "that guide and model give the site different masks or scales"
+            )
+            raise ValueError(
+                f"{asked} leaves out of the KL of {name!r} {what}: use Trace_ELBO(), or leave the "
+                "objective out"
+            )
+    if isinstance(objective, ScoreFunction_ELBO) and structure.points:
+        raise ValueError(
+            f"the guide puts {structure.points[0]!r} on one point, which has no density whose "
+            "score could be taken: leave the objective out, or use Trace_ELBO()"
+        )

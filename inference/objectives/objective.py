@@ -18,7 +18,7 @@ from .schedules import Weight
 
 
 class Objective(ELBO):
-    """An objective of one's own: a bound as a function of what a pair says of a batch.
+    """The base of objectives: a bound as a function of a pair read on a batch.
 
     A subclass implements :meth:`bound`, and :meth:`surrogate` where its gradient is not that of the
     bound. Data outside a minibatch are accounted for: the loss is that of all data, as Pyro's are.

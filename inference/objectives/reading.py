@@ -5,12 +5,10 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from pyro.distributions.util import scale_and_mask
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
-from torch.distributions import kl_divergence
 
-from ..pairs.kl import has_closed_form, is_product
+from ..pairs.kl import site_kl, sites_in_closed_form
 from ..pairs.log_terms import Draws, sum_sites
 from ..pairs.programs import Program
 from ..pairs.sites import in_data_plate, latent_sites, sample_sites
@@ -79,45 +77,47 @@ class Reading:
             if name in models and in_data_plate(site)
         }
 
+    def auxiliary_sites(self) -> dict[str, Any]:
+        """Sites of the data plate that the guide draws and the model does not have, by name."""
+        models = latent_sites(self.model_trace)
+        return {
+            name: site
+            for name, site in latent_sites(self.draws.trace).items()
+            if name not in models and in_data_plate(site)
+        }
+
     def kl_by_dimension(self) -> list[Tensor]:
-        """KL(q(z|x) ‖ p(z)) of each latent site, (S, N, J).
+        """KL(q(z|x) ‖ p(z)) of each latent site, each (S, N, J): see :func:`site_kl`.
 
-        In closed form where there is one, and then one number for each of J dimensions where both
-        distributions are products over them; else log q − log p at the draws, with J = 1. Each
-        element of a plate within the data plate has dimensions of its own.
+        Raises:
+            ValueError: if the guide draws auxiliary sites, since what they add to the KL belongs
+                to no one latent site.
         """
-        return [self._site_kl(name, *pair) for name, pair in self.local_sites().items()]
-
-    def _site_kl(self, name: str, q: Any, p: Any) -> Tensor:
-        if name in self.closed:
-            if is_product(q["fn"]) and is_product(p["fn"]):
-                kl = kl_divergence(q["fn"].base_dist, p["fn"].base_dist).flatten(-q["fn"].event_dim)
-            else:
-                kl = kl_divergence(q["fn"], p["fn"])[..., None]
-        else:
-            kl = (q["fn"].log_prob(q["value"]) - p["fn"].log_prob(q["value"]))[..., None]
-        kl = scale_and_mask(kl.movedim(-1, 0), mask=q["mask"]).movedim(0, -1)
-        # What stands in plates of its own within a datum has as many dimensions more.
-        return kl.movedim(-2, 1 if self.draws.plated else 0).reshape(*self.shape, -1)
+        for name in self.auxiliary_sites():
+            raise ValueError(
+                f"the guide draws the auxiliary site {name!r}, so only the KL of all its sites "
+                "together is known, and not that of each dimension"
+            )
+        return self._site_kls()
 
     @property
     def kl(self) -> Tensor:
         """KL(q(z|x) ‖ p(z)) of all latent sites of each datum, (S, N)."""
         total = torch.zeros_like(self.draws.log_posterior)
-        for kl in self.kl_by_dimension():
+        for kl in self._site_kls():
             total = total + kl.sum(-1)
-        return total
+        auxiliary = self.auxiliary_sites()
+        return total + self._sum(auxiliary.values())[0] if auxiliary else total
+
+    def _site_kls(self) -> list[Tensor]:
+        plated = self.draws.plated
+        return [
+            site_kl(q, p, self.shape, closed=name in self.closed, plated=plated)
+            for name, (q, p) in self.local_sites().items()
+        ]
 
 
 def closed_forms(reading: Reading) -> frozenset[str]:
-    """The local sites whose KL has a closed form: none where orders differ, as that KL given the
-    sites drawn before is then not a term of the bound."""
-    sites = reading.local_sites()
-    in_model = [name for name in latent_sites(reading.model_trace) if name in sites]
-    if list(sites) != in_model:
-        return frozenset()
-    return frozenset(
-        name
-        for name, (q, p) in sites.items()
-        if name not in reading.structure.points and has_closed_form(q["fn"], p["fn"])
-    )
+    """The local sites whose KL has a closed form that is a term of the bound."""
+    latent = latent_sites(reading.draws.trace), latent_sites(reading.model_trace)
+    return sites_in_closed_form(*latent) & reading.local_sites().keys()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Schedule(ABC):
-    """A weight as a function of the epochs done; one of one's own implements both members."""
+    """A weight as a function of the epochs done. A subclass implements both members."""
 
     @abstractmethod
     def __call__(self, epoch: float) -> float:

@@ -69,8 +69,10 @@ def _both(model: Program, guide: Program, args: tuple[Any, ...]) -> dict[str, tu
 
 @contextlib.contextmanager
 def explaining_support(model: Program, guide: Program, args: tuple[Any, ...]) -> Iterator[None]:
-    """Say so where an error comes of values that a prior knows nothing of: they break a model
-    further on, in words that do not tell the cause."""
+    """Explain an error that comes of a guide's draws outside the prior's support.
+
+    Such draws break a model further on, with an error that does not name the cause.
+    """
     try:
         yield
     except (ValueError, RuntimeError):
@@ -89,7 +91,7 @@ def _beyond(distribution: Any, value: Tensor) -> float | None:
     inside."""
     try:
         inside = distribution.support.check(value)
-    except NotImplementedError:  # a distribution of one's own need not say where its values lie
+    except NotImplementedError:  # a user's distribution may have no support
         return None
     if inside.all():
         return None

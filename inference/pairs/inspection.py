@@ -5,16 +5,15 @@ from typing import Any
 
 import torch
 from pyro import poutine
-from pyro.distributions import Delta
 from pyro.infer.autoguide import AutoGuide
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
+from .kl import carries_density, is_delta
 from .log_terms import Draws, draw, score, sum_sites
 from .programs import Program, plain_errors
 from .sites import (
     DATA_PLATE,
-    base_distribution,
     in_data_plate,
     latent_sites,
     observed_sites,
@@ -95,10 +94,15 @@ def inspect_pair(model: Program, guide: Program, args: tuple[Any, ...]) -> Struc
     outside = tuple(
         name for name, site in observed_sites(model_trace).items() if not in_data_plate(site)
     )
+    # A Delta that follows from an auxiliary site has a density: that site's, and its own.
+    auxiliary = any(in_data_plate(in_guide[name]) for name in in_guide.keys() - in_model.keys())
     points = tuple(
         name
         for name, site in in_guide.items()
-        if in_data_plate(site) and isinstance(base_distribution(site["fn"]), Delta)
+        if in_data_plate(site)
+        and is_delta(site["fn"])
+        and not auxiliary
+        and not carries_density(site["fn"])
     )
     return Structure(nesting, vectorized, global_latents, outside, enumerated, points)
 

@@ -1,17 +1,118 @@
-"""The KL divergence from posterior to prior: where it has a closed form, and by dimension."""
+"""The KL divergence between posterior and prior of a site: in closed form, or by draws."""
 
+from collections.abc import Mapping
 from typing import Any
 
+import torch
+from pyro.distributions import Delta
+from pyro.distributions.util import scale_and_mask
+from torch import Tensor
 from torch.distributions import Independent, kl_divergence
+
+from .sites import base_distribution
+
+Sites = Mapping[str, Any]
+"""Sites of a trace by name, in the order in which the program draws them."""
+
+
+def sites_in_closed_form(posteriors: Sites, priors: Sites) -> frozenset[str]:
+    """The sites whose KL in closed form has the mean of log q − log p, as the ELBO needs.
+
+    A closed form KL(q(z|parents) ‖ p(z|parents)) holds given the sites drawn before z. Where the
+    guide draws its sites in another order than the model, a parent of z in the model may follow
+    from z in the guide, and the closed form is then no term of the bound: no site has one.
+
+    Args:
+        posteriors: all latent sites of the guide, those outside the data plate too.
+        priors: all latent sites of the model.
+    """
+    if not same_order(posteriors, priors):
+        return frozenset()
+    return frozenset(
+        name
+        for name, posterior in posteriors.items()
+        if name in priors
+        and has_closed_form(posterior["fn"], priors[name]["fn"])
+        and is_weighed_alike(posterior, priors[name])
+    )
+
+
+def same_order(posteriors: Sites, priors: Sites) -> bool:
+    """Whether guide and model draw the sites that both have in the same order."""
+    shared = [name for name in posteriors if name in priors]
+    return shared == [name for name in priors if name in posteriors]
 
 
 def has_closed_form(posterior: Any, prior: Any) -> bool:
-    """Whether KL(posterior ‖ prior) is known."""
+    """Whether KL(posterior ‖ prior) of two distributions is known.
+
+    A ``Delta`` has none, though Pyro registers −log p(v) for it: that leaves out the log-density
+    which a ``Delta`` may carry, such as the Jacobian in Pyro's autoguides.
+    """
+    return not is_delta(posterior) and is_registered(posterior, prior)
+
+
+def is_registered(posterior: Any, prior: Any) -> bool:
+    """Whether PyTorch or Pyro has a formula for KL(posterior ‖ prior)."""
     try:
         kl_divergence(posterior, prior)
     except (NotImplementedError, IndexError):  # that of Bernoulli distributions does not broadcast
         return False
     return True
+
+
+def is_misread(posterior: Any, prior: Any) -> bool:
+    """Whether Pyro's formula for the KL of a site is not the mean of its log q − log p.
+
+    ``TraceMeanField_ELBO`` takes a registered formula without asking. It is wrong for a ``Delta``
+    that carries a log-density, and where mask or scale differ between guide and model, of which
+    Pyro reads the guide's alone.
+
+    Args:
+        posterior: the guide's site.
+        prior: the model's.
+    """
+    if not is_registered(posterior["fn"], prior["fn"]):
+        return False
+    return carries_density(posterior["fn"]) or not is_weighed_alike(posterior, prior)
+
+
+def is_delta(distribution: Any) -> bool:
+    """Whether a distribution puts all its mass on one point."""
+    return isinstance(base_distribution(distribution), Delta)
+
+
+def carries_density(distribution: Any) -> bool:
+    """Whether a distribution is a ``Delta`` with a log-density of its own.
+
+    With it a program says how dense its draws are that it makes from an auxiliary site: the
+    log-density then holds the Jacobian of the transform.
+    """
+    base = base_distribution(distribution)
+    return isinstance(base, Delta) and bool(torch.as_tensor(base.log_density != 0).any())
+
+
+def is_weighed_alike(posterior: Any, prior: Any) -> bool:
+    """Whether the guide's site and the model's have the same scale and the same mask."""
+    scales = torch.as_tensor(posterior["scale"]) == torch.as_tensor(prior["scale"])
+    return bool(scales.all()) and _equal(_mask(posterior), _mask(prior))
+
+
+def _mask(site: Any) -> Tensor:
+    """Which elements of a site count: by ``poutine.mask`` and by the distribution's own mask."""
+    distribution = site["fn"]
+    counts = torch.as_tensor(True if site["mask"] is None else site["mask"])
+    while hasattr(distribution, "base_dist"):
+        counts = counts & torch.as_tensor(getattr(distribution, "_mask", True))
+        distribution = distribution.base_dist
+    return counts
+
+
+def _equal(first: Tensor, second: Tensor) -> bool:
+    try:
+        return bool((first == second).all())
+    except RuntimeError:  # shapes that do not broadcast
+        return False
 
 
 def is_product(distribution: Any) -> bool:
@@ -20,3 +121,39 @@ def is_product(distribution: Any) -> bool:
         isinstance(distribution, Independent)
         and len(distribution.event_shape) == distribution.reinterpreted_batch_ndims
     )
+
+
+def site_kl(
+    posterior: Any, prior: Any, shape: tuple[int, int], *, closed: bool, plated: bool
+) -> Tensor:
+    """KL(q(z|x) ‖ p(z)) of one site in the data plate, in nats, by dimension: (S, N, J).
+
+    In closed form, and then one number for each of J dimensions where both distributions are
+    products over them; else log q − log p at the draws, with J = 1. Each element of a plate within
+    the data plate has dimensions of its own. Masked elements count 0.
+
+    Args:
+        posterior: the guide's site, at S draws for each of N data.
+        prior: the model's site.
+        shape: (S, N).
+        closed: whether the closed form is taken: see :func:`sites_in_closed_form`.
+        plated: whether samples lie along a plate of their own: see :class:`Draws`.
+    """
+    q, p = posterior["fn"], prior["fn"]
+    if not closed:
+        log_q, log_p = (
+            scale_and_mask(site["fn"].log_prob(posterior["value"]), mask=site["mask"])
+            for site in (posterior, prior)
+        )
+        kl = (log_q - log_p)[..., None]
+    elif is_product(q) and is_product(p):
+        kl = _masked(kl_divergence(q.base_dist, p.base_dist).flatten(-q.event_dim), posterior)
+    else:
+        kl = _masked(kl_divergence(q, p)[..., None], posterior)
+    # What stands in plates of its own within a datum has as many dimensions more.
+    return kl.movedim(-2, 1 if plated else 0).reshape(*shape, -1)
+
+
+def _masked(kl: Tensor, site: Any) -> Tensor:
+    """KLs (*batch, J) of a site, with 0 where its mask leaves an element out."""
+    return scale_and_mask(kl.movedim(-1, 0), mask=site["mask"]).movedim(0, -1)

@@ -12,6 +12,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Size, Tensor
 from torch.distributions import Transform, biject_to, constraints, identity_transform
 
+from .kl import is_delta
 from .log_terms import Draws, draw, read_terms, sum_sites, trace_model
 from .programs import Program, plain_errors
 from .sites import in_data_plate, latent_sites
@@ -202,6 +203,12 @@ def latent_space(
         if name in structure.points:
             raise ValueError(
                 f"the guide puts {name!r} on one point, which is no posterior to be judged"
+            )
+        if is_delta(q["fn"]):
+            raise ValueError(
+                f"the guide makes {name!r} from an auxiliary site, so its density is known at the "
+                "guide's own draws alone, and no other points can be judged by it: give the guide "
+                "a distribution of that site, such as a TransformedDistribution"
             )
         if not support.check(q["value"]).all():
             raise ValueError(

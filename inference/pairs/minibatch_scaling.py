@@ -1,25 +1,50 @@
 """The N/M scaling: M data of a minibatch stand for all N."""
 
+import math
 from typing import Any
 
 import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
+from pyro.infer.util import is_validation_enabled
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from .log_terms import Draws
-from .sites import DATA_PLATE, in_data_plate, latent_sites, observed_sites, sample_sites
+from .sites import (
+    DATA_PLATE,
+    in_data_plate,
+    is_deterministic,
+    latent_sites,
+    observed_sites,
+    sample_sites,
+)
+
+SCALE_TOLERANCE = 0.05
+"""How far, on the logarithmic scale, a weight of the data may be from N/M to be taken for it."""
 
 
 class ScaleData(Messenger):
     """Scale each site of the data plate by N/M, so that M of N data stand for all.
 
     Sites outside the plate (a global latent variable) keep their weight, which makes
-    minibatch losses unbiased for the whole data's. A plate that the user already
-    subsamples carries its own scale and is left alone.
+    minibatch losses unbiased for the whole data's. A plate that the program subsamples
+    itself carries its own scale and is left alone.
+
+    A program that scales its data by N/M by hand, with ``poutine.scale``, would be scaled twice,
+    and its posterior be too narrow by the root of N/M. So an observed site of the data plate whose
+    own scale is within 5 % of N/M (and nearer to it than to 1) is refused. Any other scale is a
+    weight that the program means, such as that of a tempered likelihood, and so is whatever scale
+    a latent site has, such as that of KL annealing: those are multiplied by N/M. The scale is
+    looked at only while Pyro's validation is on, as it is when :func:`fit` first runs a pair.
+
+    Args:
+        num_data: N.
+
+    Raises:
+        ValueError: within a program, at an observed site that is scaled by N/M already.
     """
 
     def __init__(self, num_data: int):
@@ -29,7 +54,36 @@ class ScaleData(Messenger):
     def _pyro_sample(self, msg: Any) -> None:
         for frame in msg["cond_indep_stack"]:
             if frame.name == DATA_PLATE and frame.full_size in (None, frame.size):
+                if is_validation_enabled() and msg["is_observed"]:
+                    _refuse_second_scale(msg, self.num_data, frame.size)
                 msg["scale"] = msg["scale"] * (self.num_data / frame.size)
+
+
+def _refuse_second_scale(site: Any, num_data: int, size: int) -> None:
+    """Refuse a site that its program scales by about N/M already."""
+    if is_deterministic(site):
+        return
+    expected = math.log(num_data / size)
+    distance = (hand_scale(site).log() - expected).abs().max().item()
+    if distance < min(SCALE_TOLERANCE, expected / 2):
+        raise ValueError(
+            f"the program scales {site['name']!r} by {hand_scale(site).mean().item():.4g} "
+            f"(poutine.scale), which is about N/M = {num_data}/{size}: fit scales the plate "
+            f"{DATA_PLATE!r} by that itself, so the data would count twice. Take the scale out of "
+            "the program; if it is a weight of the likelihood that is meant, choose another "
+            "batch_size"
+        )
+
+
+def hand_scale(site: Any) -> Tensor:
+    """The scale that a program gives to a site, other than by plates that it subsamples."""
+    return torch.as_tensor(site["scale"], dtype=torch.float64) / plate_scale(site)
+
+
+def plate_scale(site: Any) -> float:
+    """The scale that a site has from the plates that its program subsamples."""
+    sizes = [(f.full_size, f.size) for f in site["cond_indep_stack"] if f.full_size is not None]
+    return math.prod(full_size / size for full_size, size in sizes)
 
 
 def subsamples(model_trace: Trace) -> bool:

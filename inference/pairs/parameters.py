@@ -1,5 +1,6 @@
 """The trainable tensors of a pair, and where its data go."""
 
+import warnings
 from typing import Any
 
 import torch
@@ -51,13 +52,50 @@ def placement(model: Program, guide: Program) -> tuple[torch.device | None, torc
     return None, None
 
 
+ROUNDED_SHARE = 0.01
+"""Rounding errors of data, as a share of their spread, from which on they are a loss."""
+
+
 def place(
     args: tuple[Tensor, ...], device: torch.device | None, dtype: torch.dtype | None
 ) -> tuple[Tensor, ...]:
-    """Move a batch to the pair's device, and its floating tensors to the pair's dtype."""
+    """Move a batch to the pair's device, and its floating tensors to the pair's dtype.
+
+    Warns where that dtype is too coarse for a column of the batch: see :func:`is_rounded_away`.
+    """
+    if dtype is not None and any(is_rounded_away(arg, dtype) for arg in args):
+        warnings.warn(
+            f"a column of the data varies so little around so large a value that {dtype} rounds "
+            "its differences away: subtract its mean, or make the pair .double()",
+            stacklevel=1,
+        )
     return tuple(
         arg.to(device=device, dtype=dtype if arg.is_floating_point() else None) for arg in args
     )
+
+
+def is_rounded_away(values: Tensor, dtype: torch.dtype) -> bool:
+    """Whether a coarser dtype loses what tells the rows of a column from one another.
+
+    That is so where rounding errors are 1 % or more of a column's standard deviation, as for
+    years in seconds that differ by minutes. Plain rounding of well-scaled float64 data is not.
+
+    Args:
+        values: data (N, *event_shape); a column is one element of an event.
+        dtype: what they are rounded to.
+
+    >>> seconds = 1.7e9 + torch.arange(100, dtype=torch.float64)
+    >>> is_rounded_away(seconds, torch.float32), is_rounded_away(seconds / 1e9, torch.float64)
+    (True, False)
+    """
+    coarser = values.is_floating_point() and (
+        torch.finfo(dtype).eps > torch.finfo(values.dtype).eps
+    )
+    if not coarser or len(values) < 2:
+        return False
+    error = (values.to(dtype).to(values.dtype) - values).square().mean(0).sqrt()
+    spread = values.std(0)
+    return bool(((spread > 0) & (error > ROUNDED_SHARE * spread)).any())
 
 
 def place_all(model: Program, guide: Program, rows: tuple[Any, ...]) -> tuple[Tensor, ...]:

@@ -75,7 +75,7 @@ def _modules_within(program: Program) -> dict[str, nn.Module]:
 
 @contextlib.contextmanager
 def private_store(state: Any = None) -> Iterator[dict[str, Any]]:
-    """A parameter store of one's own: what happens inside leaves the global one as it was.
+    """Use a private parameter store, and leave Pyro's global one as it was.
 
     Args:
         state: what it holds at first; nothing, if not given.

@@ -1,7 +1,8 @@
-"""The sample sites of a trace by role: latent, observed, in the data plate or global."""
+"""The sample sites of a trace by role: latent, observed, deterministic; local or global."""
 
 from typing import Any
 
+from pyro.distributions import Delta, MaskedDistribution
 from pyro.poutine.subsample_messenger import _Subsample
 from pyro.poutine.trace_struct import Trace
 
@@ -28,8 +29,27 @@ def observed_sites(trace: Trace) -> dict[str, Any]:
     return {
         name: site
         for name, site in sample_sites(trace).items()
-        if site["is_observed"] and not site["infer"].get("_deterministic")
+        if site["is_observed"] and not is_deterministic(site)
     }
+
+
+def deterministic_sites(trace: Trace) -> dict[str, Any]:
+    """The sites of a trace whose values follow from other sites, by name.
+
+    Those of ``pyro.deterministic``, and latent sites that ``poutine.reparam`` has written as a
+    function of others: Pyro marks both as observed.
+    """
+    return {name: site for name, site in sample_sites(trace).items() if is_deterministic(site)}
+
+
+def is_deterministic(site: Any) -> bool:
+    """Whether a site's value follows from other sites: a ``Delta`` of which no density counts."""
+    distribution = site["fn"]
+    masked = isinstance(distribution, MaskedDistribution) and distribution._mask is False
+    return bool(
+        site["infer"].get("_deterministic")
+        or (site["is_observed"] and masked and isinstance(base_distribution(distribution), Delta))
+    )
 
 
 def base_distribution(distribution: Any) -> Any:

@@ -14,7 +14,13 @@ from ..data.datasets import evaluation_rows
 from ..pairs.inspection import inspect_pair
 from ..pairs.parameters import place, placement
 from ..pairs.programs import Program, evaluating, plain_errors
-from ..pairs.sites import in_data_plate, latent_sites, observed_sites, sample_sites
+from ..pairs.sites import (
+    in_data_plate,
+    is_deterministic,
+    latent_sites,
+    observed_sites,
+    sample_sites,
+)
 
 SIMULATED_ROWS_AT_ONCE = 1000
 """Rows that one run of the model simulates."""
@@ -117,7 +123,7 @@ class Unobserved(UnconditionMessenger):
     """
 
     def _pyro_sample(self, msg: Any) -> None:
-        if not msg["infer"].get("_deterministic"):
+        if not is_deterministic(msg):
             super()._pyro_sample(msg)
 
 
@@ -132,7 +138,7 @@ def _check_generative(model: Program, guide: Program, args: tuple[Tensor, ...]) 
             "variables are simulated one by one, so they must be independent"
         )
     observed = {name: s for name, s in observed_sites(trace).items() if in_data_plate(s)}
-    for name in sorted(name for name, site in observed.items() if _observes(site, args[0])):
+    for name in sorted(name for name, site in observed.items() if holds(site, args[0])):
         check_unmasked(name, observed[name])
         del observed[name]
         for other in observed:
@@ -147,7 +153,7 @@ def _check_generative(model: Program, guide: Program, args: tuple[Tensor, ...]) 
     )
 
 
-def _observes(site: Any, x: Tensor) -> bool:
+def holds(site: Any, x: Tensor) -> bool:
     """Whether a site observes x itself."""
     value = site["value"]
     return value.numel() == x.numel() and torch.equal(value.reshape(x.shape).to(x), x)
@@ -201,11 +207,7 @@ def check_distribution_ignores_x(
 
 def site_of_x(trace: Trace, args: tuple[Tensor, ...]) -> Any:
     """The site that observes x, or observed it before :class:`Unobserved` drew it."""
-    drawn = {
-        name: site
-        for name, site in latent_sites(trace).items()
-        if was_observed(site) and not site["infer"].get("_deterministic")
-    }
+    drawn = {name: site for name, site in latent_sites(trace).items() if was_observed(site)}
     for site in {**observed_sites(trace), **drawn}.values():
         if site["value"].numel() == args[0].numel():
             return site
