@@ -92,7 +92,7 @@ class Resampled(Dataset):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Any:
-        from pythae.data.datasets import DatasetOutput
+        from pythae.data.load_data import DatasetOutput
 
         row = self.rows[index]
         return DatasetOutput(data=torch.bernoulli(row) if self.resample else row)
@@ -181,7 +181,7 @@ def evidence_pair(device: str) -> tuple[nn.Module, nn.Module]:
 
 def product_rate(device: str, precision: str) -> float:
     """FLOP/s of the decoder's bare products, with 2,000 rows: the median of some seconds."""
-    from latente.inference.execution.precision import multiplying
+    from latente.inference.execution.precision import layer_precision
 
     shapes = list(pairwise(DECODER))
     factors = [
@@ -194,7 +194,7 @@ def product_rate(device: str, precision: str) -> float:
             for left, right in factors:
                 left @ right
 
-    with multiplying(precision), torch.no_grad():
+    with layer_precision(precision), torch.no_grad():
         products()
         times = [seconds_of(products, device) for _ in range(40)]
     flops = 20 * 2 * PRODUCT_ROWS * sum(a * b for a, b in shapes)

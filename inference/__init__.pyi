@@ -1,7 +1,7 @@
 # The public names of latente.inference, each listed once: what is imported here is exported.
 from .data.contexts import quadrants as quadrants
-from .data.datasets import Data as Data
-from .data.datasets import load_data as load_data
+from .data.load_data import Data as Data
+from .data.load_data import load_data as load_data
 from .diagnostics.budget import Budget as Budget
 from .diagnostics.calibration import Calibration as Calibration
 from .diagnostics.calibration import Coverage as Coverage
@@ -41,7 +41,7 @@ from .evidence.sandwich import bidirectional_evidence as bidirectional_evidence
 from .objectives.beta import Beta_ELBO as Beta_ELBO
 from .objectives.importance_weighted import Gradient as Gradient
 from .objectives.importance_weighted import ImportanceWeighted_ELBO as ImportanceWeighted_ELBO
-from .objectives.info import Info_ELBO as Info_ELBO
+from .objectives.info_vae import Info_ELBO as Info_ELBO
 from .objectives.kernels import gaussian_kernel as gaussian_kernel
 from .objectives.kernels import inverse_multiquadratic as inverse_multiquadratic
 from .objectives.objective import Objective as Objective

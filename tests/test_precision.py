@@ -8,7 +8,7 @@ from torch import nn
 
 from latente.guides import DiagonalNormal
 from latente.inference import fit, log_evidence
-from latente.inference.execution.precision import multiplying
+from latente.inference.execution.precision import layer_precision
 from latente.models import VAE, Bernoulli, Normal, StandardNormal, mlp
 
 from .test_recorded_steps import WAYS, blocks, equal, run_steps
@@ -95,7 +95,7 @@ def test_layers_round_what_they_multiply(name):
     layer, shape = LAYERS[name]
     x = torch.randn(*shape, generator=torch.Generator().manual_seed(0), requires_grad=True)
     exact = layer(x)
-    with multiplying("bfloat16"):
+    with layer_precision("bfloat16"):
         ours = layer(x)
     assert ours.dtype == torch.float32
     assert torch.equal(ours, ours.bfloat16().float())
@@ -107,7 +107,7 @@ def test_layers_round_what_they_multiply(name):
 
 def test_nothing_but_layers_is_rounded():
     x = torch.randn(4, 4, generator=torch.Generator().manual_seed(0))
-    with multiplying("bfloat16"):
+    with layer_precision("bfloat16"):
         outcomes = x @ x, x.exp(), torch.distributions.Normal(x, 1.0).log_prob(x + 1)
     expected = x @ x, x.exp(), torch.distributions.Normal(x, 1.0).log_prob(x + 1)
     assert all(torch.equal(a, b) for a, b in zip(outcomes, expected, strict=True))
@@ -118,10 +118,10 @@ def test_medium_puts_the_flag_back_also_after_an_error(before):
     kept = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(before)
     try:
-        with multiplying("medium"):
+        with layer_precision("medium"):
             assert torch.get_float32_matmul_precision() == "medium"
         assert torch.get_float32_matmul_precision() == before
-        with pytest.raises(KeyError), multiplying("medium"):
+        with pytest.raises(KeyError), layer_precision("medium"):
             raise KeyError
         assert torch.get_float32_matmul_precision() == before
     finally:

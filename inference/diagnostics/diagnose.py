@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..data.datasets import evaluation_rows
+from ..data.load_data import evaluation_rows
 from ..evaluation.arviz_export import to_datatree
 from ..pairs.checks import check_support
 from ..pairs.inspection import inspect_pair

@@ -28,7 +28,7 @@ from ..common.plotting import (
     write_beside,
 )
 from ..common.progress import Advance, progress
-from ..data.datasets import evaluation_rows
+from ..data.load_data import evaluation_rows
 from ..evidence.importance_sampling import inspect_local
 from ..evidence.pareto_smoothing import summarize_weights
 from ..pairs.latent_space import latent_space

@@ -22,7 +22,7 @@ from ..common.plotting import (
     write_below,
     write_beside,
 )
-from ..data.datasets import evaluation_rows
+from ..data.load_data import evaluation_rows
 from ..evaluation.metrics import ACTIVE_VARIANCE
 from ..objectives.reading import Reading, closed_forms
 from ..pairs.inspection import inspect_pair

@@ -23,7 +23,7 @@ from ..common.plotting import (
     shorten,
 )
 from ..common.progress import progress
-from ..data.datasets import evaluation_rows
+from ..data.load_data import evaluation_rows
 from ..evidence.importance_sampling import inspect_local
 from ..pairs.latent_space import latent_space
 from ..pairs.parameters import place_all

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..common.plotting import BLUE, RED, counted, grid, legend_below, num_bins
 from ..common.progress import progress
-from ..data.datasets import evaluation_rows
+from ..data.load_data import evaluation_rows
 from ..data.rows import BLOCK
 from ..pairs.checks import check_support
 from ..pairs.inspection import inspect_drawn
@@ -23,7 +23,7 @@ from ..pairs.parameters import place, placement
 from ..pairs.programs import Program, evaluating, plain_errors
 from ..pairs.sites import global_latent_sites, observed_sites
 from ..simulation.simulate import (
-    Unobserved,
+    SampleObserved,
     check_distribution_ignores_x,
     check_unmasked,
     reshape_like_x,
@@ -220,7 +220,7 @@ def _replicate(
         if not from_prior:
             given = poutine.trace(poutine.replay(guide, trace=shared)).get_trace(*args)
         with plain_errors():
-            program = poutine.replay(Unobserved()(model), trace=given)
+            program = poutine.replay(SampleObserved()(model), trace=given)
             drawn = poutine.trace(program).get_trace(*args)
         shared = shared or global_latent_sites(drawn)
         site = site_of_x(drawn, args)

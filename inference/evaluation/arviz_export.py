@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..common.progress import progress
-from ..data.datasets import evaluation_rows
+from ..data.load_data import evaluation_rows
 from ..evidence.pareto_smoothing import summarize_weights
 from ..pairs.checks import check_support, explain_nonfinite
 from ..pairs.inspection import inspect_drawn
@@ -25,7 +25,7 @@ from ..pairs.sites import (
     observed_sites,
 )
 from ..pairs.structure import Structure
-from ..simulation.simulate import Unobserved, holds
+from ..simulation.simulate import SampleObserved, holds
 
 if TYPE_CHECKING:
     from xarray import DataTree
@@ -187,8 +187,8 @@ def _draw_groups(
         log_q = terms.log_posterior.double().sum(1) + terms.log_posterior_global
         stats["log_weight"] = _SiteValues(terms.log_weight.double().cpu(), [], True)
         stats["log_q"] = _SiteValues(log_q.cpu(), [], False)
-    predictive = latent_sites(trace_model(Unobserved()(model), draws))
-    prior = draw(Unobserved()(model), args, count, structure)
+    predictive = latent_sites(trace_model(SampleObserved()(model), draws))
+    prior = draw(SampleObserved()(model), args, count, structure)
     of_prior = {**latent_sites(prior.trace), **deterministic_sites(prior.trace)}
     return {
         # Read from the model's sites, which have the same plates and events as the prior's.

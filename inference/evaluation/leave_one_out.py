@@ -8,7 +8,7 @@ from pyro.distributions import Delta
 from torch import Tensor
 
 from ..common.arguments import check_least
-from ..data.datasets import Data
+from ..data.load_data import Data
 from ..data.rows import as_rows
 from ..evidence.pareto_smoothing import KHAT_MIN_SAMPLES
 from ..pairs.parameters import place_all

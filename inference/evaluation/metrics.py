@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..data.datasets import evaluation_rows
+from ..data.load_data import evaluation_rows
 from ..data.rows import BLOCK, Rows
 from ..evidence.importance_sampling import log_evidence
 from ..pairs.inspection import inspect_pair

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..common.arguments import check_least, name_rows
 from ..common.progress import progress
-from ..data.datasets import evaluation_rows
+from ..data.load_data import evaluation_rows
 from ..data.rows import BLOCK
 from ..evidence.importance_sampling import log_evidence
 from ..evidence.pareto_smoothing import summarize_weights

@@ -6,7 +6,7 @@ import pyro
 import torch
 
 from ..common.progress import progress
-from ..data.datasets import evaluation_rows
+from ..data.load_data import evaluation_rows
 from ..pairs.latent_space import latent_space
 from ..pairs.parameters import place, placement
 from ..pairs.programs import Program, evaluating

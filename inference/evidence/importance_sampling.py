@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..common.progress import progress
-from ..data.datasets import evaluation_rows
+from ..data.load_data import evaluation_rows
 from ..data.rows import BLOCK
 from ..execution.precision import Precision
 from ..execution.recorded import Compile

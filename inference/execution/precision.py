@@ -42,7 +42,7 @@ def _to_bfloat16(value: Any) -> Any:
 
 
 @contextlib.contextmanager
-def multiplying(precision: Precision) -> Iterator[None]:
+def layer_precision(precision: Precision) -> Iterator[None]:
     """Set the precision with which layers multiply, inside a ``with`` block.
 
     Draws, densities, their sums and all parameters stay in float32 in all three cases.
@@ -61,7 +61,7 @@ def multiplying(precision: Precision) -> Iterator[None]:
         ValueError: if ``precision`` is another.
 
     >>> layer, x = torch.nn.Linear(3, 1), torch.ones(1, 3)
-    >>> with multiplying("bfloat16"):
+    >>> with layer_precision("bfloat16"):
     ...     rounded = layer(x)
     >>> rounded.dtype, bool((rounded - layer(x)).abs() < 0.02)
     (torch.float32, True)

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
-from .precision import Precision, multiplying
-from .undoing import undone
+from .precision import Precision, layer_precision
+from .side_effects import undone
 
 Compile = Literal["recorded", "inductor", "plain"]
 
@@ -64,7 +64,7 @@ class Recorded:
         keeping: a context in which it may be run without leaving other traces.
         compile: ``"recorded"``; ``"inductor"``: the recording, compiled by PyTorch's Inductor,
             which needs a C++ compiler and some ten seconds or more for each shape; ``"plain"``.
-        precision: see :func:`latente.inference.precision.multiplying`.
+        precision: see :func:`latente.inference.precision.layer_precision`.
         record_after: how many seconds of plain calls come first.
 
     Raises:
@@ -90,7 +90,7 @@ class Recorded:
     ):
         if compile not in get_args(Compile):
             raise ValueError(f"compile is 'recorded', 'inductor' or 'plain', got {compile!r}")
-        with multiplying(precision):
+        with layer_precision(precision):
             self.function, self.tensors, self.keeping = function, tensors, keeping
         self.compile: Compile = compile
         self.precision: Precision = precision
@@ -114,7 +114,7 @@ class Recorded:
         self.stays = False
         expected = None if shape.recorded is None else self._try(shape.recorded, args)
         began = time.perf_counter()
-        with multiplying(self.precision):
+        with layer_precision(self.precision):
             result = self.function(*args)
         shape.seconds += time.perf_counter() - began
         if expected is not None:
@@ -155,7 +155,7 @@ class Recorded:
         # Rounding to bfloat16 is part of what was recorded; "medium" is a state of PyTorch.
         if self.precision != "medium":
             return recorded(*args)
-        with multiplying("medium"):
+        with layer_precision("medium"):
             return recorded(*args)
 
     def _record(self, shape: _Shape, args: tuple[Tensor, ...]) -> None:
@@ -166,7 +166,7 @@ class Recorded:
         from .replaying import Replay
 
         def function(*args: Tensor) -> Any:
-            with multiplying(self.precision):
+            with layer_precision(self.precision):
                 return self.function(*args)
 
         try:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .axis import Axis
-from .given import GIVEN
+from .contexts import GIVEN
 from .likelihoods import LIKELIHOODS
 from .networks import NETWORKS
 from .objectives import OBJECTIVES

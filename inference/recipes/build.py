@@ -6,7 +6,7 @@ import torch
 
 from ...guides import Amortized
 from ...models import VAE
-from ..data.datasets import Data
+from ..data.load_data import Data
 from ..data.rows import BLOCK, Rows
 from .composition import Composition
 from .networks import reading_log_counts

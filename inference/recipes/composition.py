@@ -6,7 +6,7 @@ from pyro.infer import ELBO
 
 from ..data.binarization import Binarization
 from .axis import Choice, Part
-from .given import GivenPart
+from .contexts import GivenPart
 from .likelihoods import LikelihoodPart
 from .objectives import KLWeight, ObjectivePart
 

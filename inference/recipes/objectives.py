@@ -7,7 +7,7 @@ from pyro.infer import ELBO
 
 from ..objectives.beta import Beta_ELBO
 from ..objectives.importance_weighted import Gradient, ImportanceWeighted_ELBO
-from ..objectives.info import Info_ELBO
+from ..objectives.info_vae import Info_ELBO
 from ..objectives.schedules import Schedule
 from ..objectives.score_function import ScoreFunction_ELBO
 from ..objectives.total_correlation import TotalCorrelation_ELBO

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ..common.files import read_json
-from ..data.datasets import Data, load_data
+from ..data.load_data import Data, load_data
 from ..training.run_folder import CONFIG
 from .plan import Plan, compose
 

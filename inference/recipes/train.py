@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ...models import VAE, VampPrior
-from ..data.datasets import Data
+from ..data.load_data import Data
 from ..data.rows import BLOCK, Rows
 from ..execution.recorded import Compile
 from ..training.device import resolve_device

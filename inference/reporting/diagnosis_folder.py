@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..common.files import write_json, written_whole
+from ..common.files import write_atomically, write_json
 from ..common.plotting import save_figures
 from ..diagnostics.diagnosis import Diagnosis
 from ..training.run_folder import FIGURES
@@ -47,7 +47,7 @@ def save_report(diagnosis: Diagnosis, folder: Path | str) -> list[Path]:
     write_json(facts, diagnosis.numbers)
     _write_tree(diagnosis.tree, tree)
     html = page(diagnosis, dict(zip(diagnosis.figures, pictures, strict=True)))
-    with written_whole(report) as temporary:
+    with write_atomically(report) as temporary:
         temporary.write_text(html, encoding="utf-8")
     return [report, facts, tree, *pictures]
 
@@ -58,5 +58,5 @@ def _write_tree(tree: "DataTree", path: Path) -> None:
         group.path: {name: {"zlib": True, "complevel": 1} for name in group.data_vars}
         for group in tree.subtree
     }
-    with written_whole(path) as temporary:
+    with write_atomically(path) as temporary:
         tree.to_netcdf(temporary, engine="h5netcdf", encoding=packed)

@@ -12,7 +12,7 @@ from ..data.rows import BLOCK, as_rows
 from ..pairs.parameters import place, place_all, placement
 from ..pairs.programs import Program, evaluating, plain_errors
 from ..pairs.sites import in_data_plate, latent_sites
-from .simulate import Unobserved, reshape_like_x, site_of_x
+from .simulate import SampleObserved, reshape_like_x, site_of_x
 
 POSTERIOR_MEAN_SAMPLES = 1000
 """Draws averaged for a posterior mean without a closed form. The variance of the average, a
@@ -121,7 +121,7 @@ def sample_prior(
     with evaluating(model, guide), torch.random.fork_rng(), pyro.validation_enabled(False):
         torch.manual_seed(seed)
         with plain_errors():
-            prior = poutine.trace(Unobserved()(model)).get_trace(*args)
+            prior = poutine.trace(SampleObserved()(model)).get_trace(*args)
     site = site_of_x(prior, args)
     mean, value = (
         reshape_like_x(part, site["fn"], args[0])

@@ -10,7 +10,7 @@ from pyro.poutine.uncondition_messenger import UnconditionMessenger
 from torch import Tensor
 
 from ..data.batches import epoch_seed
-from ..data.datasets import evaluation_rows
+from ..data.load_data import evaluation_rows
 from ..pairs.inspection import inspect_pair
 from ..pairs.parameters import place, placement
 from ..pairs.programs import Program, evaluating, plain_errors
@@ -111,12 +111,12 @@ def simulate_block(
         the arguments with a drawn x, and all drawn sites by name, that of x included.
     """
     with pyro.validation_enabled(False), plain_errors():
-        drawn = poutine.trace(Unobserved()(model)).get_trace(*args)
+        drawn = poutine.trace(SampleObserved()(model)).get_trace(*args)
     x = site_of_x(drawn, args)["value"].reshape(args[0].shape).to(args[0])
     return (x, *args[1:]), latent_sites(drawn)
 
 
-class Unobserved(UnconditionMessenger):
+class SampleObserved(UnconditionMessenger):
     """Pyro handler under which a program draws its observed sites.
 
     A deterministic site is left alone: if it were drawn, a plate would expand its values again.
@@ -178,7 +178,7 @@ def check_unmasked(name: str, site: Any) -> None:
 
 
 def was_observed(site: Any) -> bool:
-    """Whether a site was observed before :class:`Unobserved` drew it."""
+    """Whether a site was observed before :class:`SampleObserved` drew it."""
     return bool(site["infer"].get("was_observed"))
 
 
@@ -206,7 +206,7 @@ def check_distribution_ignores_x(
 
 
 def site_of_x(trace: Trace, args: tuple[Tensor, ...]) -> Any:
-    """The site that observes x, or observed it before :class:`Unobserved` drew it."""
+    """The site that observes x, or observed it before :class:`SampleObserved` drew it."""
     drawn = {name: site for name, site in latent_sites(trace).items() if was_observed(site)}
     for site in {**observed_sites(trace), **drawn}.values():
         if site["value"].numel() == args[0].numel():

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from ..common.files import written_whole
+from ..common.files import write_atomically
 from ..pairs.programs import Program, modules
 
 FORMAT = 1
@@ -26,7 +26,7 @@ def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) ->
     metadata = {"latente": json.dumps({"format": FORMAT, **facts})}
     # Copies, since parameters may be views of one storage, which the format refuses.
     copies = {name: value.detach().clone() for name, value in tensors.items()}
-    with written_whole(path) as temporary:
+    with write_atomically(path) as temporary:
         try:
             save_file(copies, temporary, metadata)
         except SafetensorError as error:  # a full disk, say

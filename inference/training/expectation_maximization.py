@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor, nn
 
 from ..common.progress import progress
-from ..data.datasets import Data
+from ..data.load_data import Data
 from ..data.rows import as_rows
 from ..pairs.parameters import place
 

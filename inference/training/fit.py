@@ -9,7 +9,7 @@ from pyro.infer import ELBO
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from ..data.datasets import Data
+from ..data.load_data import Data
 from ..data.rows import Rows, as_rows
 from ..execution.precision import Precision
 from ..execution.recorded import Compile
@@ -101,7 +101,7 @@ def fit(
             compiler and some ten seconds or more; the numbers differ in the last digits.
             ``"plain"``: Pyro's way.
         precision: of the networks' products: ``"float32"``, ``"medium"`` or ``"bfloat16"``; see
-            :func:`latente.inference.precision.multiplying`.
+            :func:`latente.inference.precision.layer_precision`.
         profile: also take the time of the parts of some steps, at the end: ``Run.profile``.
         out: folder for ``config.json``, ``metrics.csv`` and a checkpoint each epoch.
         resume: go on with the run in ``out``.

@@ -9,7 +9,7 @@ import pyro
 from torch import Tensor
 
 from ..common.progress import Advance, progress
-from ..execution.undoing import undone
+from ..execution.side_effects import undone
 from ..pairs.parameters import buffers
 from ..pairs.programs import attributes_kept, evaluation_mode, private_store
 from . import checkpoints

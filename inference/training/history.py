@@ -5,13 +5,13 @@ import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..common.files import written_whole
+from ..common.files import write_atomically
 
 
 def write_history(path: Path, history: Sequence[Mapping[str, float]]) -> None:
     """Write all rows of a history, replacing the file."""
     with (
-        written_whole(path) as temporary,
+        write_atomically(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
     ):
         if history:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from ..execution.precision import multiplying
+from ..execution.precision import layer_precision
 from ..execution.replaying import Replay
 from ..pairs.minibatch_scaling import ScaleData
 from .preparation import Preparation
@@ -87,7 +87,7 @@ def _parts(step: Step, batch: tuple[Tensor, ...]) -> dict[str, float]:
     else:
         seconds = {"forward and backward": _timed(lambda: evaluate(*batch))[0]}
         if recorded is None and isinstance(step.objective, HasDifferentiableLoss):
-            with multiplying(evaluate.precision), ScaleData(step.num_data):
+            with layer_precision(evaluate.precision), ScaleData(step.num_data):
                 forward = _timed(lambda: step.loss(*batch))[0]
             both = seconds.pop("forward and backward")
             seconds = {"forward": forward, "backward": max(0.0, both - forward)}
