@@ -14,7 +14,7 @@ from torch import nn
 
 from latente.guides import DiagonalNormal
 from latente.inference import Callback, EarlyStopping, Stop, fit, log_evidence
-from latente.inference.pairs.scoring import Recorded
+from latente.inference.execution.recorded import Recorded
 from latente.inference.training import fit_callbacks, preparation
 from latente.inference.training.checkpoints import load
 from latente.inference.training.fit_callbacks import LookOn
@@ -146,7 +146,7 @@ def test_every_callback_is_asked_though_one_stops_the_fit(make_pair, binary_imag
 
 
 def test_an_answer_that_is_no_stop_is_refused(make_pair, binary_images):
-    with pytest.raises(ValueError, match=r"on_epoch_end of .*At.* returned True: return Stop\(rea"):
+    with pytest.raises(ValueError, match=r"^on_epoch_end of At returned True: return Stop"):
         quiet(*make_pair(), binary_images, epochs=2, callbacks=[At(1, lambda view: True)])
 
 

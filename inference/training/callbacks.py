@@ -16,7 +16,7 @@ class FitView:
     """What a callback sees of a fit: a frozen view, made anew after each epoch."""
 
     model: Program
-    """The model, as it is fitted; in evaluation mode after an epoch and at start and end."""
+    """The model, as it is fitted; in evaluation mode while a callback is called."""
     guide: Program
     """Its guide."""
     epoch: int

@@ -167,5 +167,5 @@ class LookOn(Callback):
             self.callback.on_exception(view, error)
 
     def __repr__(self) -> str:
-        """Name the user's callback, in errors."""
-        return repr(self.callback)
+        """Name the user's callback in errors."""
+        return type(self.callback).__name__
