@@ -282,9 +282,11 @@ def _check_decimal(reading: Reading, name: str) -> None:
             f"{name} holds {marked['.'][0].strip()} and {marked[','][0].strip()}: write all "
             "numbers with one decimal mark, or give decimal="
         )
-    cells = marked[reading.decimal]
-    apart = any(LARGE.fullmatch(cell) for row in reading.body for cell in row)
-    if cells and not apart and all(map(GROUPED[reading.decimal].fullmatch, cells)):
+    cells, grouped = marked[reading.decimal], GROUPED[reading.decimal]
+    may_part = cells and all(map(grouped.fullmatch, cells))
+    columns = [column for column in zip(*reading.body, strict=True) if {*cells} & {*column}]
+    apart = any(LARGE.fullmatch(cell) for column in columns for cell in column)
+    if may_part and not apart:
         digits = cells[0].strip()
         raise ValueError(
             f"{digits} in {name} may be {digits.replace(',', '.')} or "
