@@ -112,7 +112,7 @@ def load_data(
         labels: labels beside an array, whole numbers or words, (N,); for a table, also the name
             of their column.
         binarize: ``"static"`` draws each value's bit once; ``"dynamic"`` draws the training
-            bits anew each epoch (test figures differ: see the README); ``None`` or
+            bits anew each epoch (test figures differ: see docs/results.md); ``None`` or
             ``"none"`` leaves grey values.
         standardize: subtract each element's training mean and divide by its training
             standard deviation. Densities are then in standardized units.

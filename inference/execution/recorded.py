@@ -64,7 +64,7 @@ class Recorded:
         keeping: a context in which it may be run without leaving other traces.
         compile: ``"recorded"``; ``"inductor"``: the recording, compiled by PyTorch's Inductor,
             which needs a C++ compiler and some ten seconds or more for each shape; ``"plain"``.
-        precision: see :func:`latente.inference.precision.layer_precision`.
+        precision: see :func:`latente.inference.execution.precision.layer_precision`.
         record_after: how many seconds of plain calls come first.
 
     Raises:

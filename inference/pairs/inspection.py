@@ -34,53 +34,24 @@ def inspect_pair(model: Program, guide: Program, args: tuple[Any, ...]) -> Struc
         guide_trace = poutine.trace(guide).get_trace(*args)
         model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args)
     in_guide, in_model = latent_sites(guide_trace), latent_sites(model_trace)
-    alone = sorted(in_model.keys() - in_guide.keys())
-    enumerated = tuple(name for name in alone if in_model[name]["infer"].get("enumerate"))
-    for name in sorted(set(alone) - set(enumerated)):
-        raise ValueError(
-            f"the model samples {name!r}, which the guide does not (if it is data, give it obs=)"
-        )
-    for name, site in in_guide.items():
-        if name not in in_model and not site["infer"].get("is_auxiliary"):
-            raise ValueError(f"the guide samples {name!r}, which the model does not")
-    for name in in_guide.keys() & in_model.keys():
-        given, wanted = in_guide[name]["value"].shape, in_model[name]["fn"].event_shape
-        if given[len(given) - len(wanted) :] != wanted:
-            raise ValueError(
-                f"the guide's {name!r} is of shape {tuple(given[1:])} for each datum, the model's "
-                f"of {tuple(wanted)}: give prior and guide the same latent dimension"
-            )
-    for trace in (guide_trace, model_trace):
-        for name, site in sample_sites(trace).items():
+    enumerated = tuple(
+        name
+        for name in sorted(in_model.keys() - in_guide.keys())
+        if in_model[name]["infer"].get("enumerate")
+    )
+    _check_same_sites(in_guide, in_model, enumerated)
+    sites = {"guide": sample_sites(guide_trace), "model": sample_sites(model_trace)}
+    for found in sites.values():
+        for name, site in found.items():
             _check_plates(name, site)
     frames = [
         frame
-        for trace in (guide_trace, model_trace)
-        for site in sample_sites(trace).values()
+        for found in sites.values()
+        for site in found.values()
         for frame in site["cond_indep_stack"]
         if frame.dim is not None
     ]
-    data_frames = [frame for frame in frames if frame.name == DATA_PLATE]
-    if not any(in_data_plate(site) for site in observed_sites(model_trace).values()):
-        raise ValueError(
-            "the model has no observed site inside a plate named 'data': put its data under "
-            "pyro.plate('data', len(x), dim=-1)"
-        )
-    for name in in_guide.keys() & in_model.keys():
-        if in_data_plate(in_guide[name]) != in_data_plate(in_model[name]):
-            inside, outside = "model", "guide"
-            if in_data_plate(in_guide[name]):
-                inside, outside = outside, inside
-            raise ValueError(
-                f"{name!r} is inside the plate 'data' in the {inside}, and not in the {outside}: "
-                "put it under pyro.plate('data', len(x), dim=-1) in both"
-            )
-    for frame in data_frames:
-        if frame.dim != -1 or frame.size != len(args[0]):
-            raise ValueError(
-                f"the plate 'data' has size {frame.size} at dimension {frame.dim}; "
-                f"it must have the size of the batch, {len(args[0])}, at dimension -1"
-            )
+    _check_data_plate(in_guide, in_model, observed_sites(model_trace), frames, len(args[0]))
     nesting = max(-frame.dim for frame in frames)
     global_latents = tuple(name for name, site in in_guide.items() if not in_data_plate(site))
     if isinstance(guide, AutoGuide) and len(global_latents) < len(in_guide):
@@ -94,17 +65,70 @@ def inspect_pair(model: Program, guide: Program, args: tuple[Any, ...]) -> Struc
     outside = tuple(
         name for name, site in observed_sites(model_trace).items() if not in_data_plate(site)
     )
+    points = _points(in_guide, in_model)
+    return Structure(nesting, vectorized, global_latents, outside, enumerated, points)
+
+
+def _check_same_sites(
+    in_guide: dict[str, Any], in_model: dict[str, Any], enumerated: tuple[str, ...]
+) -> None:
+    """Refuse latent sites that only one of the programs has, or that differ in their event."""
+    for name in sorted(in_model.keys() - in_guide.keys() - set(enumerated)):
+        raise ValueError(
+            f"the model samples {name!r}, which the guide does not (if it is data, give it obs=)"
+        )
+    for name, site in in_guide.items():
+        if name not in in_model and not site["infer"].get("is_auxiliary"):
+            raise ValueError(f"the guide samples {name!r}, which the model does not")
+    for name in in_guide.keys() & in_model.keys():
+        given, wanted = in_guide[name]["value"].shape, in_model[name]["fn"].event_shape
+        if given[len(given) - len(wanted) :] != wanted:
+            raise ValueError(
+                f"the guide's {name!r} is of shape {tuple(given[1:])} for each datum, the model's "
+                f"of {tuple(wanted)}: give prior and guide the same latent dimension"
+            )
+
+
+def _check_data_plate(
+    in_guide: dict[str, Any],
+    in_model: dict[str, Any],
+    observed: dict[str, Any],
+    frames: list[Any],
+    num_data: int,
+) -> None:
+    """Refuse a pair without a plate of the data, or whose programs use it differently."""
+    if not any(in_data_plate(site) for site in observed.values()):
+        raise ValueError(
+            "the model has no observed site inside a plate named 'data': put its data under "
+            "pyro.plate('data', len(x), dim=-1)"
+        )
+    for name in in_guide.keys() & in_model.keys():
+        if in_data_plate(in_guide[name]) != in_data_plate(in_model[name]):
+            inside, outside = "model", "guide"
+            if in_data_plate(in_guide[name]):
+                inside, outside = outside, inside
+            raise ValueError(
+                f"{name!r} is inside the plate 'data' in the {inside}, and not in the {outside}: "
+                "put it under pyro.plate('data', len(x), dim=-1) in both"
+            )
+    for frame in frames:
+        if frame.name == DATA_PLATE and (frame.dim != -1 or frame.size != num_data):
+            raise ValueError(
+                f"the plate 'data' has size {frame.size} at dimension {frame.dim}; "
+                f"it must have the size of the batch, {num_data}, at dimension -1"
+            )
+
+
+def _points(in_guide: dict[str, Any], in_model: dict[str, Any]) -> tuple[str, ...]:
+    """The latent sites of the data plate that the guide puts on one point, without a density."""
     # A Delta that follows from an auxiliary site has a density: that site's, and its own.
-    auxiliary = any(in_data_plate(in_guide[name]) for name in in_guide.keys() - in_model.keys())
-    points = tuple(
+    if any(in_data_plate(in_guide[name]) for name in in_guide.keys() - in_model.keys()):
+        return ()
+    return tuple(
         name
         for name, site in in_guide.items()
-        if in_data_plate(site)
-        and is_delta(site["fn"])
-        and not auxiliary
-        and not carries_density(site["fn"])
+        if in_data_plate(site) and is_delta(site["fn"]) and not carries_density(site["fn"])
     )
-    return Structure(nesting, vectorized, global_latents, outside, enumerated, points)
 
 
 def _check_plates(name: str, site: Any) -> None:

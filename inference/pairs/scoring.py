@@ -57,7 +57,7 @@ class Scorer:
         model: Pyro program ``model(x, *context)``.
         guide: Pyro program of the same arguments and latent sites.
         structure: the facts of the pair, which has no latent site outside the data plate.
-        compile: see :class:`latente.inference.recorded.Recorded`.
+        compile: see :class:`latente.inference.execution.recorded.Recorded`.
         precision: of the networks' products.
     """
 

@@ -101,7 +101,7 @@ def fit(
             compiler and some ten seconds or more; the numbers differ in the last digits.
             ``"plain"``: Pyro's way.
         precision: of the networks' products: ``"float32"``, ``"medium"`` or ``"bfloat16"``; see
-            :func:`latente.inference.precision.layer_precision`.
+            :func:`latente.inference.execution.precision.layer_precision`.
         profile: also take the time of the parts of some steps, at the end: ``Run.profile``.
         out: folder for ``config.json``, ``metrics.csv`` and a checkpoint each epoch.
         resume: go on with the run in ``out``.
