@@ -23,10 +23,11 @@ from latente.inference.diagnostics.calibration import (
     plot_coverage,
 )
 from latente.inference.diagnostics.diagnosis import Diagnosis
+from latente.inference.diagnostics.finding import Level
 from latente.inference.diagnostics.importance_weights import plot_khat
 from latente.inference.diagnostics.inference_gap import InferenceGap, plot_gap
 from latente.inference.diagnostics.latent_information import LatentInformation, plot_information
-from latente.inference.diagnostics.leave_one_out import plot_loo
+from latente.inference.diagnostics.leave_one_out import judge_loo, plot_loo
 from latente.inference.diagnostics.nuts import SHOWN_MARGINALS, NUTSReference, plot_nuts
 from latente.inference.diagnostics.predictive_checks import (
     PredictiveCheck,
@@ -281,6 +282,14 @@ def test_what_cannot_vary_is_said_to():
         edges = bar.get_data().edges
         assert low < edges[0] < edges[-1] < high
         assert edges[-1] - edges[0] > 0.01 * (high - low)
+
+
+def test_a_khat_that_is_nan_is_beyond_the_threshold_in_words_too():
+    found = loo([0.1, math.nan, math.nan], [-1.0, -2.0, -3.0])
+    found.n_data_points = 3
+    (finding,) = judge_loo(found)
+    assert finding.level == Level.BAD
+    assert "67%" in finding.sentence
 
 
 def test_left_out_data_are_drawn_with_their_khat():

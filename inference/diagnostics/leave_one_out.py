@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def judge_loo(loo: "ELPDData") -> list[Finding]:
     """How well each datum is predicted by the others, and whether that estimate can be trusted."""
     khat = torch.as_tensor(loo.pareto_k.values.copy())
-    share = (khat > loo.good_k).double().mean().item()
+    share = 1 - (khat <= loo.good_k).double().mean().item()  # NaN counts as beyond it
     count = loo.n_data_points
     said = (
         f"Left out one by one, the {count} data have an expected log predictive density of "
