@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from latente.inference import load_data
-from latente.inference.cli.commands import app
+from latente.inference.cli.app import app
 from latente.inference.data.files import read
 from latente.inference.data.rows import as_rows
 
