@@ -29,7 +29,7 @@ DataName = Annotated[
     str,
     typer.Option(
         help="digits, mnist, fashion-mnist, kmnist, freyfaces, or a file: "
-        ".npy, .npz, .csv, .parquet.",
+        ".npy, .npz, .csv, .tsv, .parquet.",
         rich_help_panel=DATA,
     ),
 ]
@@ -39,6 +39,47 @@ LabelColumn = Annotated[
     str | None,
     typer.Option(
         help="Column of a table that holds labels.", show_default="none", rich_help_panel=DATA
+    ),
+]
+
+
+Delimiter = Annotated[
+    str | None,
+    typer.Option(
+        help="What stands between the cells of a CSV file: one character, tab or space.",
+        show_default="found in the text",
+        rich_help_panel=DATA,
+    ),
+]
+
+
+Decimal = Annotated[
+    str | None,
+    typer.Option(
+        help="Decimal mark of a CSV file: a point or a comma.",
+        show_default="found in the text",
+        rich_help_panel=DATA,
+    ),
+]
+
+
+Header = Annotated[
+    bool | None,
+    typer.Option(
+        "--header/--no-header",
+        help="Whether the first row of a CSV file holds the names of the columns.",
+        show_default="found in the text",
+        rich_help_panel=DATA,
+    ),
+]
+
+
+KeepDegenerate = Annotated[
+    bool,
+    typer.Option(
+        "--keep-degenerate",
+        help="Keep columns of a table that are constant, or copies of another.",
+        rich_help_panel=DATA,
     ),
 ]
 
@@ -278,7 +319,7 @@ Resume = Annotated[
     bool,
     typer.Option(
         "--resume",
-        help="Go on with the run in DIR, with its own settings; --epochs may be raised.",
+        help="Continue the run in DIR with its own settings; --epochs may be raised.",
         rich_help_panel=RUNNING,
     ),
 ]

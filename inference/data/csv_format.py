@@ -59,11 +59,11 @@ give header=True or header=False
 
     def __post_init__(self) -> None:
         if self.delimiter is not None and not re.fullmatch(r"[^\w\r\n\"'.+-]", self.delimiter):
-            raise ValueError(f"delimiter is one character between cells, not {self.delimiter!r}")
+            raise ValueError(f"delimiter must be one character, got {self.delimiter!r}")
         if self.decimal not in (None, *MARKS):
-            raise ValueError(f"decimal is '.' or ',', not {self.decimal!r}")
+            raise ValueError(f"decimal must be '.' or ',', got {self.decimal!r}")
         if self.header not in (None, True, False):
-            raise ValueError(f"header is True or False, not {self.header!r}")
+            raise ValueError(f"header must be True or False, got {self.header!r}")
 
     def __str__(self) -> str:
         mark = self.delimiter or ","

@@ -39,11 +39,11 @@ def read(source: Any, labels: Any = None, csv_format: CsvFormat | None = None) -
     is_text = path is not None and str(source).lower().endswith(TEXTS)
     if csv_format != CsvFormat() and not is_text:
         raise ValueError(
-            f"delimiter, decimal and header are for files ending in {', '.join(TEXTS)}"
+            f"delimiter=, decimal= and header= are for files ending in {', '.join(TEXTS)}"
         )
     if isinstance(source, str) and source in NAMED_DATASETS:
         if labels is not None:
-            raise ValueError(f"{source} brings its own labels: leave labels out")
+            raise ValueError(f"{source} has labels of its own: leave labels= out")
         return NAMED_DATASETS[source]()
     if path is not None:
         return _read_file(path, labels, csv_format)

@@ -139,7 +139,7 @@ def refuse_wide(source: Source) -> None:
     if source.wide_columns:
         raise ValueError(
             f"{name_columns(source.wide_columns)} of {source.name}: float32 has too few digits for "
-            "so small a spread at so large a size: load the table with standardize, or subtract an "
+            "so small a spread at so large a size: load it with standardize=True, or subtract an "
             "offset"
         )
 
