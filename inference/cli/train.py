@@ -119,7 +119,9 @@ def _plan_of(context: typer.Context) -> "Plan":
 
     given = {name: context.params[name] for name in Plan.__dataclass_fields__}
     hidden, delimiter = _widths(given["hidden"]), given["delimiter"]
-    return Plan(**{**given, "hidden": hidden, "delimiter": DELIMITERS.get(delimiter, delimiter)})
+    return Plan(
+        **{**given, "hidden": hidden, "delimiter": NAMED_DELIMITERS.get(delimiter, delimiter)}
+    )
 
 
 def _say_how_read(data: "Data") -> None:
@@ -158,7 +160,7 @@ def _tabulate_profile(times: dict[str, float]) -> Table:
     return table
 
 
-DELIMITERS = {"tab": "\t", "space": " "}
+NAMED_DELIMITERS = {"tab": "\t", "space": " "}
 """Delimiters that have a name on the command line."""
 
 PREFIXED = ("beta", "free_bits", "given", "binarize")

@@ -1,11 +1,11 @@
 """Reading of data sets, files and arrays into rows and labels."""
 
-import difflib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..common.lookup import did_you_mean
 from .arrays import check_numbers, is_table, to_array
 from .csv_files import read_csv
 from .csv_format import CsvFormat
@@ -116,11 +116,10 @@ def check_path(path: Path) -> None:
         ValueError: if its name is neither that of a data set nor of a file of a known kind.
     """
     if not path.name.lower().endswith(SUFFIXES):
-        near = difflib.get_close_matches(str(path), NAMED_DATASETS, n=1)
-        hint = f": did you mean {near[0]!r}?" if near else ""
+        question = did_you_mean(str(path), NAMED_DATASETS)
         raise ValueError(
             f"{str(path)!r} is neither a data set ({', '.join(NAMED_DATASETS)}) nor a file "
-            f"ending in {', '.join(SUFFIXES)}{hint}"
+            f"ending in {', '.join(SUFFIXES)}{question and f': {question}'}"
         )
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")

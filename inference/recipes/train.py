@@ -10,7 +10,7 @@ import torch
 
 from ...models import VAE, VampPrior
 from ..data.load_data import Data
-from ..data.rows import BLOCK, Rows
+from ..data.rows import BLOCK_ROWS, Rows
 from ..execution.recorded import Compile
 from ..training.device import resolve_device
 from ..training.fit import fit
@@ -66,9 +66,9 @@ def train(
         on_data(data)
     sizes = measure_sizes(plan, data)
     model, guide = build_planned(plan, sizes)
-    model.start_at_mean(data.train[:BLOCK])
+    model.start_at_mean(data.train[:BLOCK_ROWS])
     _start_at_data(model, data.train)
-    largest = data.train[:BLOCK].abs().max().item()
+    largest = data.train[:BLOCK_ROWS].abs().max().item()
     if largest > LARGE_VALUE and not plan.standardize:
         warnings.warn(f"the data reach {largest:g}: standardize them to fit well", stacklevel=2)
     return fit(
