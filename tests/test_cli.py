@@ -122,7 +122,7 @@ def test_another_posterior_is_one_option(tmp_path, monkeypatch):
     latente("evaluate", out, "--num-samples", 50)
     latente("plot", out)
     resumed = latente("train", "--out", out, "--resume", "--posterior", "spline", code=2)
-    assert "--resume goes on with posterior=iaf, not spline" in resumed.stderr
+    assert "--resume continues with posterior 'iaf', not 'spline'" in resumed.stderr
 
 
 def test_each_axis_is_an_option(tmp_path, monkeypatch):
@@ -153,7 +153,7 @@ def test_each_axis_is_an_option(tmp_path, monkeypatch):
     more = ["train", "--out", out, "--resume", "--epochs", 3]
     latente(*more, "--beta", "warmup:epochs=2,stop=0.5", "--prior", "mixture:3")
     refused = latente(*more, "--prior", "mixture:4", code=2).stderr
-    assert "--resume goes on with prior=mixture:components=3, not mixture:4" in refused
+    assert "--resume continues with prior 'mixture:components=3', not 'mixture:4'" in refused
 
 
 def test_a_recipe_is_overridden_on_one_axis(tmp_path):
@@ -166,7 +166,7 @@ def test_a_recipe_is_overridden_on_one_axis(tmp_path):
         assert file.get_slice("model.prior.pseudo_inputs").get_shape() == [7, 8, 8]
 
 
-FLAGS = "--standardize", "--resume", "--profile", "--parts"
+FLAGS = "--standardize", "--keep-degenerate", "--resume", "--profile", "--parts"
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "diagnose", "plot", "sample", "recipes"])
@@ -218,6 +218,52 @@ def test_a_table_smaller_than_a_batch_is_one_batch(tmp_path):
     assert json.loads((out / "config.json").read_text())["fit"]["batch_size"] == 32
     latente("train", "--out", out, "--resume", "--epochs", 3)
     assert len(epochs_of(out)) == 3
+
+
+def test_a_table_of_two_readings_is_trained_on_with_options(tmp_path):
+    """Errors name the options as they are written on the command line, and these decide."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(60, 2)).round(3)
+    path = tmp_path / "years.csv"
+    path.write_text("2001\t2002\n" + "\n".join(f"{a}\t{b}" for a, b in rows))
+    out = tmp_path / "run"
+    command = ["train", "--data", path, "--latent-dim", 1, "--out", out, *SMALL]
+    assert "data: give --header or --no-header\n" in latente(*command, code=2).stderr
+    latente(*command, "--header", "--delimiter", "tab", "--decimal", ".")
+    plan = json.loads((out / "config.json").read_text())["plan"]
+    assert (plan["header"], plan["delimiter"], plan["decimal"]) == (True, "\t", ".")
+    latente("evaluate", out, "--num-samples", 100)
+    refused = latente("train", "--out", out, "--resume", "--no-header", code=2).stderr
+    assert "--resume continues with header True, not False" in refused
+    wrong = latente(*command, "--delimiter", "tabs", code=2).stderr
+    assert "--delimiter must be one character, got 'tabs'" in wrong
+    digits = latente("train", "--no-header", "--out", tmp_path / "other", code=2).stderr
+    assert "--delimiter, --decimal and --header are for files ending in .csv" in digits
+
+
+def test_degenerate_columns_are_kept_by_an_option(tmp_path):
+    rng = np.random.default_rng(0)
+    path = tmp_path / "constant.csv"
+    path.write_text("a,b\n" + "\n".join(f"{a:.3f},1.5" for a in rng.normal(size=60)))
+    command = ["train", "--data", path, "--latent-dim", 1, "--out", tmp_path / "run", *SMALL]
+    assert "drop such columns, or give --keep-degenerate\n" in latente(*command, code=2).stderr
+    latente(*command, "--keep-degenerate")
+    latente("evaluate", tmp_path / "run", "--num-samples", 100)
+
+
+def test_the_way_a_table_was_read_is_said_before_the_fit(tmp_path):
+    rng = np.random.default_rng(0)
+    np.savetxt(tmp_path / "small.csv", rng.normal(size=(40, 3)), delimiter=",", header="a,b,c")
+    errors = latente(
+        "train", "--data", tmp_path / "small.csv", "--out", tmp_path / "run", *SMALL
+    ).stderr  # fmt: skip
+    assert errors.index("read 40 rows of 3 columns") < errors.index("fit: epoch 1/2")
+
+
+def test_early_stopping_is_said(tmp_path):
+    options = ["--epochs", 30, "--hidden", "8", "--patience", 1, "--learning-rate", 1.0]
+    errors = latente("train", "--out", tmp_path / "run", *options).stderr
+    assert "stopped early: validation_elbo has not risen for 1 epochs\n" in errors
 
 
 def test_the_version_is_printed():
@@ -290,7 +336,7 @@ BAD = {
     "no plot": (["plot", "nowhere"], "nowhere holds no run"),
     "no sample": (["sample", "nowhere"], "nowhere holds no run"),
     "no resume": (["train", "--resume"], "holds no run"),
-    "labels": (["train", "--labels", "kind"], "digits brings its own labels"),
+    "labels": (["train", "--labels", "kind"], "digits has labels of its own: leave --labels out"),
 }
 
 
@@ -324,7 +370,7 @@ def test_resume_goes_on_with_its_own_settings(tmp_path):
     out = tmp_path / "run"
     latente("train", *SMALL, "--out", out, "--latent-dim", 3)
     result = latente("train", "--out", out, "--resume", "--latent-dim", 2, code=2)
-    assert "--resume goes on with latent_dim=3, not 2" in result.stderr
+    assert "--resume continues with --latent-dim 3, not 2" in result.stderr
     few = latente("train", "--out", out, "--resume", "--epochs", 1, code=2)
     assert "has 2 epochs done already" in few.stderr
     latente("train", "--out", out, "--resume", "--epochs", 4)

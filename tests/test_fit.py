@@ -224,7 +224,7 @@ def test_the_bound_is_measured_over_all_validation_rows(monkeypatch):
     """More rows than a block, and a global variable whose KL is shared by the training data."""
     from latente.inference.training import fit_data
 
-    monkeypatch.setattr(fit_data, "BLOCK", 64)
+    monkeypatch.setattr(fit_data, "BLOCK_ROWS", 64)
     pair = GlobalMean()
     x, outside = torch.randn(50).double(), torch.linspace(-3, 3, 150).double() ** 3
     run = quiet(

@@ -89,7 +89,7 @@ def test_p_values_by_hand():
 def test_what_all_data_share_is_drawn_once_for_each_replication(monkeypatch):
     """Blocks of four of eleven data: w moves them all together, and w's own spread shows."""
     pair, x = GlobalMean(), torch.linspace(-1, 1, 11).double()
-    monkeypatch.setattr(predictive_checks, "BLOCK", 4)
+    monkeypatch.setattr(predictive_checks, "BLOCK_ROWS", 4)
     apart = {"apart": lambda x: x[:4].mean() - x[-4:].mean(), "mean": lambda x: x.mean()}
     for from_prior, sd in ((True, 1.0), (False, 0.5)):
         checks = predictive_check(
@@ -106,7 +106,7 @@ def test_the_blocks_do_not_change_what_is_observed(monkeypatch):
     oracle = LinearGaussian(2)
     x = oracle.sample(25)
     whole = predictive_check(*oracle.pair(), x, num_samples=3)
-    monkeypatch.setattr(predictive_checks, "BLOCK", 7)
+    monkeypatch.setattr(predictive_checks, "BLOCK_ROWS", 7)
     blocks = predictive_check(*oracle.pair(), x, num_samples=3)
     for name, check in whole.items():
         assert blocks[name].observed == check.observed

@@ -315,7 +315,7 @@ def test_a_kernel_that_is_none_is_refused(kernel, message):
 
 def test_sites_that_hang_together_and_stand_outside_are_refused():
     two, shared, x = TwoLayers(), GlobalMean(), linear_data(4, 2, 6)
-    with pytest.raises(ValueError, match="is of one latent site, and the pair has 2"):
+    with pytest.raises(ValueError, match="needs one latent site, and the pair has 2"):
         Info_ELBO().loss(two.model, two.guide, x)
     with pytest.raises(ValueError, match=r"site 'w' stands outside .* use Trace_ELBO\(\)"):
         ImportanceWeighted_ELBO().loss(shared.model, shared.guide, x[:, 0])

@@ -259,10 +259,10 @@ def test_a_first_row_that_repeats_its_words_below_is_data(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"delimiter": ";;"}, "delimiter is one character"),
-        ({"delimiter": "x"}, "delimiter is one character"),
-        ({"decimal": "'"}, "decimal is '.' or ','"),
-        ({"header": 0.5}, "header is True or False"),
+        ({"delimiter": ";;"}, "delimiter must be one character"),
+        ({"delimiter": "x"}, "delimiter must be one character"),
+        ({"decimal": "'"}, "decimal must be '.' or ','"),
+        ({"header": 0.5}, "header must be True or False"),
     ],
 )
 def test_options_of_a_text_are_checked(tmp_path, options, message):

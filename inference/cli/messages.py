@@ -26,16 +26,32 @@ ARGUMENTS = (
     "batch_size", "num_samples", "num_data", "clip_norm", "learning_rate", "latent_dim",
     "free_bits", "weight_decay",
 )  # fmt: skip
-"""Python names of arguments that are options."""
+"""Arguments whose names stand for themselves in an error, and are no words of English."""
+
+AS_OPTIONS = {
+    rf"({'|'.join(ARGUMENTS)})\b(?!=)": r"--\1",
+    r"(header|keep_degenerate|standardize)=True": r"--\1",
+    r"header=False": "--no-header",
+    r"(delimiter|decimal|header|labels)=(?=$|[\s,])": r"--\1",
+    r"(delimiter|decimal|labels)=(?=['\"])": r"--\1 ",
+    r"(delimiter|decimal|header)(?= must be)": r"--\1",
+}
+"""Patterns of an argument as errors name it in Python, and the option that it is."""
 
 
-def _as_options(message: str) -> str:
-    """Call by its option what an error calls by its Python name."""
-    return re.sub(
-        rf"(?<![\w-])({'|'.join(ARGUMENTS)})\b(?!=)",
-        lambda match: "--" + match[0].replace("_", "-"),
-        message,
-    )
+def as_options(message: str) -> str:
+    """Rewrite the arguments that an error names as options of the command line.
+
+    >>> as_options("give header=True, or delimiter=';'; num_samples must be positive")
+    "give --header, or --delimiter ';'; --num-samples must be positive"
+    """
+    for argument, option in AS_OPTIONS.items():
+        message = re.sub(
+            rf"(?<![\w-]){argument}",
+            lambda match, option=option: match.expand(option).replace("_", "-"),
+            message,
+        )
+    return message
 
 
 def one_line(command: Callable[..., None]) -> Callable[..., None]:
@@ -48,6 +64,6 @@ def one_line(command: Callable[..., None]) -> Callable[..., None]:
             try:
                 command(*args, **kwargs)
             except (ValueError, OSError, FloatingPointError) as error:
-                fail(f"latente: {_as_options(' '.join(str(error).split()))}")
+                fail(f"latente: {as_options(' '.join(str(error).split()))}")
 
     return wrapped

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-DATA, AXES, FITTING, RUNNING = "Data", "Composition", "Fit", "Run"
+DATA_PANEL, COMPOSITION_PANEL, FIT_PANEL, RUN_PANEL = "Data", "Composition", "Fit", "Run"
 """Panels of the help of ``latente train``."""
 
 RECIPE_DEFAULT = "the recipe's"
@@ -29,8 +29,8 @@ DataName = Annotated[
     str,
     typer.Option(
         help="digits, mnist, fashion-mnist, kmnist, freyfaces, or a file: "
-        ".npy, .npz, .csv, .parquet.",
-        rich_help_panel=DATA,
+        ".npy, .npz, .csv, .tsv, .parquet.",
+        rich_help_panel=DATA_PANEL,
     ),
 ]
 
@@ -38,7 +38,48 @@ DataName = Annotated[
 LabelColumn = Annotated[
     str | None,
     typer.Option(
-        help="Column of a table that holds labels.", show_default="none", rich_help_panel=DATA
+        help="Column of a table that holds labels.", show_default="none", rich_help_panel=DATA_PANEL
+    ),
+]
+
+
+Delimiter = Annotated[
+    str | None,
+    typer.Option(
+        help="What stands between the cells of a CSV file: one character, tab or space.",
+        show_default="found in the text",
+        rich_help_panel=DATA_PANEL,
+    ),
+]
+
+
+Decimal = Annotated[
+    str | None,
+    typer.Option(
+        help="Decimal mark of a CSV file: a point or a comma.",
+        show_default="found in the text",
+        rich_help_panel=DATA_PANEL,
+    ),
+]
+
+
+Header = Annotated[
+    bool | None,
+    typer.Option(
+        "--header/--no-header",
+        help="Whether the first row of a CSV file holds the names of the columns.",
+        show_default="found in the text",
+        rich_help_panel=DATA_PANEL,
+    ),
+]
+
+
+KeepDegenerate = Annotated[
+    bool,
+    typer.Option(
+        "--keep-degenerate",
+        help="Keep columns of a table that are constant, or copies of another.",
+        rich_help_panel=DATA_PANEL,
     ),
 ]
 
@@ -48,7 +89,7 @@ Standardize = Annotated[
     typer.Option(
         "--standardize",
         help="Standardize each element by its training data.",
-        rich_help_panel=DATA,
+        rich_help_panel=DATA_PANEL,
     ),
 ]
 
@@ -59,7 +100,7 @@ BinarizeName = Annotated[
         "--binarize",
         help="Draw bits of values in [0, 1]: none, static (once) or dynamic (anew each epoch).",
         show_default="dynamic for the likelihood bernoulli, else none",
-        rich_help_panel=DATA,
+        rich_help_panel=DATA_PANEL,
     ),
 ]
 
@@ -70,7 +111,7 @@ GivenText = Annotated[
         "--given",
         help="Context of a conditional model: none, labels, quadrant, quadrants:2.",
         show_default=RECIPE_DEFAULT,
-        rich_help_panel=DATA,
+        rich_help_panel=DATA_PANEL,
     ),
 ]
 
@@ -81,7 +122,7 @@ PriorText = Annotated[
         "--prior",
         help="p(z): standard, mixture, vamp, flow or conditional, as in vamp:components=100.",
         show_default=RECIPE_DEFAULT,
-        rich_help_panel=AXES,
+        rich_help_panel=COMPOSITION_PANEL,
     ),
 ]
 
@@ -92,7 +133,7 @@ PosteriorText = Annotated[
         "--posterior",
         help="q(z|x): diagonal, full-rank, planar, iaf, spline or point, as in iaf:transforms=4.",
         show_default=RECIPE_DEFAULT,
-        rich_help_panel=AXES,
+        rich_help_panel=COMPOSITION_PANEL,
     ),
 ]
 
@@ -104,7 +145,7 @@ LikelihoodText = Annotated[
         help="p(x|z): bernoulli, continuous-bernoulli, logistic, normal, student-t, categorical, "
         "poisson or negative-binomial, as in normal:scale=predicted.",
         show_default=RECIPE_DEFAULT,
-        rich_help_panel=AXES,
+        rich_help_panel=COMPOSITION_PANEL,
     ),
 ]
 
@@ -115,7 +156,7 @@ NetworkText = Annotated[
         "--network",
         help="Encoder and decoder: mlp or conv, as in conv:residual_blocks=1.",
         show_default=RECIPE_DEFAULT,
-        rich_help_panel=AXES,
+        rich_help_panel=COMPOSITION_PANEL,
     ),
 ]
 
@@ -127,7 +168,7 @@ ObjectiveText = Annotated[
         help="What is maximized: elbo, iwae, info, total-correlation or score-function, as in "
         "iwae:k=50,gradient=dreg.",
         show_default=RECIPE_DEFAULT,
-        rich_help_panel=AXES,
+        rich_help_panel=COMPOSITION_PANEL,
     ),
 ]
 
@@ -138,7 +179,7 @@ BetaText = Annotated[
         "--beta",
         help="Weight of the KL: a number, or a schedule, as in warmup:10 or cyclical:10.",
         show_default=f"{RECIPE_DEFAULT}, else the objective's",
-        rich_help_panel=AXES,
+        rich_help_panel=COMPOSITION_PANEL,
     ),
 ]
 
@@ -148,13 +189,13 @@ FreeBits = Annotated[
     typer.Option(
         help="Nats of each latent dimension's KL that are free.",
         show_default=f"{RECIPE_DEFAULT}, else 0",
-        rich_help_panel=AXES,
+        rich_help_panel=COMPOSITION_PANEL,
     ),
 ]
 
 
 LatentDim = Annotated[
-    int, typer.Option(help="Dimension K of the latent space.", rich_help_panel=AXES)
+    int, typer.Option(help="Dimension K of the latent space.", rich_help_panel=COMPOSITION_PANEL)
 ]
 
 
@@ -163,12 +204,12 @@ Hidden = Annotated[
     typer.Option(
         help="Widths of the hidden layers, as in 400,400.",
         show_default="400,400; 200,200 for data of at most 256 values",
-        rich_help_panel=AXES,
+        rich_help_panel=COMPOSITION_PANEL,
     ),
 ]
 
 
-Epochs = Annotated[int, typer.Option(help="Passes over the data.", rich_help_panel=FITTING)]
+Epochs = Annotated[int, typer.Option(help="Passes over the data.", rich_help_panel=FIT_PANEL)]
 
 
 BatchSize = Annotated[
@@ -176,7 +217,7 @@ BatchSize = Annotated[
     typer.Option(
         help="Data in a minibatch.",
         show_default="128, or all data where they are fewer",
-        rich_help_panel=FITTING,
+        rich_help_panel=FIT_PANEL,
     ),
 ]
 
@@ -184,7 +225,7 @@ BatchSize = Annotated[
 LearningRate = Annotated[
     float,
     typer.Option(
-        help="The optimizer's step size at the start; it falls to zero.", rich_help_panel=FITTING
+        help="The optimizer's step size at the start; it falls to zero.", rich_help_panel=FIT_PANEL
     ),
 ]
 
@@ -192,13 +233,13 @@ LearningRate = Annotated[
 OptimizerName = Annotated[
     str,
     typer.Option(
-        "--optimizer", help="adam, adamw, sgd, momentum, rmsprop, …", rich_help_panel=FITTING
+        "--optimizer", help="adam, adamw, sgd, momentum, rmsprop, …", rich_help_panel=FIT_PANEL
     ),
 ]
 
 
 WeightDecay = Annotated[
-    float, typer.Option(help="Decay of the networks' weights.", rich_help_panel=FITTING)
+    float, typer.Option(help="Decay of the networks' weights.", rich_help_panel=FIT_PANEL)
 ]
 
 
@@ -207,7 +248,7 @@ ClipNorm = Annotated[
     typer.Option(
         help="Largest norm of the gradient per datum.",
         show_default="no limit",
-        rich_help_panel=FITTING,
+        rich_help_panel=FIT_PANEL,
     ),
 ]
 
@@ -217,20 +258,20 @@ Patience = Annotated[
     typer.Option(
         help="Stop after so many epochs without a better validation ELBO, and keep the best.",
         show_default="never stop early",
-        rich_help_panel=FITTING,
+        rich_help_panel=FIT_PANEL,
     ),
 ]
 
 
 Seed = Annotated[
-    int, typer.Option(help="Decides split, weights, order and draws.", rich_help_panel=FITTING)
+    int, typer.Option(help="Decides split, weights, order and draws.", rich_help_panel=FIT_PANEL)
 ]
 
 
 DrawSeed = Annotated[int, typer.Option(help="Seed of the draws.")]
 
 
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.", rich_help_panel=RUNNING)]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.", rich_help_panel=RUN_PANEL)]
 
 
 CompileName = Annotated[
@@ -238,7 +279,7 @@ CompileName = Annotated[
     typer.Option(
         "--compile",
         help="How steps run: recorded (once that pays), inductor (needs a C++ compiler) or plain.",
-        rich_help_panel=RUNNING,
+        rich_help_panel=RUN_PANEL,
     ),
 ]
 
@@ -248,7 +289,7 @@ PrecisionName = Annotated[
     typer.Option(
         "--precision",
         help="Of the networks' products: float32, medium, bfloat16.",
-        rich_help_panel=RUNNING,
+        rich_help_panel=RUN_PANEL,
     ),
 ]
 
@@ -258,7 +299,7 @@ Profile = Annotated[
     typer.Option(
         "--profile",
         help="Say where the time of a step goes, at the end.",
-        rich_help_panel=RUNNING,
+        rich_help_panel=RUN_PANEL,
     ),
 ]
 
@@ -268,8 +309,8 @@ Out = Annotated[
     typer.Option(
         metavar="DIR",
         help="Folder for the run.",
-        show_default="runs/DATA-RECIPE[-CHOICE…]-kK",
-        rich_help_panel=RUNNING,
+        show_default="runs/DATA_PANEL-RECIPE[-CHOICE…]-kK",
+        rich_help_panel=RUN_PANEL,
     ),
 ]
 
@@ -278,7 +319,7 @@ Resume = Annotated[
     bool,
     typer.Option(
         "--resume",
-        help="Go on with the run in DIR, with its own settings; --epochs may be raised.",
-        rich_help_panel=RUNNING,
+        help="Continue the run in DIR with its own settings; --epochs may be raised.",
+        rich_help_panel=RUN_PANEL,
     ),
 ]

@@ -17,11 +17,15 @@ from .options import (
     ClipNorm,
     CompileName,
     DataName,
+    Decimal,
+    Delimiter,
     Device,
     Epochs,
     FreeBits,
     GivenText,
+    Header,
     Hidden,
+    KeepDegenerate,
     LabelColumn,
     LatentDim,
     LearningRate,
@@ -43,6 +47,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
+    from ..data.load_data import Data
     from ..recipes.plan import Plan
     from ..training.run import Run
 
@@ -52,6 +57,10 @@ def train(
     recipe: RecipeName = None,
     data: DataName = "digits",
     labels: LabelColumn = None,
+    delimiter: Delimiter = None,
+    decimal: Decimal = None,
+    header: Header = None,
+    keep_degenerate: KeepDegenerate = False,
     standardize: Standardize = False,
     binarize: BinarizeName = None,
     given: GivenText = None,
@@ -97,9 +106,10 @@ def train(
             compile=compile,  # pyright: ignore[reportArgumentType] # checked when fitted
             profile=profile,
             resume=resume,
+            on_data=_say_how_read,
         )
     except KeyboardInterrupt:
-        fail(_how_to_go_on(folder), code=130)
+        fail(_how_to_continue(folder), code=130)
     _report(run, folder)
 
 
@@ -107,8 +117,17 @@ def _plan_of(context: typer.Context) -> "Plan":
     """The plan that the options make: each field is the option of that name."""
     from ..recipes.plan import Plan
 
-    said = {name: context.params[name] for name in Plan.__dataclass_fields__}
-    return Plan(**{**said, "hidden": _widths(said["hidden"])})
+    given = {name: context.params[name] for name in Plan.__dataclass_fields__}
+    hidden, delimiter = _widths(given["hidden"]), given["delimiter"]
+    return Plan(
+        **{**given, "hidden": hidden, "delimiter": NAMED_DELIMITERS.get(delimiter, delimiter)}
+    )
+
+
+def _say_how_read(data: "Data") -> None:
+    """Say how a file was read, if there is more than one way."""
+    if data.note:
+        say(f"{data.name}: {data.note}")
 
 
 def _report(run: "Run", folder: Path) -> None:
@@ -119,10 +138,10 @@ def _report(run: "Run", folder: Path) -> None:
     kept = f", kept epoch {run.best_epoch}" if run.best_epoch else ""
     if run.profile:
         Console().print(_tabulate_profile(dict(run.profile)))
-    if "data_note" in run.config:
-        say(f"{run.config['plan']['data']}: {run.config['data_note']}")
     if run.note:
         say(f"steps ran plainly, not from a recording: {run.note}", "yellow")
+    if run.stopped:
+        say(f"stopped early: {run.stopped}")
     say(
         f"{run.epoch} epochs{kept}: {describe_epoch(row)} per datum\n"
         f"run folder: {folder}\n"
@@ -140,6 +159,9 @@ def _tabulate_profile(times: dict[str, float]) -> Table:
         table.add_row(part, f"{milliseconds:.3f}", share, end_section=part == "overhead")
     return table
 
+
+NAMED_DELIMITERS = {"tab": "\t", "space": " "}
+"""Delimiters that have a name on the command line."""
 
 PREFIXED = ("beta", "free_bits", "given", "binarize")
 """Choices whose texts are not names of parts: the folder's name says what they are."""
@@ -159,17 +181,18 @@ def _folder_name(plan: "Plan") -> str:
     return "-".join(filter(None, [*words, f"k{plan.latent_dim}"]))
 
 
-def _how_to_go_on(folder: Path) -> str:
+def _how_to_continue(folder: Path) -> str:
+    """What a run that was interrupted has kept, and the command that continues it."""
     from ..training.checkpoints import load
     from ..training.run_folder import CHECKPOINT
 
     try:
         epoch = load(folder / CHECKPOINT)[1]["epoch"]
     except (FileNotFoundError, ValueError):
-        return "latente: stopped before anything was fitted; nothing was kept"
+        return "latente: stopped before the first epoch; nothing was kept"
     return (
         f"latente: stopped; {folder} keeps epoch {epoch}. "
-        f"Go on with: latente train --out {folder} --resume"
+        f"Continue with: latente train --out {folder} --resume"
     )
 
 
@@ -180,22 +203,22 @@ def _widths(hidden: str | None) -> tuple[int, ...] | None:
         raise ValueError(f"--hidden takes widths such as 400,400, not {hidden!r}") from None
 
 
-def _resumed(context: typer.Context, said: "Plan", saved: "Plan") -> "Plan":
-    """The saved plan, with more epochs if so asked; whatever else was said must agree with it."""
+def _resumed(context: typer.Context, given: "Plan", saved: "Plan") -> "Plan":
+    """The saved plan, with the epochs that are given; all other options must agree with it."""
     from ..recipes.plan import agrees
 
-    for name in said.__dataclass_fields__:
-        if name == "epochs" or not _was_said(context, name):
+    for name in given.__dataclass_fields__:
+        if name == "epochs" or not _is_given(context, name):
             continue
-        if not agrees(said, saved, name):
+        if not agrees(given, saved, name):
             raise ValueError(
-                f"--resume goes on with {name}={getattr(saved, name)}, not "
-                f"{context.params[name]}: leave it out, or begin a new run in another folder"
+                f"--resume continues with {name} {getattr(saved, name)!r}, not "
+                f"{context.params[name]!r}: leave it out, or start a new run in another folder"
             )
-    return replace(saved, epochs=said.epochs) if _was_said(context, "epochs") else saved
+    return replace(saved, epochs=given.epochs) if _is_given(context, "epochs") else saved
 
 
-def _was_said(context: typer.Context, name: str) -> bool:
+def _is_given(context: typer.Context, name: str) -> bool:
     """Whether an option was given on the command line, rather than left at its default."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"

@@ -9,12 +9,12 @@ from typing import Any, BinaryIO, cast
 
 from .csv_format import CsvFormat, find_format
 from .source import reading
-from .tables import FEWEST_ROWS, counts_rows
+from .tables import MIN_ROWS, counts_rows
 
 SAMPLE_CHARACTERS, SAMPLE_LINES = 2**18, 20
 """At least so much of a file is looked at to find its format."""
 BYTES_AT_ONCE = 2**20
-MARKS = {
+BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -48,7 +48,7 @@ def read_csv(path: Path, given: CsvFormat) -> tuple[Any, str]:
     notes = [str(found) + (", Windows-1252 text" if encoding == "cp1252" else "")]
     if not found.header:
         table.columns = [str(place) for place in range(len(table.columns))]
-        if len(table) >= FEWEST_ROWS and table.shape[1] > 1 and counts_rows(table["0"].to_numpy()):
+        if len(table) >= MIN_ROWS and table.shape[1] > 1 and counts_rows(table["0"].to_numpy()):
             table = table.drop(columns="0")
             notes.append("row numbers in the first column dropped")
     return table, "; ".join(notes)
@@ -66,7 +66,7 @@ def _find_encoding(path: Path) -> str:
     """UTF-8, what the first bytes say, or else Windows-1252, which spreadsheets write."""
     with _open(path) as file:
         start = file.read(4)
-        for mark, encoding in MARKS.items():
+        for mark, encoding in BYTE_ORDER_MARKS.items():
             if start.startswith(mark):
                 return encoding
         decoder = codecs.getincrementaldecoder("utf-8")()

@@ -19,20 +19,24 @@ from .checks import number_of
 
 DELIMITERS = {",": "','", ";": "';'", "\t": "tab", "|": "'|'"}
 """What may stand between cells, if no delimiter is given, and what to call it."""
-MARKS = (".", ",")
+DECIMAL_MARKS = (".", ",")
 """Decimal marks."""
-NUMBER = {
+NUMBER_PATTERNS = {
     mark: re.compile(rf"\s*[+-]?(\d+[{mark}]?\d*|[{mark}]\d+)(e[+-]?\d+)?\s*", re.IGNORECASE)
-    for mark in MARKS
+    for mark in DECIMAL_MARKS
 }
 """A number, by its decimal mark."""
-GROUPED = {mark: re.compile(rf"\s*[+-]?[1-9]\d{{0,2}}[{mark}]\d{{3}}\s*") for mark in MARKS}
+GROUPED_PATTERNS = {
+    mark: re.compile(rf"\s*[+-]?[1-9]\d{{0,2}}[{mark}]\d{{3}}\s*") for mark in DECIMAL_MARKS
+}
 """Of those, one in which the mark may part thousands instead."""
-LARGE = re.compile(r"\s*[+-]?\d{4,}\s*")
+LARGE_NUMBER = re.compile(r"\s*[+-]?\d{4,}\s*")
 """A number whose thousands are not parted."""
-FLAGS = {"true", "false"}
-MISSING = {*"?-.*", "", "na", "n/a", "#n/a", "<na>", "nan", "null", "none", "missing", "unknown",
-           "inf", "-inf", "+inf", "infinity", "-infinity"}  # fmt: skip
+FLAG_WORDS = {"true", "false"}
+MISSING_WORDS = {
+    *"?-.*", "", "na", "n/a", "#n/a", "<na>", "nan", "null", "none", "missing", "unknown",
+    "inf", "-inf", "+inf", "infinity", "-infinity",
+}  # fmt: skip
 """Words, in lower case, that stand in place of a value and are not the name of a column."""
 
 
@@ -59,11 +63,11 @@ give header=True or header=False
 
     def __post_init__(self) -> None:
         if self.delimiter is not None and not re.fullmatch(r"[^\w\r\n\"'.+-]", self.delimiter):
-            raise ValueError(f"delimiter is one character between cells, not {self.delimiter!r}")
-        if self.decimal not in (None, *MARKS):
-            raise ValueError(f"decimal is '.' or ',', not {self.decimal!r}")
+            raise ValueError(f"delimiter must be one character, got {self.delimiter!r}")
+        if self.decimal not in (None, *DECIMAL_MARKS):
+            raise ValueError(f"decimal must be '.' or ',', got {self.decimal!r}")
         if self.header not in (None, True, False):
-            raise ValueError(f"header is True or False, not {self.header!r}")
+            raise ValueError(f"header must be True or False, got {self.header!r}")
 
     def __str__(self) -> str:
         mark = self.delimiter or ","
@@ -74,7 +78,7 @@ give header=True or header=False
 
 
 @dataclass(frozen=True)
-class Reading:
+class TextReading:
     """The rows of a text as one delimiter and decimal mark give them."""
 
     delimiter: str
@@ -118,15 +122,15 @@ class Reading:
 
     def is_value(self, cell: str) -> bool:
         """Whether a cell holds a number or a flag, or is missing."""
-        if NUMBER[self.decimal].fullmatch(cell):
+        if NUMBER_PATTERNS[self.decimal].fullmatch(cell):
             return True
         word = cell.strip().lower()
-        return word in FLAGS or word in MISSING
+        return word in FLAG_WORDS or word in MISSING_WORDS
 
 
 def is_number(cell: str) -> bool:
     """Whether a cell holds a number, with either decimal mark."""
-    return any(pattern.fullmatch(cell) for pattern in NUMBER.values())
+    return any(pattern.fullmatch(cell) for pattern in NUMBER_PATTERNS.values())
 
 
 def is_count(cells: Sequence[str]) -> bool:
@@ -168,7 +172,7 @@ def find_format(text: str, given: CsvFormat, name: str, *, whole: bool) -> CsvFo
     return CsvFormat(best.delimiter, best.decimal, header, best.has_row_names)
 
 
-def _read(text: str, delimiter: str, decimal: str | None, whole: bool) -> Reading:
+def _read(text: str, delimiter: str, decimal: str | None, whole: bool) -> TextReading:
     lines = io.StringIO(text, newline="")
     try:
         rows = [*csv.reader(lines, delimiter=delimiter)]
@@ -184,7 +188,7 @@ def _read(text: str, delimiter: str, decimal: str | None, whole: bool) -> Readin
         commas = len(marked[","]) if delimiter != "," or not marked["."] else 0
         decimal = "," if commas > len(marked["."]) else "."
     last = text.rstrip().rpartition("\n")[2]
-    return Reading(delimiter, decimal, rows, last.startswith('"'))
+    return TextReading(delimiter, decimal, rows, last.startswith('"'))
 
 
 def _marked(rows: list[list[str]]) -> dict[str, list[str]]:
@@ -192,11 +196,11 @@ def _marked(rows: list[list[str]]) -> dict[str, list[str]]:
     cells = [cell for row in rows for cell in row]
     return {
         mark: [cell for cell in cells if mark in cell and pattern.fullmatch(cell)]
-        for mark, pattern in NUMBER.items()
+        for mark, pattern in NUMBER_PATTERNS.items()
     }
 
 
-def _choose(readings: list[Reading], given: CsvFormat, name: str) -> Reading:
+def _choose(readings: list[TextReading], given: CsvFormat, name: str) -> TextReading:
     """The reading that gives every row as many cells, and most of them numbers."""
     several = [reading for reading in readings if reading.is_even and reading.width > 1]
     best = max((reading.share_of_numbers for reading in several), default=0.0)
@@ -230,7 +234,7 @@ def _choose(readings: list[Reading], given: CsvFormat, name: str) -> Reading:
     return readings[0]
 
 
-def _one_column_of_commas(readings: list[Reading]) -> Reading | None:
+def _one_column_of_commas(readings: list[TextReading]) -> TextReading | None:
     """The reading as one column of numbers with a decimal comma, if that is one."""
     return next(
         (
@@ -247,14 +251,14 @@ def _one_column_of_commas(readings: list[Reading]) -> Reading | None:
     )
 
 
-def _may_be_one(reading: Reading) -> bool:
+def _may_be_one(reading: TextReading) -> bool:
     """Whether two columns of whole numbers without names may be one of decimal commas."""
     cells = [cell for row in reading.rows for cell in row]
     whole = all(is_number(cell) and not _marked([[cell]])["."] for cell in cells)
     return reading.delimiter == "," and reading.width == 2 and whole
 
 
-def _refuse_uneven(readings: list[Reading], name: str) -> None:
+def _refuse_uneven(readings: list[TextReading], name: str) -> None:
     """Say which row has another number of cells than most."""
     commonest = []
     for reading in readings:
@@ -269,7 +273,7 @@ def _refuse_uneven(readings: list[Reading], name: str) -> None:
     )
 
 
-def _check_decimal(reading: Reading, name: str) -> None:
+def _check_decimal(reading: TextReading, name: str) -> None:
     """Refuse numbers with either mark, and those whose mark may part thousands.
 
     Points in a table with commas between cells are what they seem.
@@ -282,10 +286,10 @@ def _check_decimal(reading: Reading, name: str) -> None:
             f"{name} holds {marked['.'][0].strip()} and {marked[','][0].strip()}: write all "
             "numbers with one decimal mark, or give decimal="
         )
-    cells, grouped = marked[reading.decimal], GROUPED[reading.decimal]
+    cells, grouped = marked[reading.decimal], GROUPED_PATTERNS[reading.decimal]
     may_part = cells and all(map(grouped.fullmatch, cells))
     columns = [column for column in zip(*reading.body, strict=True) if {*cells} & {*column}]
-    apart = any(LARGE.fullmatch(cell) for column in columns for cell in column)
+    apart = any(LARGE_NUMBER.fullmatch(cell) for column in columns for cell in column)
     if may_part and not apart:
         digits = cells[0].strip()
         raise ValueError(
@@ -295,7 +299,7 @@ def _check_decimal(reading: Reading, name: str) -> None:
         )
 
 
-def _has_header(reading: Reading) -> bool | None:
+def _has_header(reading: TextReading) -> bool | None:
     """Whether the first row holds names; ``None``: it may or may not.
 
     A word over a column of numbers is a name, and so is one over words of which each comes again
@@ -309,7 +313,7 @@ def _has_header(reading: Reading) -> bool | None:
     words = [
         (cell, column)
         for cell, column in zip(cells, columns, strict=True)
-        if not is_number(cell) and cell not in FLAGS and cell not in MISSING
+        if not is_number(cell) and cell not in FLAG_WORDS and cell not in MISSING_WORDS
     ]
     if shift or any(all(map(reading.is_value, column)) for _, column in words):
         return True
@@ -319,7 +323,7 @@ def _has_header(reading: Reading) -> bool | None:
     has_names = any(cell not in count and min(count.values()) > 1 for cell, count in counts)
     numbers = [float(cell.replace(",", ".")) for cell in cells if is_number(cell)]
     again = any(cell in count for cell, count in counts) or len(set(numbers)) < len(numbers)
-    has_data = again or not _may_be_names(numbers) or not FLAGS.isdisjoint(cells)
+    has_data = again or not _may_be_names(numbers) or not FLAG_WORDS.isdisjoint(cells)
     if has_names != has_data:
         return has_names
     return None if numbers or has_data else True

@@ -1,11 +1,11 @@
 """Reading of data sets, files and arrays into rows and labels."""
 
-import difflib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..common.lookup import did_you_mean
 from .arrays import check_numbers, is_table, to_array
 from .csv_files import read_csv
 from .csv_format import CsvFormat
@@ -39,11 +39,11 @@ def read(source: Any, labels: Any = None, csv_format: CsvFormat | None = None) -
     is_text = path is not None and str(source).lower().endswith(TEXTS)
     if csv_format != CsvFormat() and not is_text:
         raise ValueError(
-            f"delimiter, decimal and header are for files ending in {', '.join(TEXTS)}"
+            f"delimiter=, decimal= and header= are for files ending in {', '.join(TEXTS)}"
         )
     if isinstance(source, str) and source in NAMED_DATASETS:
         if labels is not None:
-            raise ValueError(f"{source} brings its own labels: leave labels out")
+            raise ValueError(f"{source} has labels of its own: leave labels= out")
         return NAMED_DATASETS[source]()
     if path is not None:
         return _read_file(path, labels, csv_format)
@@ -116,11 +116,10 @@ def check_path(path: Path) -> None:
         ValueError: if its name is neither that of a data set nor of a file of a known kind.
     """
     if not path.name.lower().endswith(SUFFIXES):
-        near = difflib.get_close_matches(str(path), NAMED_DATASETS, n=1)
-        hint = f": did you mean {near[0]!r}?" if near else ""
+        question = did_you_mean(str(path), NAMED_DATASETS)
         raise ValueError(
             f"{str(path)!r} is neither a data set ({', '.join(NAMED_DATASETS)}) nor a file "
-            f"ending in {', '.join(SUFFIXES)}{hint}"
+            f"ending in {', '.join(SUFFIXES)}{question and f': {question}'}"
         )
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")

@@ -9,7 +9,7 @@ import numpy as np
 from ..common.arguments import name_rows
 from .arrays import to_array_or_words
 
-LARGEST = 2.0**63
+LABEL_LIMIT = 2.0**63
 """Labels are 64-bit integers: below this in size."""
 
 
@@ -58,7 +58,7 @@ def _whole(array: np.ndarray) -> np.ndarray:
                 f"{name_rows(fractions[:1])}: round or bin them into classes, or give them to a "
                 "conditional model as a context, (x, labels)"
             )
-        large = np.flatnonzero(np.abs(array.astype(np.float64)) >= LARGEST)
+        large = np.flatnonzero(np.abs(array.astype(np.float64)) >= LABEL_LIMIT)
         if len(large):
             raise ValueError(
                 f"labels are integers of 64 bits, but {array[large[0]]:g} is in {name_rows(large)}"
@@ -73,7 +73,7 @@ def _from_objects(array: np.ndarray) -> np.ndarray:
     _refuse_missing(np.asarray(pd.isna(array)))
     if not all(isinstance(label, Real | Decimal | np.bool_) for label in array):
         return array.astype(str)
-    if all(float(label).is_integer() and abs(label) < LARGEST for label in array):
+    if all(float(label).is_integer() and abs(label) < LABEL_LIMIT for label in array):
         return np.array([int(label) for label in array], dtype=np.int64)
     return array.astype(np.float64)
 

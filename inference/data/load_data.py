@@ -14,7 +14,7 @@ from .checks import check_finite
 from .contexts import given_elements
 from .csv_format import CsvFormat
 from .files import read
-from .rows import BLOCK, Rows, Streamed, as_rows
+from .rows import BLOCK_ROWS, Rows, Streamed, as_rows
 from .source import Source
 from .splits import split_rows
 from .tables import check_columns, refuse_wide
@@ -208,8 +208,8 @@ def _check_values(source: Source, binarize: Binarization | None) -> None:
         raise ValueError(
             f"{source.name} has {len(source.values)} rows but {len(source.labels)} labels"
         )
-    for start in range(0, len(source.values), BLOCK):
-        block = source.values[start : start + BLOCK]
+    for start in range(0, len(source.values), BLOCK_ROWS):
+        block = source.values[start : start + BLOCK_ROWS]
         check_finite(block, source.name, start, source.columns)
         if binarize in ("static", "dynamic"):
             check_unit_interval(block / source.divisor, source.name, start)

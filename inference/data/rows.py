@@ -13,7 +13,7 @@ from .binarization import draw_bits
 from .checks import check_finite
 from .tables import from_table, refuse_wide
 
-BLOCK = 4096
+BLOCK_ROWS = 4096
 """Rows looked at together when a whole data set is passed over."""
 
 

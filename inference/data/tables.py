@@ -1,23 +1,23 @@
 """Tables: which of their columns are data, and columns that no model fits."""
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from ..common.lookup import did_you_mean
 from .checks import name_columns, number_of
-from .csv_format import NUMBER
+from .csv_format import NUMBER_PATTERNS
 from .labels import code_labels
 from .source import Source
 
-NAMELESS = ("", "Unnamed: 0")
+NAMELESS_COLUMNS = ("", "Unnamed: 0")
 """Names of a first column that has none; the second is pandas'."""
-ROUNDING = 1e-3
+LOST_SPREAD_SHARE = 1e-3
 """A column's spread is lost if float32 rounds a value by more than this share of its
 standard deviation."""
-FEWEST_ROWS = 3
+MIN_ROWS = 3
 """Fewer rows than these tell nothing of a column's spread, nor that it counts the rows."""
 
 
@@ -59,9 +59,8 @@ def _split_labels(name: str, table: Any, column: str) -> tuple[Any, Any]:
     """The labels' column, and the other columns."""
     places = np.flatnonzero([str(other) == column for other in table.columns])
     if len(places) == 0:
-        near = difflib.get_close_matches(column, map(str, table.columns), n=1)
-        hint = f": did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"{name} has no column {column!r}{hint}")
+        question = did_you_mean(column, map(str, table.columns))
+        raise ValueError(f"{name} has no column {column!r}{question and f': {question}'}")
     if len(places) > 1:
         raise ValueError(f"{name} has {len(places)} columns {column!r}: rename all but one")
     others = np.delete(np.arange(len(table.columns)), places)
@@ -70,7 +69,7 @@ def _split_labels(name: str, table: Any, column: str) -> tuple[Any, Any]:
 
 def _drop_row_numbers(name: str, table: Any) -> tuple[Any, str]:
     """The table without a first column that has no name and counts the rows; what to say."""
-    if len(table.columns) < 2 or str(table.columns[0]) not in NAMELESS:
+    if len(table.columns) < 2 or str(table.columns[0]) not in NAMELESS_COLUMNS:
         return table, ""
     first = table.iloc[:, 0]
     if first.dtype.kind not in "fiu":
@@ -104,7 +103,7 @@ def _example(column: Any) -> str:
     bad = min(
         (
             [row for row, cell in enumerate(cells) if not number.fullmatch(cell)]
-            for number in NUMBER.values()
+            for number in NUMBER_PATTERNS.values()
         ),
         key=len,
     )
@@ -119,14 +118,14 @@ def wide_columns(values: np.ndarray, columns: Sequence[str]) -> tuple[str, ...]:
     >>> wide_columns(np.stack([seconds, np.arange(4.0)], 1), ["time", "x"])
     ('time',)
     """
-    if len(values) < FEWEST_ROWS:
+    if len(values) < MIN_ROWS:
         return ()
     with np.errstate(over="ignore", invalid="ignore"):
         rounding = np.abs(values.astype(np.float32) - values).max(0)
         spread = values.std(0)
         varies = (values != values[0]).any(0)
     finite = np.isfinite(values).all(0)
-    lost = finite & varies & ~(rounding <= ROUNDING * spread)
+    lost = finite & varies & ~(rounding <= LOST_SPREAD_SHARE * spread)
     return tuple(name for name, flag in zip(columns, lost, strict=True) if flag)
 
 
@@ -139,7 +138,7 @@ def refuse_wide(source: Source) -> None:
     if source.wide_columns:
         raise ValueError(
             f"{name_columns(source.wide_columns)} of {source.name}: float32 has too few digits for "
-            "so small a spread at so large a size: load the table with standardize, or subtract an "
+            "so small a spread at so large a size: load it with standardize=True, or subtract an "
             "offset"
         )
 
@@ -162,7 +161,7 @@ def check_columns(
     Raises:
         ValueError: naming those columns.
     """
-    if not source.columns or len(rows) < FEWEST_ROWS:
+    if not source.columns or len(rows) < MIN_ROWS:
         return source
     values = source.values[rows]
     constant = (values == values[0]).all(0)

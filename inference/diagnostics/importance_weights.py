@@ -7,6 +7,7 @@ import numpy as np
 
 from ..common.plotting import counted, legend_below, new_figure, text_figure, write_below
 from ..evidence.importance_sampling import Evidence, log_evidence
+from ..evidence.pareto_smoothing import KHAT_MIN_SAMPLES
 from .diagnostic import Diagnostic, DiagnosticContext, DiagnosticFigure, Number, per_datum
 from .finding import Finding, Level
 from .khat import KHAT_LABEL, draw_khat, judge_khat_share, khat_not_drawn
@@ -14,9 +15,6 @@ from .khat import KHAT_LABEL, draw_khat, judge_khat_share, khat_not_drawn
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from xarray import Dataset
-
-MIN_KHAT_SAMPLES = 25
-"""Draws of a datum below which k̂ is not known."""
 
 
 def _run(context: DiagnosticContext) -> Evidence:
@@ -37,7 +35,7 @@ def judge_evidence(evidence: Evidence) -> list[Finding]:
         f"log p(x) = {evidence.mean:.2f} ± {evidence.mean_standard_error:.2f} nats per datum by "
         f"importance sampling ({count}, S = {evidence.num_samples:,})"
     )
-    if evidence.num_samples < MIN_KHAT_SAMPLES:
+    if evidence.num_samples < KHAT_MIN_SAMPLES:
         return [Finding("evidence", Level.NOTE, f"{said}. {evidence.sample_size_warning}")]
     share, threshold = evidence.khat_bad_fraction, evidence.khat_threshold
     level = judge_khat_share(share)
@@ -64,7 +62,7 @@ def plot_khat(evidence: Evidence) -> "Figure":
     >>> figure.axes[0].get_ylabel()
     'Pareto $\\\\hat{k}$'
     """
-    if evidence.num_samples < MIN_KHAT_SAMPLES:
+    if evidence.num_samples < KHAT_MIN_SAMPLES:
         return text_figure(f"S = {evidence.num_samples} is too small for Pareto {KHAT_LABEL}")
     khat = evidence.khat.numpy()
     with new_figure(2.7) as (figure, (ax,)):

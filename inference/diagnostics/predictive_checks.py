@@ -16,7 +16,7 @@ from torch import Tensor
 from ..common.plotting import BLUE, RED, counted, grid, legend_below, num_bins
 from ..common.progress import progress
 from ..data.load_data import evaluation_rows
-from ..data.rows import BLOCK
+from ..data.rows import BLOCK_ROWS
 from ..pairs.checks import check_support
 from ..pairs.inspection import inspect_drawn
 from ..pairs.parameters import place, placement
@@ -154,8 +154,8 @@ def predictive_check(
     num_rows = len(rows[0])
     device, dtype = placement(model, guide)
     blocks = [
-        place(tuple(part[start : start + BLOCK] for part in rows), device, dtype)
-        for start in range(0, num_rows, BLOCK)
+        place(tuple(part[start : start + BLOCK_ROWS] for part in rows), device, dtype)
+        for start in range(0, num_rows, BLOCK_ROWS)
     ]
     x = torch.cat([args[0] for args in blocks]).cpu()
     observed = {name: _number(name, quantity(x)) for name, quantity in quantities.items()}
@@ -163,7 +163,7 @@ def predictive_check(
     with evaluating(model, guide), torch.random.fork_rng():
         torch.manual_seed(seed)
         for number, args in enumerate(blocks):
-            check_support(model, guide, args, "data", number * BLOCK)
+            check_support(model, guide, args, "data", number * BLOCK_ROWS)
         structure = inspect_drawn(model, guide, blocks[0])
         _check_draws_x(model, guide, blocks[0])
         if from_prior:

@@ -54,7 +54,8 @@ def psis_loo(
         guide: Pyro program of the same arguments and latent sites.
         data: the data that the guide was fitted to, x (N, *event_shape) or (x, *context); of what
             :func:`load_data` returns, the training part is used.
-        num_samples: S, draws of w, at least 25; 2,200 or more for the full k̂ threshold of 0.7.
+        num_samples: S, draws of w, at least 25 (:data:`KHAT_MIN_SAMPLES`); 2,200 or more for the
+            full k̂ threshold of 0.7.
         inner_samples: L, draws of z for each draw of w.
         seed: seed of the draws.
         show_progress: whether to show the draws done.

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..data.load_data import evaluation_rows
-from ..data.rows import BLOCK, Rows
+from ..data.rows import BLOCK_ROWS, Rows
 from ..evidence.importance_sampling import log_evidence
 from ..pairs.inspection import inspect_pair
 from ..pairs.log_terms import draw, score, trace_model
@@ -125,8 +125,8 @@ def _reconstruction(
     """E_q[log p(x|z)] in nats per datum, from one draw each."""
     total = 0.0
     with evaluating(model, guide), torch.random.fork_rng():
-        for start in range(0, len(rows[0]), BLOCK):
-            block = tuple(part[start : start + BLOCK] for part in rows)
+        for start in range(0, len(rows[0]), BLOCK_ROWS):
+            block = tuple(part[start : start + BLOCK_ROWS] for part in rows)
             args = place(block, *placement(model, guide))
             total += score(model, draw(guide, args, 1, structure)).log_likelihood.sum().item()
     return total / len(rows[0])

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..common.arguments import check_least, name_rows
 from ..common.progress import progress
 from ..data.load_data import evaluation_rows
-from ..data.rows import BLOCK
+from ..data.rows import BLOCK_ROWS
 from ..evidence.importance_sampling import log_evidence
 from ..evidence.pareto_smoothing import summarize_weights
 from ..pairs.checks import check_guide_covers_prior, check_support
@@ -150,10 +150,10 @@ def check_finite_density(log_px: Tensor) -> None:
 
 def inspect_with_density(model: Program, guide: Program, args: tuple[Tensor, ...]) -> Structure:
     """Inspect a pair, check its data, and refuse a guide without a density."""
-    for start in range(0, len(args[0]), BLOCK):
-        block = tuple(part[start : start + BLOCK] for part in args)
+    for start in range(0, len(args[0]), BLOCK_ROWS):
+        block = tuple(part[start : start + BLOCK_ROWS] for part in args)
         check_support(model, guide, block, "data", start)
-    head = tuple(part[:BLOCK] for part in args)
+    head = tuple(part[:BLOCK_ROWS] for part in args)
     check_guide_covers_prior(model, guide, head)
     structure = inspect_drawn(model, guide, head)
     if structure.points:
@@ -202,7 +202,7 @@ def densities_at_global_draws(
     num_data = len(args[0])
     log_px = torch.empty(num_samples, num_data, dtype=torch.float64)
     log_p, log_q = (torch.empty(num_samples, dtype=torch.float64) for _ in range(2))
-    step = max(1, BLOCK // inner_samples)
+    step = max(1, BLOCK_ROWS // inner_samples)
     with (
         pyro.validation_enabled(False),
         progress("global latent variables", num_samples, show=show_progress) as advance,

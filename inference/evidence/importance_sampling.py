@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..common.progress import progress
 from ..data.load_data import evaluation_rows
-from ..data.rows import BLOCK
+from ..data.rows import BLOCK_ROWS
 from ..execution.precision import Precision
 from ..execution.recorded import Compile
 from ..pairs.checks import (
@@ -181,8 +181,8 @@ def log_evidence(
     figures = {name: torch.empty(num_rows, dtype=torch.float64) for name in PER_DATUM_FIELDS}
     with evaluating(model, guide), torch.random.fork_rng():
         torch.manual_seed(seed)
-        for start in range(0, num_rows, BLOCK):
-            block = place(tuple(part[start : start + BLOCK] for part in rows), device, dtype)
+        for start in range(0, num_rows, BLOCK_ROWS):
+            block = place(tuple(part[start : start + BLOCK_ROWS] for part in rows), device, dtype)
             check_support(model, guide, block, "data", start)
         first = place(tuple(part[:step] for part in rows), device, dtype)
         structure = inspect_local(model, guide, first)

@@ -12,27 +12,27 @@ from .schedules import Constant, Schedule, Weight
 
 
 class Beta_ELBO(Objective):
-    """The ELBO with a weight on its KL, and bits that are free.
+    """The ELBO with a weight on its KL, and free bits.
 
     ::
 
         L = Σₙ E_q[log p(xₙ|z)] − β Σₙ KL(q(z|xₙ) ‖ p(z))
 
-    β = 1 is the ELBO; more asks for factors (Higgins et al. 2017), less for reconstruction, and 0
-    for nothing else. With free bits λ (Kingma et al. 2016, arXiv 1606.04934) the KL of a latent
-    dimension, averaged over the batch, is paid for only above λ nats: Σⱼ max(λ, KLⱼ). The KL is in
-    closed form where there is one. Where it does not split into K dimensions (a full covariance, a
-    flow, a mixture prior), λK nats of all of it are free.
+    β = 1 gives the ELBO; β > 1 favours factors that are independent (Higgins et al. 2017), β < 1
+    favours reconstruction, and β = 0 is reconstruction alone. With free bits λ (Kingma et al. 2016,
+    arXiv 1606.04934) the KL of a latent dimension, averaged over the batch, counts at least λ nats:
+    Σⱼ max(λ, KLⱼ). The KL is in closed form where there is one. Where it does not split into K
+    dimensions (a full covariance, a flow, a mixture prior), its sum counts at least λK nats.
 
     Args:
-        beta: a number of at least 0, or a :class:`Schedule`, such as ``Warmup(10)`` epochs or
-            ``Cyclical(20)``. In ``pyro.infer.SVI`` a schedule is moved by :meth:`move_to`.
-        free_bits: λ in nats, of at least 0.
-        num_particles: S, how many draws are averaged.
+        beta: a number of at least 0, or a :class:`Schedule` over epochs, such as ``Warmup(10)`` or
+            ``Cyclical(20)``. In ``pyro.infer.SVI``, call :meth:`move_to` to follow the schedule.
+        free_bits: λ in nats, at least 0.
+        num_particles: S, the number of draws that are averaged.
 
     Raises:
-        ValueError: if β or λ is negative, or S less than 1; when first run, if a guide that is a
-            point is to pay a KL.
+        ValueError: if β or λ is negative, or S less than 1; when first run, if β is not 0 and the
+            guide is a point, which has no KL.
 
     >>> from latente.inference import Warmup
     >>> objective = Beta_ELBO(Warmup(10), free_bits=0.1)
@@ -55,7 +55,7 @@ class Beta_ELBO(Objective):
         self.free_bits = free_bits
 
     def bound(self, reading: Reading) -> Tensor:
-        """E_q[log p(x|z)] − β KL of each datum, or their mean where bits are free."""
+        """E_q[log p(x|z)] − β KL of each datum, or their mean with free bits."""
         reconstruction = reading.log_likelihood.mean(0)
         if self._without_kl:
             return reconstruction
@@ -79,7 +79,7 @@ class Beta_ELBO(Objective):
         if structure.points and not self._without_kl:
             raise ValueError(
                 f"the guide puts {structure.points[0]!r} on one point, which has no KL to weigh: "
-                "take beta=0, or Trace_ELBO() to let the prior count"
+                "use beta=0, or Trace_ELBO() to keep the prior's term"
             )
 
     def __repr__(self) -> str:

@@ -21,19 +21,21 @@ def choose_objective(
     args: tuple[Any, ...],
     structure: Structure,
 ) -> ELBO:
-    """The objective asked for, if it suits the pair; the one that suits it best, if none was.
+    """Choose the objective of a pair: the given one if it suits the pair, else the default.
 
-    ``TraceEnum_ELBO`` where a site is to be enumerated; ``TraceMeanField_ELBO`` where the guide is
-    reparameterized, some KL term has a closed form, and Pyro's closed forms are all terms of the
-    bound (:func:`sites_in_closed_form`, :func:`is_misread`); else ``Trace_ELBO``. For the guide of
-    an autoencoder, whose site says that it is without a KL, ``Beta_ELBO(beta=0)``.
+    The default is ``TraceEnum_ELBO`` where a site is to be enumerated; ``TraceMeanField_ELBO``
+    where the guide is reparameterized, some KL term has a closed form, and Pyro's closed forms are
+    all terms of the bound (:func:`sites_in_closed_form`, :func:`is_misread`); else ``Trace_ELBO``.
+    For the guide of an autoencoder, whose site is marked to have no KL, it is
+    ``Beta_ELBO(beta=0)``.
 
-    What is chosen is then held against the pair's ELBO: see :func:`check_against_elbo`.
+    The loss of the chosen objective is then compared with the pair's ELBO: see
+    :func:`check_against_elbo`.
 
     Raises:
-        ValueError: if closed-form KL terms are asked for and there is none or Pyro's would be
-            wrong, or the objective would draw a site that the guide leaves to be summed out.
-        ArithmeticError: if the objective's loss is not −ELBO, where it should be.
+        ValueError: if the objective takes KLs in closed form and there is no closed form, or
+            Pyro's is wrong for the pair; if it draws a site that the guide leaves to be summed
+            out; or if its loss should be −ELBO and is not.
     """
     if isinstance(objective, type):
         raise ValueError(
@@ -51,7 +53,7 @@ def choose_objective(
 
 
 def _default_objective(guides: Sites, models: Sites, structure: Structure) -> ELBO:
-    """The objective that suits the latent sites of a guide and a model best."""
+    """The default objective for the latent sites of a guide and a model."""
     if structure.enumerated or any(site["infer"].get("enumerate") for site in guides.values()):
         return TraceEnum_ELBO(max_plate_nesting=structure.nesting)
     if any(site["infer"].get("without_kl") for site in guides.values()):
@@ -63,39 +65,39 @@ def _default_objective(guides: Sites, models: Sites, structure: Structure) -> EL
 
 
 def _misread(guides: Sites, models: Sites) -> list[str]:
-    """The sites whose KL ``TraceMeanField_ELBO`` would take wrongly."""
+    """The sites for which the KL of ``TraceMeanField_ELBO`` is wrong."""
     shared = [name for name in guides if name in models]
     return [name for name in shared if is_misread(guides[name], models[name])]
 
 
 def _check_suits(objective: ELBO, guides: Sites, models: Sites, structure: Structure) -> None:
-    """Refuse an objective that was asked for and does not suit the pair."""
-    asked = type(objective).__name__
+    """Refuse a given objective that does not suit the pair."""
+    given = type(objective).__name__
     if structure.enumerated and not isinstance(objective, TraceEnum_ELBO):
         raise ValueError(
             f"the guide has no site {structure.enumerated[0]!r}, which the model marks to be "
-            f"summed out; {asked} does not: use TraceEnum_ELBO, leave the "
-            "objective out, or take a guide that has the site"
+            f"summed out, and {given} cannot do that: use TraceEnum_ELBO, leave the objective "
+            "out, or use a guide that has the site"
         )
     if isinstance(objective, TraceMeanField_ELBO):
         shared = [name for name in guides if name in models]
         if shared and not any(is_registered(guides[n]["fn"], models[n]["fn"]) for n in shared):
             raise ValueError(
-                f"the KL from the guide's {shared[0]!r} to the model's has no closed form, which "
-                f"{asked} is there to use: use Trace_ELBO(), or leave the objective out"
+                f"{given} takes KLs in closed form, and that of the guide's {shared[0]!r} from the "
+                "model's has none: use Trace_ELBO(), or leave the objective out"
             )
         for name in _misread(guides, models):
-            what = (
+            ignored = (
                 "the Jacobian that the guide's Delta carries in its log-density"
                 if is_delta(guides[name]["fn"])
                 else "that guide and model give the site different masks or scales"
             )
             raise ValueError(
-                f"{asked} leaves out of the KL of {name!r} {what}: use Trace_ELBO(), or leave the "
-                "objective out"
+                f"the KL that {given} takes of {name!r} ignores {ignored}: use Trace_ELBO(), or "
+                "leave the objective out"
             )
     if isinstance(objective, ScoreFunction_ELBO) and structure.points:
         raise ValueError(
-            f"the guide puts {structure.points[0]!r} on one point, which has no density whose "
-            "score could be taken: leave the objective out, or use Trace_ELBO()"
+            f"the guide puts {structure.points[0]!r} on one point, which has no density, and so no "
+            "score function: leave the objective out, or use Trace_ELBO()"
         )

@@ -1,4 +1,4 @@
-"""Hold an objective's loss against the ELBO that the log terms of a pair give."""
+"""Check that an objective's loss is −ELBO, computed from the log terms of a pair."""
 
 import math
 from dataclasses import dataclass
@@ -21,13 +21,13 @@ from .beta import Beta_ELBO
 from .schedules import Constant
 
 FEW_DRAWS, FEW_LIMIT = 16, 4.0
-"""Draws of the first look, and how many standard errors of their mean make it suspicious."""
+"""Draws of the first check, and the limit in standard errors above which it is repeated."""
 
 MANY_DRAWS, MANY_LIMIT = 1000, 6.0
-"""Draws that a suspicion is held against, and how many standard errors are a contradiction."""
+"""Draws of the second check, and the limit in standard errors above which it fails."""
 
-ROUNDING = 1_000
-"""Rounding errors of this many ε, relative to the terms' absolute sum, are no contradiction."""
+ROUNDING_EPSILONS = 1_000
+"""A difference of so many ε, times the sum of the absolute terms, is taken for rounding."""
 
 
 def check_against_elbo(
@@ -39,19 +39,21 @@ def check_against_elbo(
     *,
     seed: int = 0,
 ) -> None:
-    """Refuse an objective that should be −ELBO of a pair, and is not, on a batch of data.
+    """Refuse an objective whose loss should be −ELBO of a pair, and is not, on a batch of data.
 
     ::
 
         D = loss + Σₙ [log p(xₙ|z) + log p(z) − log q(z|xₙ)] + log p(w) − log q(w)
 
     has mean 0 where the loss is −ELBO: z and w, the local and global latent variables, are drawn
-    from the guide. The mean of 16 draws of D is held against 4 of its standard errors; only if it
-    is beyond them, the mean of 1000 further draws against 6. Both must be exceeded. Were D normal,
-    a right objective would be refused once in 10¹¹ calls, and the skewed D of one χ² variable
-    stays below once in 10⁶. Global random state and the modules' attributes are left as they were.
+    from the guide. The mean of 16 draws of D is compared with 4 of its standard errors; if it is
+    larger, the mean of 1000 further draws is compared with 6. An objective is refused if both
+    means are too large. If D is normal, a correct objective is refused once in 10¹¹ calls; if D is
+    as skewed as one χ² variable, less than once in 10⁶. The global random state and the modules'
+    attributes are left as they were.
 
-    Only what :func:`claims_elbo` is held to it, and only a pair that does not weigh its own terms.
+    The check applies to objectives of which :func:`claims_elbo` is true, on pairs that do not
+    weigh their own terms.
 
     Args:
         objective: as chosen for the pair.
@@ -85,7 +87,7 @@ def check_against_elbo(
         torch.no_grad(),
         attributes_kept(model, guide),
         torch.random.fork_rng(),
-        # Data outside a support are refused elsewhere, in words of their own.
+        # Data outside a support are refused elsewhere, with a better message.
         pyro.validation_enabled(False),
     ):
         if _weighs_own_terms(model, guide, args, structure):
@@ -103,7 +105,7 @@ def check_against_elbo(
 
 
 def claims_elbo(objective: ELBO) -> bool:
-    """Whether an objective's loss is −ELBO in the mean: Pyro's that are, and ours at β = 1.
+    """Whether the mean of an objective's loss is −ELBO: for three of Pyro's, and ours at β = 1.
 
     >>> claims_elbo(Trace_ELBO()), claims_elbo(Beta_ELBO(4.0))
     (True, False)
@@ -122,12 +124,12 @@ class _Comparison:
     error: float
     """Standard error of loss + ELBO."""
     rounding: float
-    """What rounding may come to."""
+    """The largest difference that rounding may cause."""
 
     def is_beyond(self, limit: float) -> bool:
         """Whether loss and ELBO differ by more than so many standard errors.
 
-        What is not finite is met and explained by the fit itself.
+        False if one is not finite: the fit reports that itself.
         """
         return abs(self.loss + self.elbo) > limit * self.error + self.rounding
 
@@ -140,7 +142,7 @@ def _compare(
     structure: Structure,
     seeds: range,
 ) -> _Comparison:
-    """Loss and ELBO, one of each for each seed."""
+    """Compare loss and ELBO, each drawn once for each seed."""
     found = [_loss_and_elbo(objective, model, guide, args, structure, seed) for seed in seeds]
     loss, elbo, rounding = torch.tensor(found, dtype=torch.float64).unbind(1)
     error = (loss + elbo).std() / math.sqrt(len(seeds))
@@ -150,7 +152,7 @@ def _compare(
 def _weighs_own_terms(
     model: Program, guide: Program, args: tuple[Any, ...], structure: Structure
 ) -> bool:
-    """Whether the loss has terms that are none of the ELBO: scales, or factors in the guide."""
+    """Whether the loss has terms that are not in the ELBO: scales, or factors in the guide."""
     draws = draw(guide, args, 1, structure)
     in_guide, in_model = (sample_sites(trace) for trace in (draws.trace, trace_model(model, draws)))
     scales = [hand_scale(site) for site in (*in_guide.values(), *in_model.values())]
@@ -166,7 +168,7 @@ def _loss_and_elbo(
     structure: Structure,
     seed: int,
 ) -> tuple[float, float, float]:
-    """Loss, ELBO and the size of their rounding errors, by the same random numbers."""
+    """Loss, ELBO and the size of their rounding errors, from the same random numbers."""
     torch.manual_seed(seed)
     loss = float(objective.loss(model, guide, *args))  # pyright: ignore
     torch.manual_seed(seed)
@@ -175,7 +177,11 @@ def _loss_and_elbo(
     log_q = _log_densities(draws.trace)
     terms = torch.cat([log_p, -log_q])
     absolute = terms.abs().sum().item()
-    return loss, terms.double().sum().item(), ROUNDING * torch.finfo(terms.dtype).eps * absolute
+    return (
+        loss,
+        terms.double().sum().item(),
+        ROUNDING_EPSILONS * torch.finfo(terms.dtype).eps * absolute,
+    )
 
 
 def _log_densities(trace: Trace) -> Tensor:

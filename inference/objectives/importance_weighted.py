@@ -17,18 +17,19 @@ from .reading import Reading
 
 
 class Gradient(Enum):
-    """How the gradient of an importance-weighted bound reaches the guide's parameters φ.
+    """An estimator of an importance-weighted bound's gradient in the guide's parameters φ.
 
-    With z = z(ε, φ) and wᵢ the weights of a group divided by their sum::
+    With z = z(ε, φ), and wᵢ the weights of a group divided by their sum::
 
         PLAIN    Σᵢ wᵢ d/dφ log p(x, zᵢ)/q(zᵢ|x), by autograd through draws and density
         STICKING_THE_LANDING    Σᵢ wᵢ ∂/∂zᵢ log p(x, zᵢ)/q(zᵢ|x) · dzᵢ/dφ
         DOUBLY_REPARAMETERIZED    Σᵢ wᵢ² ∂/∂zᵢ log p(x, zᵢ)/q(zᵢ|x) · dzᵢ/dφ
 
-    Sticking the landing (Roeder, Wu and Duvenaud 2017, arXiv 1703.09194) leaves out the density's
-    own derivative, whose mean is zero for one draw, but not for more: it is biased for k > 1.
-    Doubly reparameterized (Tucker et al. 2019, arXiv 1810.04152) takes that derivative along the
-    path as well, and is unbiased. Both vanish where q is the posterior.
+    Sticking the landing (Roeder, Wu and Duvenaud 2017, arXiv 1703.09194) leaves out the derivative
+    of log q in its parameters. The mean of that term is zero for one draw but not for more, so the
+    estimator is biased for k > 1. The doubly reparameterized one (Tucker et al. 2019, arXiv
+    1810.04152) reparameterizes that term too, and is unbiased. Both are zero where q is the exact
+    posterior.
     """
 
     PLAIN = "plain"
@@ -43,24 +44,24 @@ class ImportanceWeighted_ELBO(Objective):
 
         L_{k,m} = Σₙ 1/m Σⱼ log 1/k Σᵢ w_{nji},   w = p(x, z) / q(z|x),   z ~ q(z|x)
 
-    IWAE is (k, 1) (Burda, Grosse and Salakhutdinov 2016, arXiv 1509.00519), the ELBO (1, m). It
-    rises with k, up to log p(x). The rest is from Rainforth et al. 2018, arXiv 1802.04537: MIWAE is
-    (k, m); CIWAE mixes in the ELBO of the same draws, ``elbo_weight`` · ELBO + (1 −
-    ``elbo_weight``) · L; PIWAE (``partial``) fits the model by all k · m draws as one group, and
-    the guide by the m groups.
+    (k, 1) is IWAE (Burda, Grosse and Salakhutdinov 2016, arXiv 1509.00519), (1, m) the ELBO. The
+    bound rises with k, up to log p(x). The variants are from Rainforth et al. 2018, arXiv
+    1802.04537: MIWAE is (k, m); CIWAE adds the ELBO of the same draws, ``elbo_weight`` · ELBO +
+    (1 − ``elbo_weight``) · L; PIWAE (``partial``) fits the model to the bound of all k · m draws as
+    one group, and the guide to that of the m groups.
 
     Args:
-        k: draws in a group.
-        m: groups.
-        gradient: how it reaches the guide's parameters, one of :class:`Gradient`.
-        elbo_weight: between 0 and 1.
-        partial: whether the model's gradient is that of one group of all draws; the bound
-            reported is then that one's.
+        k: number of draws in a group.
+        m: number of groups.
+        gradient: the estimator of the guide's gradient, one of :class:`Gradient`.
+        elbo_weight: weight of the ELBO, between 0 and 1.
+        partial: whether the model's gradient is that of one group of all draws; the reported bound
+            is then that one.
 
     Raises:
         ValueError: if k or m is less than 1 or the weight out of range; when first run, if a site
-            stands outside the data plate (the bound is of each datum by itself), or the
-            guide is a point or cannot be reparameterized.
+            is outside the data plate (there is one bound for each datum), or the guide is a point
+            or cannot be reparameterized.
 
     >>> ImportanceWeighted_ELBO(k=8, m=8, gradient=Gradient.DOUBLY_REPARAMETERIZED)
     ImportanceWeighted_ELBO(k=8, m=8, gradient=DOUBLY_REPARAMETERIZED)
@@ -89,12 +90,12 @@ class ImportanceWeighted_ELBO(Objective):
         self.elbo_weight, self.partial = elbo_weight, partial
 
     def check(self, sites: dict[str, tuple[Any, Any]], structure: Structure) -> None:
-        """Refuse what does not belong to one datum."""
+        """Refuse sites outside the data plate."""
         outside = (*structure.global_latents, *structure.observed_outside)
         if outside:
             raise ValueError(
-                f"the site {outside[0]!r} stands outside the plate 'data', and an "
-                "importance-weighted bound is of each datum by itself: use Trace_ELBO()"
+                f"the site {outside[0]!r} stands outside the plate 'data', and an importance-weighted "
+                "bound has one term for each datum: use Trace_ELBO()"
             )
 
     def bound(self, reading: Reading) -> Tensor:
@@ -109,10 +110,11 @@ class ImportanceWeighted_ELBO(Objective):
         return self.elbo_weight * log_weight.mean(0) + (1 - self.elbo_weight) * bound
 
     def surrogate(self, reading: Reading) -> Tensor | None:
-        """What has the gradient asked for; its value means nothing.
+        """A tensor with the chosen gradient; its value has no meaning.
 
-        The draws are cut from their parameters; what arrives at them, weighed for the guide, is
-        then sent down their paths. So model and guide can be weighed apart.
+        The draws are detached from the guide's parameters. The gradient in the draws, with the
+        guide's weights, is then passed on along their paths. So model and guide can have different
+        weights.
         """
         if self.gradient is Gradient.PLAIN and not self.partial:
             return None
@@ -140,7 +142,7 @@ class ImportanceWeighted_ELBO(Objective):
         return surrogate / reading.draws.num_data
 
     def _shares(self, log_weight: Tensor) -> tuple[Tensor, Tensor]:
-        """What each draw counts for, (S, N): in the model's gradient, and in the guide's."""
+        """The weight of each draw, (S, N): in the model's gradient, and in the guide's."""
         mixed = self.elbo_weight / len(log_weight)
 
         def share(groups: int) -> Tensor:
@@ -163,14 +165,14 @@ class ImportanceWeighted_ELBO(Objective):
 
 
 def _read_at(reading: Reading, cut: dict[str, Tensor]) -> Reading:
-    """The pair at draws that are cut from the parameters they were made by."""
+    """Read the pair at draws that are detached from the guide's parameters."""
     draws = reading.draws
     trace = Trace()
     for name, site in latent_sites(draws.trace).items():
         trace.add_node(name, **{**site, "value": cut.get(name, site["value"])})
     if len(cut) > 1:
-        # The distribution of one site may depend on the draws of another: the guide is run again,
-        # at them.
+        # The distribution of one site may depend on the draws of another: run the guide again at
+        # these draws.
         trace = trace_model(reading.guide, replace(draws, trace=trace))
     log_posterior, _ = sum_sites(
         latent_sites(trace).values(), reading.shape, draws.plated, draws.log_posterior

@@ -1,4 +1,4 @@
-"""InfoVAE: the KL traded for the maximum mean discrepancy of the aggregated posterior."""
+"""InfoVAE: the maximum mean discrepancy of the aggregated posterior in place of the KL."""
 
 import math
 from typing import Any
@@ -13,22 +13,21 @@ from .total_correlation import check_one_plate
 
 
 class Info_ELBO(Objective):
-    """The InfoVAE's objective (Zhao, Song and Ermon 2019, arXiv 1706.02262).
+    """The objective of the InfoVAE (Zhao, Song and Ermon 2019, arXiv 1706.02262).
 
     ::
 
         L = Σₙ { E_q[log p(xₙ|z)] − (1 − α) KL(q(z|xₙ) ‖ p(z)) } − N (α + λ − 1) MMD²(q(z), p(z))
 
     with q(z) the posterior averaged over the data, and MMD² the unbiased estimate of the squared
-    maximum mean discrepancy, from one draw of each posterior of a batch and as many of the prior::
+    maximum mean discrepancy, from one draw of each posterior of a batch and as many prior draws::
 
         MMD² = E k(z, z′) − 2 E k(z, v) + E k(v, v′),   z ~ q,  v ~ p
 
-    The mean discrepancy is a small number, and the noise of a batch's is multiplied by λ: 10 to 100
-    serve for images, while 1000 has been seen to spoil the fit. With α = 1 nothing keeps the
-    posterior wide, and it says little of p(z|x). α = 0, λ = 1 is the ELBO. α = 1 is the MMD-VAE,
-    and for a guide that is a point the Wasserstein autoencoder (Tolstikhin et al. 2018, arXiv
-    1711.01558).
+    MMD² is a small number, and λ multiplies the noise of its estimate: λ from 10 to 100 works for
+    images, while λ = 1000 has ruined fits. With α = 1 no term keeps the posterior wide, so q(z|x)
+    says little about p(z|x). α = 0, λ = 1 gives the ELBO. α = 1 is the MMD-VAE, and for a guide
+    that is a point the Wasserstein autoencoder (Tolstikhin et al. 2018, arXiv 1711.01558).
 
     Args:
         alpha: α in [0, 1].
@@ -51,7 +50,7 @@ class Info_ELBO(Objective):
         *,
         kernel: Kernel | None = None,
     ):
-        # Two draws of one datum's posterior are no two draws of q(z): there is one of each.
+        # Two draws of one datum's posterior are not independent draws of q(z): take one of each.
         super().__init__()
         if not 0 <= alpha <= 1 or not 1 - alpha <= strength < math.inf:
             raise ValueError(
@@ -80,14 +79,14 @@ class Info_ELBO(Objective):
         return bound - weight * squared_mmd(aggregated, prior, self.kernel)
 
     def check(self, sites: dict[str, tuple[Any, Any]], structure: Structure) -> None:
-        """Refuse priors whose draws carry no gradient, and what has no one distribution of z."""
+        """Refuse priors that cannot be reparameterized, and pairs of several latent sites."""
         if len(sites) != 1:
-            raise ValueError(f"Info_ELBO is of one latent site, and the pair has {len(sites)}")
+            raise ValueError(f"Info_ELBO needs one latent site, and the pair has {len(sites)}")
         for name, (_, p) in sites.items():
             if not p["fn"].has_rsample:
                 raise ValueError(
-                    f"the prior of {name!r} cannot be drawn with a gradient to its parameters, as "
-                    "Info_ELBO needs: take a StandardNormal, a ConditionalNormal or a FlowPrior"
+                    f"the prior of {name!r} cannot be drawn with a gradient to its parameters, "
+                    "which Info_ELBO needs: use StandardNormal, ConditionalNormal or FlowPrior"
                 )
         check_one_plate(structure, "Info_ELBO")
 
@@ -105,7 +104,7 @@ def squared_mmd(a: Tensor, b: Tensor, kernel: Kernel) -> Tensor:
 
         MMD² = (Σ_{i≠j} k(aᵢ, aⱼ) + Σ_{i≠j} k(bᵢ, bⱼ)) / n(n − 1) − 2 Σᵢⱼ k(aᵢ, bⱼ) / n²
 
-    It may thus be below zero. Source: Gretton et al. 2012.
+    It can be below zero. Source: Gretton et al. 2012.
 
     Raises:
         ValueError: if there are fewer than two draws.

@@ -13,7 +13,7 @@ Kernel = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class _RadialKernel:
-    """k(a, b) = f(‖a − b‖² / c), c = 2K unless given."""
+    """k(a, b) = f(‖a − b‖² / c); c = 2K if not given."""
 
     name: str
     scale: float | None
@@ -37,7 +37,7 @@ def _gaussian(ratio: Tensor) -> Tensor:
 
 
 def name_kernel(kernel: Kernel) -> str:
-    """What a kernel is called: a function by its name, since its address differs each time."""
+    """The name of a kernel. A function's ``repr`` has its address, which differs in each run."""
     return getattr(kernel, "__qualname__", repr(kernel))
 
 
@@ -72,10 +72,10 @@ def gaussian_kernel(scale: float | None = None) -> Kernel:
 
 
 def check_kernel(kernel: Kernel) -> None:
-    """Refuse a kernel whose matrix of some points is not symmetric and positive definite.
+    """Refuse a kernel whose matrix of 24 points is not symmetric and positive definite.
 
     Raises:
-        ValueError: saying which of the two it is not.
+        ValueError: naming the property that it lacks.
     """
     if not callable(kernel):
         raise ValueError(f"a kernel is a function of points (n, K) and (m, K), not {kernel!r}")

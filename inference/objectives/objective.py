@@ -18,14 +18,14 @@ from .schedules import Weight
 
 
 class Objective(ELBO):
-    """The base of objectives: a bound as a function of a pair read on a batch.
+    """The base of objectives: a bound that is a function of a pair's log terms on a batch.
 
     A subclass implements :meth:`bound`, and :meth:`surrogate` where its gradient is not that of the
-    bound. Data outside a minibatch are accounted for: the loss is that of all data, as Pyro's are.
-    It is a ``pyro.infer.ELBO``, and so also runs in ``pyro.infer.SVI``.
+    bound. As in Pyro, the loss is that of all data, of which a minibatch is a sample. An objective
+    is a ``pyro.infer.ELBO``, so it also runs in ``pyro.infer.SVI``.
 
     Args:
-        num_particles: S, how many draws of each datum's z.
+        num_particles: S, the number of draws of each datum's z.
 
     Raises:
         ValueError: if S is less than 1; when first run, if the pair does not suit it.
@@ -44,7 +44,7 @@ class Objective(ELBO):
     """
 
     points_allowed = False
-    """Whether it makes sense for a guide that is a point, without a density."""
+    """Whether the guide may be a point, which has no density."""
 
     def __init__(self, num_particles: int = 1):
         if num_particles < 1:
@@ -57,11 +57,11 @@ class Objective(ELBO):
         """The bound in nats, of each datum (N,), or their mean ()."""
 
     def surrogate(self, reading: Reading) -> Tensor | None:
-        """What is differentiated in the bound's place, of the same shape; ``None``: the bound."""
+        """A tensor to differentiate in place of the bound, of its shape; ``None``: the bound."""
         return None
 
     def check(self, sites: dict[str, tuple[Any, Any]], structure: Structure) -> None:
-        """Refuse a pair that the objective makes no sense for; called when it is first met.
+        """Refuse a pair that does not suit the objective; called when the pair is first run.
 
         Args:
             sites: each latent site of the data plate, in the guide and in the model.
@@ -72,18 +72,18 @@ class Objective(ELBO):
         """
 
     def __repr__(self) -> str:
-        """Name it with its settings: a run is resumed by what says the same."""
+        """Name it with its settings: a run is resumed by an objective of the same text."""
         settings = [repr(weight) for weight in self.weights]
         settings += [f"num_particles={self.num_particles}"]
         return f"{type(self).__name__}({', '.join(settings)})"
 
     @property
     def weights(self) -> list[Weight]:
-        """The weights of its terms."""
+        """The weights of the objective's terms."""
         return [value for value in vars(self).values() if isinstance(value, Weight)]
 
     def move_to(self, epoch: float) -> None:
-        """Let the weights be what they are after so many epochs; ``fit`` does so at each step."""
+        """Set the weights to their values after so many epochs; ``fit`` does so at each step."""
         for weight in self.weights:
             weight.move_to(epoch)
 
@@ -119,7 +119,7 @@ class Objective(ELBO):
     ) -> Reading:
         if kwargs:
             raise ValueError(
-                f"{type(self).__name__} passes on data and contexts in order, not by name: give "
+                f"{type(self).__name__} takes data and contexts by position: give "
                 f"{', '.join(kwargs)} as a positional argument"
             )
         structure, closed, subsampled = self._inspect(model, guide, args)
@@ -131,7 +131,7 @@ class Objective(ELBO):
     def _inspect(
         self, model: Program, guide: Program, args: tuple[Any, ...]
     ) -> tuple[Structure, frozenset[str], bool]:
-        """The facts of a pair, found when it is first met."""
+        """The facts of a pair, found when it is first run."""
         if self._seen is None or self._seen[0] != model or self._seen[1] != guide:
             with evaluating(model, guide), torch.random.fork_rng(), plain_errors():
                 structure = inspect_pair(model, guide, args)
@@ -148,24 +148,24 @@ class Objective(ELBO):
         if structure.enumerated:
             raise ValueError(
                 f"the guide has no site {structure.enumerated[0]!r}, which the model marks to be "
-                f"summed out; {name} draws all sites: use TraceEnum_ELBO"
+                f"summed out, and {name} draws all sites: use TraceEnum_ELBO"
             )
         for site_name, site in latent_sites(reading.draws.trace).items():
             if not site["fn"].has_rsample:
                 raise ValueError(
                     f"the guide's {site_name!r} cannot be drawn with a gradient to its parameters, "
-                    f"as {name} needs: use Trace_ELBO() or ScoreFunction_ELBO()"
+                    f"which {name} needs: use Trace_ELBO() or ScoreFunction_ELBO()"
                 )
         if structure.points and not self.points_allowed:
             raise ValueError(
                 f"the guide puts {structure.points[0]!r} on one point, which has no density, and "
-                f"{name} needs one: leave the objective out, or take Beta_ELBO(beta=0)"
+                f"{name} needs one: leave the objective out, or use Beta_ELBO(beta=0)"
             )
         self.check(reading.local_sites(), structure)
 
 
 def _total(bound: Tensor, reading: Reading) -> Tensor:
-    """The bound of all data, from that of each datum of a batch, or their mean."""
+    """The bound of all data, from the bounds of the data of a batch, or from their mean."""
     num_data = reading.draws.num_data
     if not isinstance(bound, Tensor) or bound.shape not in ((), (num_data,)):
         got = tuple(bound.shape) if isinstance(bound, Tensor) else type(bound).__name__

@@ -1,4 +1,4 @@
-"""What an objective is a function of: a pair read at S draws for each datum of a batch."""
+"""The log terms of a pair on a batch, with gradients, of which an objective is a function."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,9 +17,9 @@ from ..pairs.structure import Structure
 
 @dataclass(frozen=True)
 class Reading:
-    """A pair at S draws z ~ q(z|x) for each of the N data of a batch, with gradients.
+    """The log terms of a pair at S draws z ~ q(z|x) for each of the N data of a batch.
 
-    What an objective is a function of. All terms are in nats.
+    An objective is a function of these terms. They are in nats, and have gradients.
     """
 
     model: Program
@@ -30,7 +30,7 @@ class Reading:
     closed: frozenset[str]
     """Latent sites whose KL is taken in closed form."""
     scale: float
-    """How many data each of the batch stands for."""
+    """N/M: how many data each datum of the batch stands for."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -60,7 +60,7 @@ class Reading:
 
     @cached_property
     def log_weight_beyond(self) -> Tensor:
-        """The same of what stands outside the data plate, once for all data: (S,)."""
+        """log p − log q of the sites outside the data plate, which all data share: (S,)."""
         return self._sum(sample_sites(self.model_trace).values())[1] - (
             self.draws.log_posterior_global
         )
@@ -90,13 +90,13 @@ class Reading:
         """KL(q(z|x) ‖ p(z)) of each latent site, each (S, N, J): see :func:`site_kl`.
 
         Raises:
-            ValueError: if the guide draws auxiliary sites, since what they add to the KL belongs
-                to no one latent site.
+            ValueError: if the guide draws auxiliary sites: their part of the KL belongs to no
+                single latent site.
         """
         for name in self.auxiliary_sites():
             raise ValueError(
-                f"the guide draws the auxiliary site {name!r}, so only the KL of all its sites "
-                "together is known, and not that of each dimension"
+                f"the guide draws the auxiliary site {name!r}, so the KL is known for all sites "
+                "together, and not for each dimension"
             )
         return self._site_kls()
 

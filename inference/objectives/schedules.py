@@ -9,26 +9,26 @@ from torch import Tensor
 
 
 class Schedule(ABC):
-    """A weight as a function of the epochs done. A subclass implements both members."""
+    """A weight as a function of the number of epochs done. A subclass implements both members."""
 
     @abstractmethod
     def __call__(self, epoch: float) -> float:
-        """The weight after so many epochs, fractions of one included."""
+        """The weight after so many epochs, which may be a fraction."""
 
     @property
     @abstractmethod
     def settled(self) -> float:
-        """The epoch from which on the weight has been at its full value once."""
+        """The epoch at which the weight first has its full value."""
 
     def __repr__(self) -> str:
-        """Name it with its settings: a run is resumed by what says the same."""
+        """Name it with its settings: a run is resumed by a schedule of the same text."""
         settings = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
         return f"{type(self).__name__}({settings})"
 
 
 @dataclass(frozen=True)
 class Constant(Schedule):
-    """The same weight throughout; what a plain number stands for."""
+    """A weight that does not change: a plain number given as a weight becomes one."""
 
     value: float
 
@@ -44,19 +44,19 @@ class Constant(Schedule):
 
 @dataclass(frozen=True)
 class Warmup(Schedule):
-    """A weight that moves in a straight line over the first epochs, and stays.
+    """A weight that changes linearly over the first epochs, and then stays.
 
     ::
 
         β(t) = start + (stop − start) min(t / epochs, 1)
 
-    From 0 to 1 it lets the decoder learn to use z before the KL is paid in full (Bowman et al.
+    From 0 to 1, it lets the decoder learn to use z before the KL has its full weight (Bowman et al.
     2016, arXiv 1511.06349; Sønderby et al. 2016, arXiv 1602.02282).
 
     Args:
-        epochs: how long it moves.
+        epochs: number of epochs over which the weight changes.
         start: weight at the beginning.
-        stop: weight from then on.
+        stop: weight at the end, and after it.
 
     Raises:
         ValueError: if ``epochs`` is not positive.
@@ -88,12 +88,12 @@ class Warmup(Schedule):
 class Cyclical(Schedule):
     """A weight that rises again and again (Fu et al. 2019, arXiv 1903.10145).
 
-    In each period it moves from ``start`` to ``stop`` in a straight line, and stays there for the
-    rest; each rise begins from a decoder that the one before has taught to use z.
+    In each period the weight changes linearly from ``start`` to ``stop``, and then stays for the
+    rest of the period. Each rise starts from a decoder that has learned to use z in the last one.
 
     Args:
-        period: epochs from one rise to the next.
-        rise: share of the period that it moves for.
+        period: number of epochs from one rise to the next.
+        rise: share of the period in which the weight changes.
         start: weight at the beginning of each period.
         stop: weight at its end.
 
@@ -129,10 +129,10 @@ class Cyclical(Schedule):
 
 
 class Weight:
-    """A weight of the loss, held as a tensor so that a recorded step sees it move.
+    """A weight of the loss, held as a tensor so that a recorded step sees its changes.
 
     Args:
-        name: what to call it in an error.
+        name: its name in an error.
         value: a number, or a :class:`Schedule` of the epochs done.
 
     Raises:
@@ -143,7 +143,8 @@ class Weight:
         self.name = name
         if not isinstance(value, Schedule | int | float):
             raise ValueError(
-                f"{name} is a number or a Schedule, as Warmup(10), not a {type(value).__name__}"
+                f"{name} must be a number or a Schedule such as Warmup(10), got a "
+                f"{type(value).__name__}"
             )
         self.schedule = value if isinstance(value, Schedule) else Constant(float(value))
         self.tensor: Tensor = torch.zeros((), dtype=torch.float64)
@@ -151,10 +152,10 @@ class Weight:
             self.move_to(epoch)
 
     def move_to(self, epoch: float) -> None:
-        """Take the value that it has after so many epochs.
+        """Set the weight to its value after so many epochs.
 
         Raises:
-            ValueError: if that is negative, NaN or infinite.
+            ValueError: if that value is negative, NaN or infinite.
         """
         weight = self.schedule(epoch)
         if not 0 <= weight < math.inf:

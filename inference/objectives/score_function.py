@@ -13,10 +13,10 @@ from ..pairs.programs import Program
 
 
 class _WithoutPath(TorchDistribution):
-    """A distribution whose draws carry no gradient to its parameters.
+    """A distribution whose draws have no gradient to its parameters.
 
-    Pyro's ``has_rsample_(False)`` does not reach distributions made by ``to_event``, nor survive
-    ``expand``.
+    Pyro's ``has_rsample_(False)`` has no effect on distributions made by ``to_event``, and is lost
+    by ``expand``.
     """
 
     has_rsample = False
@@ -46,27 +46,28 @@ class _WithoutPath(TorchDistribution):
 
 class _CutPaths(Messenger):
     def _pyro_sample(self, msg: Any) -> None:
-        # A plate's own draw of its indices is no distribution.
+        # A plate draws its indices in a sample statement too.
         if isinstance(msg["fn"], TorchDistributionMixin) and not msg["is_observed"]:
             msg["fn"] = _WithoutPath(msg["fn"])
             msg["infer"] = {**msg["infer"], "enumerate": None}  # here all sites are drawn
 
 
 class ScoreFunction_ELBO(ELBO):
-    """The ELBO with score-function gradients, whatever the guide's distributions are.
+    """The ELBO with score-function gradients, for any distributions of the guide.
 
     The bound is that of ``Trace_ELBO``. Its gradient in the guide's parameters φ is not taken
     through the draws z, but by (Williams 1992; Ranganath et al. 2014, arXiv 1401.0118)::
 
         ∇ELBO = E_q[f ∇log q(z|x)],   f = log p(x, z) − log q(z|x)
 
-    each datum's draw weighed by its own f. It asks for no reparameterization, and varies far
-    more: use it for what cannot be reparameterized, and to see what reparameterization is worth.
+    where f is that of the datum itself. The guide need not be reparameterized, but the gradient
+    has a much larger variance. Use it for distributions that cannot be reparameterized, and to
+    measure what reparameterization gains.
 
     Args:
-        num_particles: S, how many draws are averaged.
-        vectorize_particles: whether they are taken together.
-        max_plate_nesting: of the pair, needed to take them together.
+        num_particles: S, the number of draws that are averaged.
+        vectorize_particles: whether to draw them all at once.
+        max_plate_nesting: of the pair; needed to draw them all at once.
 
     >>> from latente.inference import fit
     >>> from latente.guides import DiagonalNormal

@@ -14,7 +14,7 @@ from .schedules import Schedule, Weight
 
 
 class TotalCorrelation_ELBO(Objective):
-    """The β-TC-VAE's objective (Chen et al. 2018, arXiv 1802.04942): the KL in three parts.
+    """The objective of the β-TC-VAE (Chen et al. 2018, arXiv 1802.04942): the KL in three parts.
 
     ::
 
@@ -22,19 +22,19 @@ class TotalCorrelation_ELBO(Objective):
         I = E log q(z|x) / q(z),   TC = E log q(z) / ∏ⱼ q(zⱼ)
         L = Σₙ E_q[log p(xₙ|z)] − N (α I + β TC + γ Σⱼ KL(q(zⱼ) ‖ p(zⱼ)))
 
-    I is at most log N, whatever the truth; what is more shows as TC. q(z) is the posterior averaged
-    over all N data. From a batch of M it is estimated, for the draw of datum i, without bias
-    (before the logarithm) by q(z|xᵢ) / N + (N − 1) / N · mean over j ≠ i of q(z|xⱼ); N is what the
-    loss is scaled to, M in plain ``pyro.infer.SVI``.
+    q(z) is the posterior averaged over all N data. A batch of M gives, for the draw of datum i, the
+    estimate q(z|xᵢ) / N + (N − 1) / N · mean over j ≠ i of q(z|xⱼ), which is unbiased before the
+    logarithm. N is the number of data that the loss is scaled to: M in plain ``pyro.infer.SVI``.
+    The estimate of I is at most log N; mutual information above that is counted in TC.
 
     Args:
         beta: weight of the total correlation; a number or a :class:`Schedule`.
         alpha: weight of the mutual information.
-        gamma: weight of the dimensions' own KL.
+        gamma: weight of the dimension-wise KL.
 
     Raises:
-        ValueError: if a weight is negative; when first run, if posterior or prior are no products
-            over dimensions, or the batch is of one datum.
+        ValueError: if a weight is negative; when first run, if posterior or prior is not a product
+            over dimensions, or the batch has one datum.
 
     >>> TotalCorrelation_ELBO(6.0)
     TotalCorrelation_ELBO(beta=6.0, alpha=1.0, gamma=1.0)
@@ -61,17 +61,17 @@ class TotalCorrelation_ELBO(Objective):
         return bound
 
     def check(self, sites: dict[str, tuple[Any, Any]], structure: Structure) -> None:
-        """Refuse distributions that are no products over dimensions."""
+        """Refuse distributions that are not products over dimensions."""
         if len(sites) != 1:
             raise ValueError(
-                f"TotalCorrelation_ELBO is of one latent site, and the pair has {len(sites)}"
+                f"TotalCorrelation_ELBO needs one latent site, and the pair has {len(sites)}"
             )
         for name, pair in sites.items():
             for role, site in zip(("guide's", "model's"), pair, strict=True):
                 if not is_product(site["fn"]) or site["fn"].event_dim != 1:
                     raise ValueError(
-                        f"the {role} distribution of {name!r} is no product over dimensions, which "
-                        "TotalCorrelation_ELBO takes apart: take a DiagonalNormal guide and a "
+                        f"the {role} distribution of {name!r} is not a product over dimensions, "
+                        "which TotalCorrelation_ELBO needs: use a DiagonalNormal guide and a "
                         "StandardNormal or ConditionalNormal prior"
                     )
         check_one_plate(structure, "TotalCorrelation_ELBO")
@@ -84,8 +84,8 @@ def decompose_kl(q: Any, p: Any, num_data: float) -> tuple[Tensor, Tensor, Tenso
     """Mutual information, total correlation and dimension-wise KL, estimated from a batch.
 
     Args:
-        q: the guide's site, of value (M, K).
-        p: the model's.
+        q: the guide's site, with a value (M, K).
+        p: the model's site.
         num_data: N.
     """
     z, distribution = q["value"], q["fn"].base_dist
@@ -109,4 +109,4 @@ def decompose_kl(q: Any, p: Any, num_data: float) -> tuple[Tensor, Tensor, Tenso
 def check_one_plate(structure: Structure, name: str) -> None:
     """Refuse pairs with plates inside the data plate."""
     if structure.nesting > 1:
-        raise ValueError(f"{name} takes pairs whose latent variables are in the data plate alone")
+        raise ValueError(f"{name} needs a pair without plates inside the plate 'data'")

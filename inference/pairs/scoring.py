@@ -31,7 +31,7 @@ MEMORY_SHARE = 1 / 4
 """Of the free memory, what those draws may take."""
 
 
-COPIES = 16
+TENSORS_HELD = 16
 """How many tensors of the size of x scoring holds at once, or less."""
 
 
@@ -43,7 +43,7 @@ def rows_at_once(x: Tensor) -> int:
     (2000, 1)
     """
     free = psutil.virtual_memory().available * MEMORY_SHARE
-    size = COPIES * max(1, x[:1].numel()) * x.element_size()
+    size = TENSORS_HELD * max(1, x[:1].numel()) * x.element_size()
     return max(1, min(SCORED_AT_ONCE, int(free / size)))
 
 

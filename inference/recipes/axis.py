@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from .lookup import find_named, nearest
+from ..common.lookup import find_named, list_names
 from .parameters import Kind, Parameter, Value, text_of
 
 
@@ -131,7 +131,7 @@ class Axis(Mapping[str, P]):
                 raise ValueError(f"{owner} has no parameter for {item!r}: {self._usage(part)}")
             name, value = (first.strip(), rest) if equals else (list(known)[position], first)
             if name not in known:
-                hint = nearest(name, known, "it takes") if known else self._usage(part)
+                hint = list_names(name, known, "it takes") if known else self._usage(part)
                 raise ValueError(f"{owner} has no parameter {name!r}: {hint}")
             if name in given:
                 raise ValueError(f"{name} of {owner} is given twice")

@@ -7,13 +7,13 @@ import torch
 from ...guides import Amortized
 from ...models import VAE
 from ..data.load_data import Data
-from ..data.rows import BLOCK, Rows
+from ..data.rows import BLOCK_ROWS, Rows
 from .composition import Composition
 from .networks import reading_log_counts
 from .plan import Plan, compose
 from .sizes import Sizes
 
-MOST_CLASSES = 1000
+MAX_CLASSES = 1000
 """Above this, whole numbers are taken for counts or names, not for classes."""
 
 
@@ -76,14 +76,14 @@ def measure_sizes(plan: Plan, data: Data) -> Sizes:
 def _num_classes(data: Data, parts: tuple[Rows | None, ...]) -> int:
     """One more than the largest code."""
     largest = max(
-        int(part[start : start + BLOCK].max())
+        int(part[start : start + BLOCK_ROWS].max())
         for part in parts
         if part is not None
-        for start in range(0, len(part), BLOCK)
+        for start in range(0, len(part), BLOCK_ROWS)
     )
-    if not 1 <= largest < MOST_CLASSES:
+    if not 1 <= largest < MAX_CLASSES:
         raise ValueError(
             f"the largest code of {data.name} is {largest}, where classes are numbered from 0 to "
-            f"at most {MOST_CLASSES - 1}"
+            f"at most {MAX_CLASSES - 1}"
         )
     return largest + 1

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..common.files import read_json
 from ..data.binarization import Binarization
+from ..data.csv_format import CsvFormat
 from ..data.files import check_path
 from ..data.named_datasets import NAMED_DATASETS
 from ..execution.precision import Precision
@@ -33,6 +34,10 @@ class Plan:
     recipe: str | None = None
     data: str = "digits"
     labels: str | None = None
+    delimiter: str | None = None
+    decimal: str | None = None
+    header: bool | None = None
+    keep_degenerate: bool = False
     standardize: bool = False
     prior: str | None = None
     posterior: str | None = None
@@ -84,6 +89,7 @@ def complete(plan: Plan) -> Plan:
         )
     check_composition(composition)
     named_optimizer(filled.optimizer, weight_decay=filled.weight_decay)
+    CsvFormat(filled.delimiter, filled.decimal, filled.header)  # refuses what these cannot be
     if filled.latent_dim < 1:
         raise ValueError(f"the latent dimension must be at least 1, got {filled.latent_dim}")
     if filled.data not in NAMED_DATASETS:
@@ -202,6 +208,8 @@ def read_plan(out: str | Path) -> Plan:
 def _is_of_kind(name: str, value: Any) -> bool:
     """Whether a value read from JSON can be that of a field."""
     default = getattr(Plan(), name)
-    if name in AXES or name == "recipe":
+    if name in AXES or name in ("recipe", "delimiter", "decimal"):
         return value is None or isinstance(value, str)
+    if name == "header":
+        return value is None or isinstance(value, bool)
     return type(default) not in (str, int) or type(value) is type(default)

@@ -26,6 +26,10 @@ def load_plan_data(plan: Plan, out: Path | None = None) -> Data:
         standardize=plan.standardize,
         given=composition.given.build(),
         seed=plan.seed,
+        delimiter=plan.delimiter,
+        decimal=plan.decimal,
+        header=plan.header,
+        keep_degenerate=plan.keep_degenerate,
     )
     digest = None if out is None else read_json(out / CONFIG).get("data_digest")
     if digest is not None and digest != data.digest():

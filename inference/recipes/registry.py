@@ -1,6 +1,6 @@
 """All recipes by name."""
 
-from .lookup import find_named
+from ..common.lookup import find_named
 from .recipe import Recipe
 
 KINGMA = "Kingma and Welling 2014, arXiv 1312.6114"

@@ -1,6 +1,7 @@
 """Training a plan into a run folder."""
 
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 
 from ...models import VAE, VampPrior
 from ..data.load_data import Data
-from ..data.rows import BLOCK, Rows
+from ..data.rows import BLOCK_ROWS, Rows
 from ..execution.recorded import Compile
 from ..training.device import resolve_device
 from ..training.fit import fit
@@ -34,6 +35,7 @@ def train(
     compile: Compile = "recorded",
     profile: bool = False,
     resume: bool = False,
+    on_data: Callable[[Data], None] | None = None,
     show_progress: bool = True,
 ) -> Run:
     """Load a plan's data, build its pair from its seed, and fit it into a run folder.
@@ -41,6 +43,16 @@ def train(
     The learning rate is held, then falls to zero (:func:`hold_then_fall`). The decoder's last
     bias starts at what reproduces the training mean (as in Burda et al. 2016), so that
     training begins from the best constant rather than from noise.
+
+    Args:
+        plan: the configuration; :func:`complete` fills in what it leaves open.
+        out: the run's folder.
+        device: ``"auto"`` takes CUDA where there is one.
+        compile: how steps are run; see :func:`fit`.
+        profile: measure the time of the parts of a step, at the end.
+        resume: continue the run in the folder.
+        on_data: called with the data before the fit starts.
+        show_progress: show the progress of the fit.
 
     Raises:
         ValueError: if the plan makes no sense, before data are read; or if its data cannot be used.
@@ -50,11 +62,13 @@ def train(
     check_folder(out, resume=resume)
     resolve_device(device)
     data = load_plan_data(plan, out if resume else None)
+    if on_data is not None:
+        on_data(data)
     sizes = measure_sizes(plan, data)
     model, guide = build_planned(plan, sizes)
-    model.start_at_mean(data.train[:BLOCK])
+    model.start_at_mean(data.train[:BLOCK_ROWS])
     _start_at_data(model, data.train)
-    largest = data.train[:BLOCK].abs().max().item()
+    largest = data.train[:BLOCK_ROWS].abs().max().item()
     if largest > LARGE_VALUE and not plan.standardize:
         warnings.warn(f"the data reach {largest:g}: standardize them to fit well", stacklevel=2)
     return fit(

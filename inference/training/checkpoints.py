@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from ..common.files import write_atomically
 from ..pairs.programs import Program, modules
 
-FORMAT = 1
+CHECKPOINT_FORMAT = 1
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
@@ -23,7 +23,7 @@ def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) ->
 
     Whatever stops this in between leaves the former file as it was.
     """
-    metadata = {"latente": json.dumps({"format": FORMAT, **facts})}
+    metadata = {"latente": json.dumps({"format": CHECKPOINT_FORMAT, **facts})}
     # Copies, since parameters may be views of one storage, which the format refuses.
     copies = {name: value.detach().clone() for name, value in tensors.items()}
     with write_atomically(path) as temporary:
@@ -45,8 +45,8 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             facts = json.loads((file.metadata() or {})["latente"])
-            if facts["format"] != FORMAT:
-                raise ValueError(f"its format is {facts['format']}, not {FORMAT}")
+            if facts["format"] != CHECKPOINT_FORMAT:
+                raise ValueError(f"its format is {facts['format']}, not {CHECKPOINT_FORMAT}")
             return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(

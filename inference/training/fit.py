@@ -29,7 +29,7 @@ from .saved_fit import describe_fit, open_folder
 from .settings import Settings
 from .state import State
 
-BATCH_SIZE = 128
+DEFAULT_BATCH_SIZE = 128
 """Data in a minibatch, unless told otherwise."""
 
 
@@ -82,7 +82,7 @@ def fit(
             closed form and the guide's sites stand in the model's order, else ``Trace_ELBO()``.
         epochs: passes over the data.
         batch_size: M; batches differ in size by one at most, so that they make up N. If not
-            given, :data:`BATCH_SIZE`, or all data where they are fewer.
+            given, :data:`DEFAULT_BATCH_SIZE`, or all data where they are fewer.
         learning_rate: step size at the start.
         optimizer: makes the optimizer from parameters and ``lr``; Adam if not given. A
             :class:`GroupedOptimizer` gives parameters options of their own by name;
@@ -125,7 +125,7 @@ def fit(
     """
     check_callbacks(callbacks)
     rows, validation, resample = _unpack(data, validation)
-    batch_size = min(BATCH_SIZE, len(rows[0])) if batch_size is None else batch_size
+    batch_size = min(DEFAULT_BATCH_SIZE, len(rows[0])) if batch_size is None else batch_size
     settings = Settings(epochs, batch_size, learning_rate, clip_norm, patience, seed, precision)
     _check_sizes(settings, rows, validation)
     folder = None if out is None else Path(out)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..data.batches import epoch_batches
-from ..data.rows import BLOCK, Rows
+from ..data.rows import BLOCK_ROWS, Rows
 from ..pairs.parameters import place
 
 MEASURED_ROWS = 2000
@@ -53,8 +53,8 @@ class FitData:
 
     def blocks(self, rows: tuple[Rows, ...]) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
         """All rows in order, some thousands at a time, each block with its first row's number."""
-        for start in range(0, len(rows[0]), BLOCK):
-            yield start, self.place(tuple(part[start : start + BLOCK] for part in rows))
+        for start in range(0, len(rows[0]), BLOCK_ROWS):
+            yield start, self.place(tuple(part[start : start + BLOCK_ROWS] for part in rows))
 
     def measured_rows(self) -> tuple[Tensor, ...]:
         """The training data whose bound is measured each epoch: always the same, bits and all."""

@@ -1,6 +1,5 @@
 """Optimizers by name, and parameter groups: options that depend on the parameter."""
 
-import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+
+from ..common.lookup import find_named
 
 
 class GroupRule(Protocol):
@@ -193,11 +194,7 @@ def named_optimizer(
     {'bias': {'weight_decay': 0.0}}
     >>> named_optimizer("rmsprp")
     Traceback (most recent call last):
-    ValueError: there is no optimizer 'rmsprp': did you mean 'rmsprop'?
+    ValueError: there is no optimizer 'rmsprp': did you mean 'rmsprop'? there are adam, ...
     """
-    if name not in OPTIMIZERS:
-        near = difflib.get_close_matches(name.lower(), OPTIMIZERS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(OPTIMIZERS)}"
-        raise ValueError(f"there is no optimizer {name!r}: {hint}")
-    rule = decay_weights(weight_decay)
-    return GroupedOptimizer(OPTIMIZERS[name], [rule]) if weight_decay else OPTIMIZERS[name]
+    make, rule = find_named(name, OPTIMIZERS, "optimizer"), decay_weights(weight_decay)
+    return GroupedOptimizer(make, [rule]) if weight_decay else make

@@ -142,13 +142,13 @@ def prepare(
     )  # fmt: skip
 
 
-HOW_TO_COMPUTE = {"foreach", "fused", "capturable", "differentiable"}
+SPEED_OPTIONS = {"foreach", "fused", "capturable", "differentiable"}
 """Options of optimizers that change the time of a step and not what it comes to."""
 
 
 def _describe_groups(optimizer: Optimizer, named: Mapping[str, Tensor]) -> list[dict[str, Any]]:
     names = {id(value): name for name, value in named.items()}
-    left_out = HOW_TO_COMPUTE | {"params", "param_names"}
+    left_out = SPEED_OPTIONS | {"params", "param_names"}
     return [
         {
             "parameters": [names[id(value)] for value in group["params"] if id(value) in names],

@@ -16,7 +16,7 @@ from ..pairs.minibatch_scaling import ScaleData
 from .preparation import Preparation
 from .step import HasDifferentiableLoss, Step
 
-NUM_STEPS = 50
+PROFILED_STEPS = 50
 
 
 def profile_fit(fit: Preparation, epoch: int) -> dict[str, float]:
@@ -29,7 +29,7 @@ def profile_fit(fit: Preparation, epoch: int) -> dict[str, float]:
 
 
 def profile_step(
-    step: Step, batches: Iterator[tuple[Tensor, ...]], num_steps: int = NUM_STEPS
+    step: Step, batches: Iterator[tuple[Tensor, ...]], num_steps: int = PROFILED_STEPS
 ) -> dict[str, float]:
     """Median milliseconds of a step and of its parts; what it moves is put back afterwards.
 
