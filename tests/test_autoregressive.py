@@ -123,7 +123,7 @@ def test_a_fully_observed_model_refuses_what_it_cannot_be():
     model = Autoregressive(Bernoulli((2, 2)))
     with pytest.raises(ValueError, match=r"shape \(N, 2, 2\)"):
         model(torch.zeros(3, 4))
-    with pytest.raises(ValueError, match=r"outside the support of Bernoulli .* 0.5 for one"):
+    with pytest.raises(ValueError, match=r"outside the support of Bernoulli .* such as 0.5"):
         fit(model, empty, torch.full((8, 2, 2), 0.5), batch_size=8, show_progress=False)
 
 

@@ -17,7 +17,7 @@ from latente.inference import Callback, EarlyStopping, Stop, fit, log_evidence
 from latente.inference.execution.recorded import Recorded
 from latente.inference.training import fit_callbacks, preparation
 from latente.inference.training.checkpoints import load
-from latente.inference.training.fit_callbacks import LookOn
+from latente.inference.training.fit_callbacks import Isolated
 from latente.inference.training.step import Step
 from latente.models import VAE, Bernoulli, StandardNormal, mlp
 
@@ -153,8 +153,8 @@ def test_an_answer_that_is_no_stop_is_refused(make_pair, binary_images):
 @pytest.mark.parametrize(
     ("callbacks", "message"),
     [
-        (EarlyStopping(3), r"callbacks is a list: put the callback into one, callbacks=\[…\]"),
-        ([EarlyStopping], r"has the class EarlyStopping: give one of its objects, EarlyStopping\("),
+        (EarlyStopping(3), r"callbacks must be a list: write callbacks=\[…\]"),
+        ([EarlyStopping], r"has the class EarlyStopping: give an object, EarlyStopping\("),
         ([print], "has a builtin_function_or_method: a callback is an object of a class that"),
     ],
 )
@@ -333,7 +333,7 @@ def test_a_pair_is_in_evaluation_mode_for_callbacks(make_pair, binary_images):
 
 def test_steps_cost_nothing_where_no_callback_follows_them(make_pair, binary_images, monkeypatch):
     calls = []
-    monkeypatch.setattr(LookOn, "on_step_end", lambda *args: calls.append(args))
+    monkeypatch.setattr(Isolated, "on_step_end", lambda *args: calls.append(args))
     quiet(*make_pair(), binary_images, epochs=1, callbacks=[EarlyStopping(1, metric="elbo")])
     assert calls == []
     quiet(*make_pair(), binary_images, epochs=1, callbacks=[Log()])

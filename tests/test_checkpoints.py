@@ -130,7 +130,7 @@ def test_plain_callables_resume_too(tmp_path):
 def test_a_folder_that_holds_a_run_is_not_written_over(make_pair, binary_images, tmp_path):
     quiet(*make_pair(), binary_images, epochs=1, out=tmp_path)
     before = (tmp_path / "checkpoint.safetensors").read_bytes()
-    with pytest.raises(FileExistsError, match="already holds a run: go on with it"):
+    with pytest.raises(FileExistsError, match="already holds a run: continue it"):
         quiet(*make_pair(), binary_images, epochs=1, out=tmp_path)
     assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
     with pytest.raises(FileNotFoundError, match="holds no run to resume"):

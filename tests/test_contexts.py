@@ -229,7 +229,7 @@ def test_networks_that_overflow_are_refused_in_one_line():
     model = VAE(StandardNormal(2), mlp(2, out=5), Normal((5,)))
     with torch.no_grad():
         guide.encoder[1].weight.fill_(1e30)
-    with pytest.raises(ValueError, match="overflow on these data; scale them") as caught:
+    with pytest.raises(ValueError, match="overflow on these data, so scale them") as caught:
         fit(model, guide, 1e20 + torch.rand(9, 5), epochs=1, show_progress=False)
     assert "\n" not in str(caught.value)
 
@@ -237,7 +237,7 @@ def test_networks_that_overflow_are_refused_in_one_line():
 def test_a_prior_that_does_not_fit_is_named():
     guide = DiagonalNormal(mlp(5, out=4), 2)
     model = VAE(StandardNormal(3), mlp(2, out=5), Normal((5,)))
-    with pytest.raises(ValueError, match=r"guide's 'z' is of shape \(2,\) .* of \(3,\)"):
+    with pytest.raises(ValueError, match=r"guide's 'z' has shape \(2,\) .* \(3,\)"):
         fit(model, guide, torch.randn(9, 5), epochs=1, show_progress=False)
 
     class Loose(nn.Module):

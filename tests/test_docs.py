@@ -112,7 +112,7 @@ def each_objective_fits(ran):
     names = ran.names
     for objective in names["objectives"]:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "the schedule of beta gets to 1 at epoch 10")
+            warnings.filterwarnings("ignore", "the schedule of beta reaches 1 at epoch 10")
             again = fit(names["vae"], names["guide"], names["data"], objective=objective, epochs=1,
                         show_progress=False)  # fmt: skip
         assert again.history[0]["elbo"] > -60

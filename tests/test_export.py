@@ -334,7 +334,7 @@ def test_models_that_cannot_be_exported_are_refused():
             z = pyro.sample("z", dist.Bernoulli(0.5), infer={"enumerate": "parallel"})
             pyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
-    with pytest.raises(ValueError, match="'z' is enumerated, and the guide has no such site"):
+    with pytest.raises(ValueError, match="'z' is enumerated, and the guide does not draw it"):
         to_datatree(summed, lambda x: None, torch.zeros(3))
 
     def guide(x):

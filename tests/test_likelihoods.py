@@ -27,18 +27,18 @@ from latente.models import (
 float64 = functools.partial(torch.tensor, dtype=torch.float64)
 
 REFUSED = {
-    "grey between levels": (DiscretizedLogistic((2,)), 0.5, "0.5 for one, in row 3"),
+    "grey between levels": (DiscretizedLogistic((2,)), 0.5, "such as 0.5, in row 3"),
     "grey above": (
         DiscretizedLogistic((2,)),
         1 + 1 / 255,
         "DiscretizedLogisticDistribution.* 1.00392 for",
     ),
-    "grey below": (DiscretizedLogistic((2,)), -1 / 255, "-0.00392157 for one"),
-    "half a class": (Categorical((2,), 4), 2.5, "Categorical at site 'x', 2.5 for one"),
-    "one class too many": (Categorical((2,), 4), 4.0, "4 for one"),
-    "above one": (ContinuousBernoulli((2,)), 1.5, "1.5 for one"),
-    "half a count": (Poisson((2,)), 0.5, "Poisson at site 'x', 0.5 for one"),
-    "a count below none": (NegativeBinomial((2,)), -1.0, "-1 for one"),
+    "grey below": (DiscretizedLogistic((2,)), -1 / 255, "such as -0.00392157"),
+    "half a class": (Categorical((2,), 4), 2.5, "Categorical at site 'x', such as 2.5"),
+    "one class too many": (Categorical((2,), 4), 4.0, "such as 4"),
+    "above one": (ContinuousBernoulli((2,)), 1.5, "such as 1.5"),
+    "half a count": (Poisson((2,)), 0.5, "Poisson at site 'x', such as 0.5"),
+    "a count below none": (NegativeBinomial((2,)), -1.0, "such as -1"),
 }
 
 

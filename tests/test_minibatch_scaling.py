@@ -61,7 +61,7 @@ def test_data_scaled_by_hand_are_refused(inside, scale):
     """Scaled twice the sd would be too small by √10: 0.0158 for 0.0499."""
     with pytest.raises(
         ValueError, match=r"scales 'x' by \S+ \(poutine.scale\), which is about N/M = 400/40: .*"
-        "count twice. Take the scale out of the program; .* another batch_size"
+        "count twice. Remove the scale from the program; .* another batch_size"
     ):  # fmt: skip
         posterior_sd(scaled(scale, inside=inside))
 

@@ -93,5 +93,5 @@ def test_it_has_no_evidence_but_figures_and_pictures():
 
 
 def test_a_point_has_no_score():
-    with pytest.raises(ValueError, match="no density whose score"):
+    with pytest.raises(ValueError, match="no density, and so no score function"):
         fit(*pair(), data(), objective=ScoreFunction_ELBO(), epochs=1, show_progress=False)

@@ -230,7 +230,7 @@ def test_models_that_do_not_say_x_are_refused():
             z = pyro.sample("z", dist.Bernoulli(0.5), infer={"enumerate": "parallel"})
             pyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
-    with pytest.raises(ValueError, match="'z' is enumerated, and the guide has no such site"):
+    with pytest.raises(ValueError, match="'z' is enumerated, and the guide does not draw it"):
         predictive_check(summed, lambda x: None, x)
 
 

@@ -56,7 +56,11 @@ BAD = {
     "plate": ((_plate_of_another_name, _guide, X), {}, "no observed site inside a plate named"),
     "model site": ((_two_latents, _guide, X), {}, "the model samples 'u', which the guide does"),
     "guide site": ((_model, _guide_of_two, X), {}, "the guide samples 'u', which the model does"),
-    "support": ((_positive, _guide, X), {}, r"outside the support of Exponential at site 'x', -1"),
+    "support": (
+        (_positive, _guide, X),
+        {},
+        r"outside the support of Exponential at site 'x', such as -1",
+    ),
     "nan": ((_model, _guide, X / X.abs().floor()), {}, "data holds NaN or infinity in rows 1, 2"),
     "empty": ((_model, _guide, X[:0]), {}, "data holds no rows"),
     "few": (
@@ -69,7 +73,7 @@ BAD = {
     "rate": ((_model, _guide, X), {"learning_rate": math.nan}, "learning_rate must be positive"),
     "seed": ((_model, _guide, X), {"seed": -1}, "seed must not be negative"),
     "patience": ((_model, _guide, X), {"patience": 3}, "patience needs data to validate on"),
-    "device": ((_model, _guide, X), {"device": "cuda:99"}, "no device 'cuda:99' to be used here"),
+    "device": ((_model, _guide, X), {"device": "cuda:99"}, "no device 'cuda:99' here"),
     "no device": ((_model, _guide, X), {"device": "abacus"}, "no device 'abacus'"),
     "resume": ((_model, _guide, X), {"resume": True}, "needs the folder of the run"),
 }
@@ -93,7 +97,7 @@ def test_an_autoguide_of_local_sites_is_refused_and_one_of_global_sites_is_not()
     guide = AutoNormal(bayesian_mean)
     quiet(bayesian_mean, guide, x, epochs=100, batch_size=100, learning_rate=0.05)
     assert guide.locs.w.item() == pytest.approx(x.mean().item(), abs=0.1)
-    with pytest.raises(ValueError, match="an autoguide keeps one posterior for each datum"):
+    with pytest.raises(ValueError, match="an autoguide has a posterior for each datum"):
         quiet(_model, AutoNormal(_model), X)
 
 
@@ -111,7 +115,9 @@ def test_grey_values_under_a_bernoulli_are_refused_with_advice(make_pair, binary
     before = weights(*pair)
     x = binary_images.clone()
     x[150, 2, 1] = 0.25
-    with pytest.raises(ValueError, match=r"Bernoulli at site 'x', 0.25 .* row 150, .*binarize="):
+    with pytest.raises(
+        ValueError, match=r"Bernoulli at site 'x', such as 0.25, .* row 150, .*binarize="
+    ):
         quiet(*pair, x, epochs=1)
     assert same(weights(*pair), before)
 

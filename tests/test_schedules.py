@@ -145,7 +145,9 @@ def test_the_loss_is_that_of_the_beta_of_the_step(make_pair, binary_images):
 
 
 def test_a_schedule_that_outlasts_the_run_is_warned_of(make_pair, binary_images):
-    message = r"of beta gets to 1 at epoch 10, .* epoch 2, with 0\.2: the bound was never reached"
+    message = (
+        r"of beta reaches 1 at epoch 10, .* epoch 2, with 0\.2: its full value is never reached"
+    )
     with pytest.warns(UserWarning, match=message) as caught:
         quiet(*make_pair(), binary_images, objective=Beta_ELBO(Warmup(10)), epochs=2)
     assert caught[0].filename == __file__
@@ -288,7 +290,7 @@ def test_a_guide_without_a_path_is_refused():
             TotalCorrelation_ELBO(),
             {"family": FullRankNormal},
             7,
-            "guide's distribution of 'z' is no prod",
+            "guide's distribution of 'z' is not a prod",
         ),
         (Info_ELBO(), {}, 1, "needs two draws or more: a larger batch"),
         (TotalCorrelation_ELBO(), {}, 1, "needs batches of two data or more"),

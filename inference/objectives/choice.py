@@ -83,8 +83,8 @@ def _check_suits(objective: ELBO, guides: Sites, models: Sites, structure: Struc
         shared = [name for name in guides if name in models]
         if shared and not any(is_registered(guides[n]["fn"], models[n]["fn"]) for n in shared):
             raise ValueError(
-                f"{given} takes KLs in closed form, and that of the guide's {shared[0]!r} from the "
-                "model's has none: use Trace_ELBO(), or leave the objective out"
+                f"the KL from the guide's {shared[0]!r} to the model's has no closed form, which "
+                f"{given} needs: use Trace_ELBO(), or leave the objective out"
             )
         for name in _misread(guides, models):
             ignored = (

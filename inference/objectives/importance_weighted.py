@@ -94,8 +94,8 @@ class ImportanceWeighted_ELBO(Objective):
         outside = (*structure.global_latents, *structure.observed_outside)
         if outside:
             raise ValueError(
-                f"the site {outside[0]!r} stands outside the plate 'data', and an importance-weighted "
-                "bound has one term for each datum: use Trace_ELBO()"
+                f"the site {outside[0]!r} stands outside the plate 'data', and an "
+                "importance-weighted bound has one term for each datum: use Trace_ELBO()"
             )
 
     def bound(self, reading: Reading) -> Tensor:

@@ -1,4 +1,4 @@
-"""Refuse data outside a support, and guides that miss a part of the prior's."""
+"""Refuse data outside a support, and guides that do not cover the prior's support."""
 
 import contextlib
 from collections.abc import Iterator
@@ -20,8 +20,8 @@ def check_support(
 ) -> None:
     """Refuse data outside the support of the model's observed sites.
 
-    A distribution built with ``validate_args=False`` says that its user means it (grey
-    values under a Bernoulli, say), and is not checked.
+    A distribution built with ``validate_args=False`` is not checked: its user allows such values
+    (grey values under a Bernoulli, for example).
 
     Raises:
         ValueError: naming the site, its distribution, the first of those rows and a value.
@@ -38,24 +38,24 @@ def check_support(
             bad = (~inside).nonzero().flatten().cpu().numpy()
             raise ValueError(
                 f"{name} has values outside the support of {_distribution_name(distribution)} at "
-                f"site {site_name!r}, {_outlier(distribution, value[int(bad[0])])} for one, in "
+                f"site {site_name!r}, such as {_outlier(distribution, value[int(bad[0])])}, in "
                 f"{name_rows(bad + first_row)}{_advice(distribution)}"
             )
 
 
 def check_guide_covers_prior(model: Program, guide: Program, args: tuple[Any, ...]) -> None:
-    """Refuse a guide that has no mass where the prior has some.
+    """Refuse a guide whose support is smaller than the prior's.
 
     Raises:
-        ValueError: naming the site, the guide's distribution, and a value that it does not reach.
+        ValueError: naming the site, the guide's distribution, and a value outside its support.
     """
     for name, (q, p) in _both(model, guide, args).items():
         value = _beyond(q["fn"], p["value"])
         if value is not None:
             raise ValueError(
                 f"the guide's distribution of {name!r}, {_own_name(q['fn'])}, has no mass where "
-                f"the prior has, at {value:.4g} for one: no sample would show what lies there; "
-                "give the guide a distribution of the prior's support"
+                f"the prior has, such as at {value:.4g}: no sample would ever be drawn there; give "
+                "the guide a distribution with the prior's support"
             )
 
 
@@ -69,26 +69,25 @@ def _both(model: Program, guide: Program, args: tuple[Any, ...]) -> dict[str, tu
 
 @contextlib.contextmanager
 def explaining_support(model: Program, guide: Program, args: tuple[Any, ...]) -> Iterator[None]:
-    """Explain an error that comes of a guide's draws outside the prior's support.
+    """Explain an error that is caused by a guide's draws outside the prior's support.
 
-    Such draws break a model further on, with an error that does not name the cause.
+    Such draws make a model fail later, with an error that does not name the cause.
     """
     try:
         yield
     except (ValueError, RuntimeError):
         for name, (q, p) in _both(model, guide, args).items():
             value = _beyond(p["fn"], q["value"])
-            if value is not None and value == value:  # NaN has a cause of its own
+            if value is not None and value == value:  # NaN has another cause
                 raise ValueError(
                     f"the guide draws {name!r} where the prior, {_own_name(p['fn'])}, has no mass, "
-                    f"at {value:.4g} for one: give the guide a distribution of the prior's support"
+                    f"such as {value:.4g}: give the guide a distribution with the prior's support"
                 ) from None
         raise
 
 
 def _beyond(distribution: Any, value: Tensor) -> float | None:
-    """One of the values that lie outside of a distribution's support; ``None`` if all are
-    inside."""
+    """A value outside a distribution's support; ``None`` if all are inside."""
     try:
         inside = distribution.support.check(value)
     except NotImplementedError:  # a user's distribution may have no support
@@ -100,7 +99,7 @@ def _beyond(distribution: Any, value: Tensor) -> float | None:
 
 
 def explain_nonfinite(model: Program, guide: Program, args: tuple[Any, ...], runs: int = 20) -> str:
-    """Which site's log density is not finite, in words, found by some runs of the pair."""
+    """Name a site whose log density is not finite, found by running the pair some times."""
     for _ in range(runs):
         with pyro.validation_enabled(False):
             guide_trace = poutine.trace(guide).get_trace(*args)
@@ -112,9 +111,9 @@ def explain_nonfinite(model: Program, guide: Program, args: tuple[Any, ...], run
                 if len(bad):
                     return (
                         f"the log density of {name!r} in the {role}, {_own_name(site['fn'])}, is "
-                        f"{bad[0].item()} at what the guide draws"
+                        f"{bad[0].item()} at a draw of the guide"
                     )
-    return "the model or the guide gives them no finite density"
+    return "the model or the guide gives no finite density"
 
 
 def _is_validated(distribution: Any) -> bool:
@@ -128,8 +127,7 @@ def _distribution_name(distribution: Any) -> str:
 
 
 def _own_name(distribution: Any) -> str:
-    """The name of a distribution as it was written: HalfNormal, not the Normal that it is made
-    of."""
+    """The name of a distribution as it was written: HalfNormal, not its base, Normal."""
     while isinstance(distribution, Independent | ExpandedDistribution | MaskedDistribution):
         distribution = distribution.base_dist
     return type(distribution).__name__
@@ -144,4 +142,4 @@ def _outlier(distribution: Any, datum: Tensor) -> str:
 def _advice(distribution: Any) -> str:
     if _distribution_name(distribution) == "Bernoulli":
         return ": load them with binarize='dynamic' or 'static', or use a Normal likelihood"
-    return ": use a likelihood of that support"
+    return ": use a likelihood whose support holds them"

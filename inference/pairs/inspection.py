@@ -1,4 +1,4 @@
-"""Run a pair once, check that it keeps to the contract, and find its structure."""
+"""Run a pair once, check that it fulfils the contract, and find its structure."""
 
 from dataclasses import replace
 from typing import Any
@@ -23,12 +23,12 @@ from .structure import Structure
 
 
 def inspect_pair(model: Program, guide: Program, args: tuple[Any, ...]) -> Structure:
-    """Run a pair once and check that it keeps to the contract.
+    """Run a pair once, check that it fulfils the contract, and find its structure.
 
     Raises:
-        ValueError: if the model has no plate named ``"data"`` at dimension −1 with an
-            observed site inside, if that plate is not as long as the data, or if a latent
-            site stands in only one of the two programs.
+        ValueError: if the model has no plate named ``"data"`` at dimension −1 with an observed
+            site inside; if the size of that plate is not the number of data; or if only one of
+            the two programs has a latent site.
     """
     with plain_errors():
         guide_trace = poutine.trace(guide).get_trace(*args)
@@ -56,10 +56,10 @@ def inspect_pair(model: Program, guide: Program, args: tuple[Any, ...]) -> Struc
     global_latents = tuple(name for name, site in in_guide.items() if not in_data_plate(site))
     if isinstance(guide, AutoGuide) and len(global_latents) < len(in_guide):
         raise ValueError(
-            "an autoguide keeps one posterior for each datum of the first batch, and has none for "
-            "others: write a guide that computes its posterior from x"
+            "an autoguide has a posterior for each datum of the first batch only: write a guide "
+            "that computes its posterior from x"
         )
-    # Draws of a global variable are never spread over a plate of samples: see log_evidence.
+    # Draws of a global variable never lie along a plate of samples: see log_evidence.
     plain = not global_latents and not enumerated
     vectorized = plain and _is_vectorized(model, guide, args, nesting)
     outside = tuple(
@@ -72,7 +72,7 @@ def inspect_pair(model: Program, guide: Program, args: tuple[Any, ...]) -> Struc
 def _check_same_sites(
     in_guide: dict[str, Any], in_model: dict[str, Any], enumerated: tuple[str, ...]
 ) -> None:
-    """Refuse latent sites that only one of the programs has, or that differ in their event."""
+    """Refuse latent sites that only one program has, or whose event shapes differ."""
     for name in sorted(in_model.keys() - in_guide.keys() - set(enumerated)):
         raise ValueError(
             f"the model samples {name!r}, which the guide does not (if it is data, give it obs=)"
@@ -84,8 +84,8 @@ def _check_same_sites(
         given, wanted = in_guide[name]["value"].shape, in_model[name]["fn"].event_shape
         if given[len(given) - len(wanted) :] != wanted:
             raise ValueError(
-                f"the guide's {name!r} is of shape {tuple(given[1:])} for each datum, the model's "
-                f"of {tuple(wanted)}: give prior and guide the same latent dimension"
+                f"the guide's {name!r} has shape {tuple(given[1:])} for each datum, the model's "
+                f"{tuple(wanted)}: give prior and guide the same latent dimension"
             )
 
 
@@ -96,7 +96,7 @@ def _check_data_plate(
     frames: list[Any],
     num_data: int,
 ) -> None:
-    """Refuse a pair without a plate of the data, or whose programs use it differently."""
+    """Refuse a pair without a data plate, or whose programs use it differently."""
     if not any(in_data_plate(site) for site in observed.values()):
         raise ValueError(
             "the model has no observed site inside a plate named 'data': put its data under "
@@ -132,23 +132,23 @@ def _points(in_guide: dict[str, Any], in_model: dict[str, Any]) -> tuple[str, ..
 
 
 def _check_plates(name: str, site: Any) -> None:
-    """Refuse log densities that no plate accounts for: summed, they would count many times."""
+    """Refuse a batch dimension without a plate: its log densities would be summed as if of one."""
     owned = {frame.dim for frame in site["cond_indep_stack"]}
     shape = site["fn"].batch_shape
     for dim in range(-len(shape), 0):
         if shape[dim] > 1 and dim not in owned:
             raise ValueError(
                 f"the distribution at {name!r} has {shape[dim]} log densities at dimension {dim}, "
-                "where there is no plate: end it with .to_event(…); labels, and what a prior is "
-                "given, are one row a datum, (N,) or (N, event), not (N, 1)"
+                "where there is no plate: end it with .to_event(…); labels and contexts have one "
+                "row for each datum, (N,) or (N, event), not (N, 1)"
             )
 
 
 def _is_vectorized(model: Program, guide: Program, args: tuple[Any, ...], nesting: int) -> bool:
-    """Whether the pair, run under a plate of two samples, scores them as it does one by one.
+    """Whether the pair gives the same log terms under a plate of two samples as one by one.
 
-    A network written for one batch dimension fails there, or mixes samples with data; such
-    a pair is run on repeated data instead.
+    A network written for one batch dimension fails there, or mixes samples with data. Such a pair
+    is run on repeated data instead.
     """
     try:
         draws = draw(guide, args, 2, Structure(nesting, vectorized=True, global_latents=()))
@@ -157,7 +157,7 @@ def _is_vectorized(model: Program, guide: Program, args: tuple[Any, ...], nestin
         return False
     apart = [_one_sample(draws, sample) for sample in range(2)]
     terms = [score(model, one) for one in apart]
-    # The guide too: its log q, scored again at one sample's values without the plate.
+    # Check the guide too: its log q at one sample's values, without the plate.
     replayed = [poutine.trace(poutine.replay(guide, trace=one.trace)) for one in apart]
     posteriors = [
         sum_sites(latent_sites(trace.get_trace(*args)).values(), (1, len(args[0])), False, args[0])
@@ -187,7 +187,7 @@ def _one_sample(draws: Draws, sample: int) -> Draws:
 
 
 def inspect_drawn(model: Program, guide: Program, args: tuple[Tensor, ...]) -> Structure:
-    """The facts of a pair whose latent sites are all drawn.
+    """Find the structure of a pair whose latent sites are all drawn.
 
     Raises:
         ValueError: as :func:`inspect_pair` does, and if a site is summed out.
@@ -195,7 +195,7 @@ def inspect_drawn(model: Program, guide: Program, args: tuple[Tensor, ...]) -> S
     structure = inspect_pair(model, guide, args)
     if structure.enumerated:
         raise ValueError(
-            f"the latent site {structure.enumerated[0]!r} is enumerated, and the guide has no such "
-            "site to draw it from: give the guide one (ExactPosterior, for a mixture)"
+            f"the latent site {structure.enumerated[0]!r} is enumerated, and the guide does not "
+            "draw it: use a guide that has the site (ExactPosterior, for a mixture)"
         )
     return structure

@@ -1,4 +1,4 @@
-"""The KL divergence between posterior and prior of a site: in closed form, or by draws."""
+"""The KL divergence between posterior and prior of a site: in closed form, or from draws."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ Sites = Mapping[str, Any]
 
 
 def sites_in_closed_form(posteriors: Sites, priors: Sites) -> frozenset[str]:
-    """The sites whose KL in closed form has the mean of log q − log p, as the ELBO needs.
+    """Find the sites whose KL in closed form is a term of the ELBO: the mean of log q − log p.
 
     A closed form KL(q(z|parents) ‖ p(z|parents)) holds given the sites drawn before z. Where the
     guide draws its sites in another order than the model, a parent of z in the model may follow
@@ -46,8 +46,8 @@ def same_order(posteriors: Sites, priors: Sites) -> bool:
 def has_closed_form(posterior: Any, prior: Any) -> bool:
     """Whether KL(posterior ‖ prior) of two distributions is known.
 
-    A ``Delta`` has none, though Pyro registers −log p(v) for it: that leaves out the log-density
-    which a ``Delta`` may carry, such as the Jacobian in Pyro's autoguides.
+    It is not for a ``Delta``, although Pyro registers −log p(v): that ignores the log-density of
+    the ``Delta``, such as the Jacobian in Pyro's autoguides.
     """
     return not is_delta(posterior) and is_registered(posterior, prior)
 
@@ -56,7 +56,7 @@ def is_registered(posterior: Any, prior: Any) -> bool:
     """Whether PyTorch or Pyro has a formula for KL(posterior ‖ prior)."""
     try:
         kl_divergence(posterior, prior)
-    except (NotImplementedError, IndexError):  # that of Bernoulli distributions does not broadcast
+    except (NotImplementedError, IndexError):  # Bernoulli's does not broadcast
         return False
     return True
 
@@ -64,9 +64,8 @@ def is_registered(posterior: Any, prior: Any) -> bool:
 def is_misread(posterior: Any, prior: Any) -> bool:
     """Whether Pyro's formula for the KL of a site is not the mean of its log q − log p.
 
-    ``TraceMeanField_ELBO`` takes a registered formula without asking. It is wrong for a ``Delta``
-    that carries a log-density, and where mask or scale differ between guide and model, of which
-    Pyro reads the guide's alone.
+    ``TraceMeanField_ELBO`` always uses a registered formula. It is wrong for a ``Delta`` with a
+    log-density, and where mask or scale differ between guide and model: Pyro uses the guide's.
 
     Args:
         posterior: the guide's site.
@@ -83,10 +82,10 @@ def is_delta(distribution: Any) -> bool:
 
 
 def carries_density(distribution: Any) -> bool:
-    """Whether a distribution is a ``Delta`` with a log-density of its own.
+    """Whether a distribution is a ``Delta`` with a log-density.
 
-    With it a program says how dense its draws are that it makes from an auxiliary site: the
-    log-density then holds the Jacobian of the transform.
+    A program that transforms the draws of an auxiliary site gives their density in this way: the
+    log-density is the Jacobian of the transform.
     """
     base = base_distribution(distribution)
     return isinstance(base, Delta) and bool(torch.as_tensor(base.log_density != 0).any())
@@ -116,7 +115,7 @@ def _equal(first: Tensor, second: Tensor) -> bool:
 
 
 def is_product(distribution: Any) -> bool:
-    """Whether a distribution is one of independent numbers."""
+    """Whether a distribution is a product over the elements of its event."""
     return (
         isinstance(distribution, Independent)
         and len(distribution.event_shape) == distribution.reinterpreted_batch_ndims
@@ -128,16 +127,16 @@ def site_kl(
 ) -> Tensor:
     """KL(q(z|x) ‖ p(z)) of one site in the data plate, in nats, by dimension: (S, N, J).
 
-    In closed form, and then one number for each of J dimensions where both distributions are
-    products over them; else log q − log p at the draws, with J = 1. Each element of a plate within
-    the data plate has dimensions of its own. Masked elements count 0.
+    In closed form, J is the number of dimensions if both distributions are products over them, else
+    1. Without a closed form it is log q − log p at the draws, with J = 1. Each element of a plate
+    within the data plate adds dimensions. Masked elements count 0.
 
     Args:
         posterior: the guide's site, at S draws for each of N data.
         prior: the model's site.
         shape: (S, N).
-        closed: whether the closed form is taken: see :func:`sites_in_closed_form`.
-        plated: whether samples lie along a plate of their own: see :class:`Draws`.
+        closed: whether to take the closed form: see :func:`sites_in_closed_form`.
+        plated: whether samples lie along a separate plate: see :class:`Draws`.
     """
     q, p = posterior["fn"], prior["fn"]
     if not closed:
@@ -150,10 +149,10 @@ def site_kl(
         kl = _masked(kl_divergence(q.base_dist, p.base_dist).flatten(-q.event_dim), posterior)
     else:
         kl = _masked(kl_divergence(q, p)[..., None], posterior)
-    # What stands in plates of its own within a datum has as many dimensions more.
+    # A site in plates within a datum has that many dimensions more.
     return kl.movedim(-2, 1 if plated else 0).reshape(*shape, -1)
 
 
 def _masked(kl: Tensor, site: Any) -> Tensor:
-    """KLs (*batch, J) of a site, with 0 where its mask leaves an element out."""
+    """KLs (*batch, J) of a site, with 0 for masked elements."""
     return scale_and_mask(kl.movedim(-1, 0), mask=site["mask"]).movedim(0, -1)

@@ -21,7 +21,7 @@ from .structure import Structure
 
 @dataclass(frozen=True)
 class Coordinate:
-    """Where one latent site stands in the vector of a datum's coordinates."""
+    """The coordinates of one latent site, within the vector of a datum's coordinates."""
 
     name: str
     transform: Transform
@@ -66,7 +66,7 @@ class LatentSpace:
 
     @property
     def names(self) -> list[str]:
-        """The coordinates by name: a site's own where it has one, else with its index.
+        """The names of the coordinates: the site's, with an index where it has several.
 
         A simplex of J parts has J − 1 coordinates.
         """
@@ -98,7 +98,7 @@ class LatentSpace:
         return points, draws.log_posterior + log_det
 
     def locate(self, values: Mapping[str, Tensor]) -> Tensor:
-        """The coordinates u (1, N, K) of values z that a run on the data gave to its sites."""
+        """The coordinates u (1, N, K) of values z that the sites have in a run on the data."""
         parts = []
         for site in self.sites:
             free: Any = site.transform.inv(values[site.name])
@@ -106,7 +106,7 @@ class LatentSpace:
         return torch.cat(parts, dim=-1)
 
     def at(self, points: Tensor) -> tuple[Draws, Tensor]:
-        """Points u (S, N, K) as draws, for a program to be replayed at, and log |dz/du|, (S, N)."""
+        """Points u (S, N, K) as draws to replay a program at, and log |dz/du|, (S, N)."""
         num_samples = len(points)
         plated = self.structure.vectorized and num_samples > 1
         log_det = points.new_zeros(points.shape[:2])
@@ -156,7 +156,7 @@ class LatentSpace:
         return found
 
     def _flat(self, value: Tensor, event_dims: int, num_samples: int, plated: bool) -> Tensor:
-        """A site's numbers, in the layout of a trace, as (S, N, numbers)."""
+        """The numbers of a site, from the layout of a trace to (S, N, numbers)."""
         data = value.dim() - event_dims - 1
         if plated:
             return value.movedim(data, 1).reshape(num_samples, self.num_data, -1)
@@ -176,19 +176,20 @@ def latent_space(
     *,
     discrete: bool = False,
 ) -> LatentSpace:
-    """The unconstrained coordinates of a pair's local latent variables, for a batch of data.
+    """Find the unconstrained coordinates of a pair's local latent variables on a batch of data.
 
     Args:
-        discrete: take a discrete site's values as its coordinates, of which there is no gradient.
+        discrete: allow discrete sites, whose values are then the coordinates, without a gradient.
 
     Raises:
-        ValueError: if a latent site is discrete and not to be, or a point, or of another support
-            for each datum or of one that PyTorch has no bijection to, or the guide draws it where
-            its prior has no mass, or nothing is latent in the data plate.
+        ValueError: if a latent site is discrete and ``discrete`` is not set; if the guide puts it
+            on a point, makes it from an auxiliary site, or draws it where its prior has no mass; if
+            its support differs between data, or PyTorch has no bijection to it; or if no site of
+            the data plate is latent.
     """
     with plain_errors():
         in_guide = latent_sites(poutine.trace(guide).get_trace(*args))
-        # Drawn from the prior: the support is the model's, whatever the guide says.
+        # Drawn from the prior, for the support is the model's.
         in_model, again = (latent_sites(poutine.trace(model).get_trace(*args)) for _ in range(2))
     sites = []
     for name, q in in_guide.items():
@@ -197,23 +198,21 @@ def latent_space(
         p = in_model[name]
         support = _fixed(name, support_of(p["fn"]), support_of(again[name]["fn"]))
         if support.is_discrete and not discrete:
-            raise ValueError(
-                f"the latent site {name!r} is discrete, and only real numbers are moved and ranked"
-            )
+            raise ValueError(f"the latent site {name!r} is discrete, and this needs real numbers")
         if name in structure.points:
             raise ValueError(
-                f"the guide puts {name!r} on one point, which is no posterior to be judged"
+                f"the guide puts {name!r} on one point, which is not a posterior to judge"
             )
         if is_delta(q["fn"]):
             raise ValueError(
-                f"the guide makes {name!r} from an auxiliary site, so its density is known at the "
-                "guide's own draws alone, and no other points can be judged by it: give the guide "
-                "a distribution of that site, such as a TransformedDistribution"
+                f"the guide makes {name!r} from an auxiliary site, so its density is known only at "
+                "the guide's own draws: give the guide a distribution of that site, such as a "
+                "TransformedDistribution"
             )
         if not support.check(q["value"]).all():
             raise ValueError(
                 f"the guide draws {name!r} where its prior has no mass: give the guide a "
-                "distribution of the prior's support"
+                "distribution with the prior's support"
             )
         event_dim, value = p["fn"].event_dim, p["value"]
         transform = identity_transform if support.is_discrete else _bijection(name, support)
@@ -230,13 +229,13 @@ def _bijection(name: str, support: Any) -> Transform:
         return biject_to(support)
     except NotImplementedError:
         raise ValueError(
-            f"the support of {name!r}, {support}, is not one that PyTorch has coordinates for "
-            "(biject_to): write the site as a real distribution that is then moved"
+            f"PyTorch has no bijection (biject_to) to the support of {name!r}, {support}: write "
+            "the site as a transform of a real distribution"
         ) from None
 
 
 def support_of(distribution: Any) -> Any:
-    """Where a distribution lies; the whole space, where it does not say."""
+    """The support of a distribution; all real numbers, if it does not define one."""
     try:
         return distribution.support
     except NotImplementedError:
@@ -244,7 +243,7 @@ def support_of(distribution: Any) -> Any:
 
 
 def _fixed(name: str, support: Any, again: Any) -> Any:
-    """A support without bounds that are spread over data, as ``expand`` makes them.
+    """A support whose bounds are one number each, not one for each datum, as ``expand`` makes.
 
     Args:
         again: the support of the same site in another run.
@@ -263,7 +262,7 @@ def _fixed(name: str, support: Any, again: Any) -> Any:
         if (value != one).any() or (getattr(again, key) != one).any():
             raise ValueError(
                 f"the support of {name!r} is not the same for all data and dimensions: write the "
-                "site as a fixed distribution that is then moved and scaled"
+                "site as a transform of a fixed distribution"
             )
         support = copy(support)
         setattr(support, key, one)

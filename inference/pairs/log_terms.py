@@ -22,9 +22,9 @@ SAMPLE_PLATE = "latente_samples"
 class Terms:
     """Log terms of S draws z ~ q(z|x) for each of N data, in nats.
 
-    Weights that a program puts on itself (``poutine.scale``, the N/M of a minibatch) are
-    left out: these are the densities. Latent variables outside the data plate have terms
-    of their own, of shape (S,), zero where there are none.
+    These are densities: weights of sites (``poutine.scale``, the N/M of a minibatch) are left out.
+    Global latent variables, outside the data plate, have separate terms of shape (S,), which are
+    zero where there are none.
     """
 
     log_likelihood: Tensor
@@ -40,13 +40,13 @@ class Terms:
 
     @property
     def log_weight(self) -> Tensor:
-        """log p(x, z) − log q(z|x) of each datum's own variables, (S, N)."""
+        """log p(x, z) − log q(z|x) of the local variables of each datum, (S, N)."""
         return self.log_likelihood + self.log_prior - self.log_posterior
 
 
 @dataclass(frozen=True)
 class Draws:
-    """S draws from a guide for each of N data, their densities, and what scoring them needs."""
+    """S draws from a guide for each of N data, with their densities and their layout."""
 
     trace: Trace
     args: tuple[Any, ...]
@@ -56,7 +56,7 @@ class Draws:
     """log q of the global latent variables, (S,)."""
     nesting: int
     plated: bool
-    """Samples lie along a plate of their own; if not, they are folded into the data plate."""
+    """Whether samples lie along a separate plate; if not, they are part of the data plate."""
 
     @property
     def num_samples(self) -> int:
@@ -72,8 +72,8 @@ class Draws:
 def draw(guide: Program, args: tuple[Any, ...], num_samples: int, structure: Structure) -> Draws:
     """Draw ``num_samples`` times from q(z|x) for each of a batch of data.
 
-    A vectorized guide is run once, under a plate of samples left of its own plates, so its
-    encoder runs once; another is run on the data repeated ``num_samples`` times.
+    A vectorized guide is run once, under a plate of samples to the left of its own plates, so its
+    encoder runs once. Any other guide is run on the data repeated ``num_samples`` times.
     """
     num_data = len(args[0])
     plated = structure.vectorized and num_samples > 1
@@ -111,7 +111,7 @@ def trace_model(model: Program, draws: Draws, start: int = 0, stop: int | None =
 
 
 def read_terms(model_trace: Trace, draws: Draws, start: int = 0, stop: int | None = None) -> Terms:
-    """The log terms of draws ``start`` to ``stop``, of which the model's trace is at hand."""
+    """The log terms of draws ``start`` to ``stop``, from the model's trace at these draws."""
     stop = draws.num_samples if stop is None else stop
     shape, like = (stop - start, draws.num_data), draws.log_posterior
     latent = latent_sites(model_trace)
@@ -138,7 +138,7 @@ def sum_sites(
 ) -> tuple[Tensor, Tensor]:
     """Summed log densities of sites: those in the data plate (S, N), and the others (S,).
 
-    Masks count, scales do not.
+    Masks are applied, scales are not.
     """
     dtype = like.dtype if like.is_floating_point() else torch.get_default_dtype()
     local = torch.zeros(shape, dtype=dtype, device=like.device)

@@ -23,28 +23,28 @@ from .sites import (
 )
 
 SCALE_TOLERANCE = 0.05
-"""How far, on the logarithmic scale, a weight of the data may be from N/M to be taken for it."""
+"""A weight of the data whose logarithm differs from log N/M by less is taken for N/M."""
 
 
 class ScaleData(Messenger):
     """Scale each site of the data plate by N/M, so that M of N data stand for all.
 
-    Sites outside the plate (a global latent variable) keep their weight, which makes
-    minibatch losses unbiased for the whole data's. A plate that the program subsamples
-    itself carries its own scale and is left alone.
+    Sites outside the plate (global latent variables) keep their weight, so the loss of a minibatch
+    is unbiased for the loss of all data. A plate that the program subsamples itself has its own
+    scale and is not scaled again.
 
-    A program that scales its data by N/M by hand, with ``poutine.scale``, would be scaled twice,
-    and its posterior be too narrow by the root of N/M. So an observed site of the data plate whose
-    own scale is within 5 % of N/M (and nearer to it than to 1) is refused. Any other scale is a
-    weight that the program means, such as that of a tempered likelihood, and so is whatever scale
-    a latent site has, such as that of KL annealing: those are multiplied by N/M. The scale is
-    looked at only while Pyro's validation is on, as it is when :func:`fit` first runs a pair.
+    A program that scales its data by N/M itself, with ``poutine.scale``, would be scaled twice, and
+    its posterior would be too narrow by √(N/M). So an observed site of the data plate whose own
+    scale is within 5 % of N/M (and nearer to it than to 1) is refused. Any other scale is taken as
+    a weight that the program intends, such as that of a tempered likelihood, and so is any scale of
+    a latent site, such as that of KL annealing: these are multiplied by N/M. The scale is checked
+    only while Pyro's validation is on, as it is when :func:`fit` first runs a pair.
 
     Args:
         num_data: N.
 
     Raises:
-        ValueError: within a program, at an observed site that is scaled by N/M already.
+        ValueError: within a program, at an observed site that is already scaled by N/M.
     """
 
     def __init__(self, num_data: int):
@@ -60,7 +60,7 @@ class ScaleData(Messenger):
 
 
 def _refuse_second_scale(site: Any, num_data: int, size: int) -> None:
-    """Refuse a site that its program scales by about N/M already."""
+    """Refuse a site that its program already scales by about N/M."""
     if is_deterministic(site):
         return
     expected = math.log(num_data / size)
@@ -69,25 +69,24 @@ def _refuse_second_scale(site: Any, num_data: int, size: int) -> None:
         raise ValueError(
             f"the program scales {site['name']!r} by {hand_scale(site).mean().item():.4g} "
             f"(poutine.scale), which is about N/M = {num_data}/{size}: fit scales the plate "
-            f"{DATA_PLATE!r} by that itself, so the data would count twice. Take the scale out of "
-            "the program; if it is a weight of the likelihood that is meant, choose another "
-            "batch_size"
+            f"{DATA_PLATE!r} by N/M itself, so the data would count twice. Remove the scale from "
+            "the program; if it is meant as a weight of the likelihood, choose another batch_size"
         )
 
 
 def hand_scale(site: Any) -> Tensor:
-    """The scale that a program gives to a site, other than by plates that it subsamples."""
+    """The scale of a site, apart from that of plates that its program subsamples."""
     return torch.as_tensor(site["scale"], dtype=torch.float64) / plate_scale(site)
 
 
 def plate_scale(site: Any) -> float:
-    """The scale that a site has from the plates that its program subsamples."""
+    """The scale of a site from the plates that its program subsamples."""
     sizes = [(f.full_size, f.size) for f in site["cond_indep_stack"] if f.full_size is not None]
     return math.prod(full_size / size for full_size, size in sizes)
 
 
 def subsamples(model_trace: Trace) -> bool:
-    """Whether the data plate itself says how many data there are beside the batch."""
+    """Whether the program subsamples the data plate itself."""
     return any(
         frame.name == DATA_PLATE and frame.full_size not in (None, frame.size)
         for site in sample_sites(model_trace).values()
@@ -96,17 +95,17 @@ def subsamples(model_trace: Trace) -> bool:
 
 
 def data_scale(model_trace: Trace, draws: Draws, subsampled: bool) -> float:
-    """How many data each of a batch stands for: the scale that all its sites have in common."""
+    """How many data each datum of a batch stands for: the common scale of all sites."""
     sites = [*latent_sites(draws.trace).values(), *sample_sites(model_trace).values()]
     scales = [site["scale"] for site in sites if in_data_plate(site)]
     first = scales[0]
     if isinstance(first, Tensor) or any(scale is not first and scale != first for scale in scales):
         raise ValueError(
             "some sites of the pair have a poutine.scale of their own, which this objective "
-            "cannot tell from a term's weight: use its own weights, such as Beta_ELBO(beta=…)"
+            "cannot tell from N/M: use the objective's weights, such as Beta_ELBO(beta=…)"
         )
     if not draws.plated and draws.num_samples > 1:
-        # Repeated data pass for as many more, each with less weight: that is undone.
+        # Repeated data count as more data, each with less weight: undo that.
         if subsampled:
             return float(first) * draws.num_samples
         folded = draws.num_data * draws.num_samples
@@ -115,7 +114,7 @@ def data_scale(model_trace: Trace, draws: Draws, subsampled: bool) -> float:
 
 
 def _outer_scale(size: int) -> float:
-    """The scale that a data plate of this size gets from whatever the objective runs inside."""
+    """The scale of a data plate of this size, from the handlers around the objective."""
 
     def probe() -> None:
         with pyro.plate(DATA_PLATE, size, dim=-1):

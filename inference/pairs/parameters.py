@@ -1,4 +1,4 @@
-"""The trainable tensors of a pair, and where its data go."""
+"""The trainable tensors of a pair, and the device and dtype of its data."""
 
 import warnings
 from typing import Any
@@ -11,11 +11,11 @@ from .programs import Program, evaluation_mode, modules
 
 
 def parameters(model: Program, guide: Program, args: tuple[Any, ...]) -> dict[str, Tensor]:
-    """All trainable tensors of a pair, unconstrained, by name, each once.
+    """Find all trainable tensors of a pair, unconstrained, by name, each once.
 
-    Module parameters are named ``model.…`` and ``guide.…``; those known only to Pyro's
-    store, ``param.…``. The pair is run once on ``args`` to meet its ``pyro.param`` and
-    ``pyro.module`` statements, so call it inside :func:`private_store`.
+    Parameters of modules are named ``model.…`` and ``guide.…``; those that only Pyro's store has,
+    ``param.…``. The pair is run once on ``args`` to find its ``pyro.param`` and ``pyro.module``
+    statements, so call this function inside :func:`private_store`.
     """
     named: dict[str, Tensor] = {}
     for role, module in modules(model, guide).items():
@@ -53,7 +53,7 @@ def placement(model: Program, guide: Program) -> tuple[torch.device | None, torc
 
 
 ROUNDED_SHARE = 0.01
-"""Rounding errors of data, as a share of their spread, from which on they are a loss."""
+"""Rounding errors of a column above this share of its standard deviation are too large."""
 
 
 def place(
@@ -75,10 +75,10 @@ def place(
 
 
 def is_rounded_away(values: Tensor, dtype: torch.dtype) -> bool:
-    """Whether a coarser dtype loses what tells the rows of a column from one another.
+    """Whether rounding to a coarser dtype loses the differences within a column.
 
-    That is so where rounding errors are 1 % or more of a column's standard deviation, as for
-    years in seconds that differ by minutes. Plain rounding of well-scaled float64 data is not.
+    It does if the rounding errors of a column are more than 1 % of its standard deviation, as for
+    times in seconds since 1970 that differ by minutes. It does not for well-scaled float64 data.
 
     Args:
         values: data (N, *event_shape); a column is one element of an event.

@@ -1,4 +1,4 @@
-"""Pyro programs of a pair: their modules, their parameter stores, and how they are evaluated."""
+"""The Pyro programs of a pair: their modules, their parameter stores, and their evaluation."""
 
 import contextlib
 import inspect
@@ -19,8 +19,8 @@ Program = Callable[..., Any]
 class StoredProgram:
     """A program together with the Pyro parameters that belong to it.
 
-    A plain callable keeps its ``pyro.param`` values in Pyro's global store, where a second
-    fit would meet them. Called through this wrapper, it finds its own.
+    A plain callable keeps its ``pyro.param`` values in Pyro's global store, where a second fit
+    would find them. Called through this wrapper, it uses its own.
     """
 
     def __init__(self, program: Program, store: dict[str, Any]):
@@ -28,7 +28,7 @@ class StoredProgram:
         self.store = store
 
     def __call__(self, *args: Any) -> Any:
-        """Run the program among its own parameters."""
+        """Run the program with its own parameters."""
         with pyro.get_param_store().scope(self.store):  # pyright: ignore[reportArgumentType]
             return self.program(*args)
 
@@ -38,10 +38,11 @@ class StoredProgram:
 
 
 def modules(model: Program, guide: Program) -> dict[str, nn.Module]:
-    """The ``nn.Module``s behind a pair, each once, by role and, where it is a part, by name.
+    """Find the ``nn.Module``s of a pair, each once, by role and, for a part, by name.
 
-    A module itself, or the one whose method a program is; of another object's method, the
-    modules among its attributes; of a plain function, those that it refers to.
+    If a program is a module, or a method of one, it is that module; if it is a method of another
+    object, the modules among the object's attributes; if it is a plain function, the modules that
+    the function refers to.
 
     >>> net = nn.Linear(1, 1)
     >>> modules(net.forward, lambda x: net(x))
@@ -78,10 +79,10 @@ def private_store(state: Any = None) -> Iterator[dict[str, Any]]:
     """Use a private parameter store, and leave Pyro's global one as it was.
 
     Args:
-        state: what it holds at first; nothing, if not given.
+        state: its content at the start; empty if not given.
     """
     with pyro.get_param_store().scope(state) as inner, warnings.catch_warnings():
-        # Frozen parameters are meant, and a loss that is NaN is reported by the fit itself.
+        # Frozen parameters are intended, and the fit itself reports a loss that is NaN.
         warnings.filterwarnings("ignore", ".* was not registered in the param store because")
         warnings.filterwarnings("ignore", "Encountered (NaN|[+-]?inf)")
         yield inner  # pyright: ignore[reportReturnType]
@@ -89,7 +90,7 @@ def private_store(state: Any = None) -> Iterator[dict[str, Any]]:
 
 @contextlib.contextmanager
 def plain_errors() -> Iterator[None]:
-    """Cut off the table of shapes that Pyro appends to an error raised inside a program."""
+    """Remove the table of shapes that Pyro appends to an error raised inside a program."""
     try:
         yield
     except (ValueError, RuntimeError) as error:
@@ -99,7 +100,7 @@ def plain_errors() -> Iterator[None]:
             named = re.search(r"of distribution (\w+)", message)
             message = (
                 f"{named[1] if named else 'a distribution'} got NaN, infinite or impossible "
-                f"numbers for its {parameter}: the networks overflow on these data; scale them"
+                f"numbers for its {parameter}: the networks overflow on these data, so scale them"
             )
         if message == str(error):
             raise
@@ -108,7 +109,7 @@ def plain_errors() -> Iterator[None]:
 
 @contextlib.contextmanager
 def evaluation_mode(model: Program, guide: Program) -> Iterator[None]:
-    """Dropout off, batch statistics as they are; each module's own mode is put back after."""
+    """Put the modules into evaluation mode (no dropout, fixed batch statistics), and back."""
     parts = [part for root in modules(model, guide).values() for part in root.modules()]
     training = [part.training for part in parts]
     try:
@@ -122,9 +123,9 @@ def evaluation_mode(model: Program, guide: Program) -> Iterator[None]:
 
 @contextlib.contextmanager
 def evaluating(model: Program, guide: Program) -> Iterator[None]:
-    """Evaluate a pair: no gradients, evaluation mode, a private store; all undone after."""
-    # A pair trained by hand has values in the ambient store. What a PyroModule holds itself
-    # is left out: under the same name another module's values would overwrite its own.
+    """Evaluate a pair: no gradients, evaluation mode, a private store; all restored afterwards."""
+    # A pair that a user trained has values in the ambient store. Parameters of a PyroModule are
+    # left out: values of another module under the same name would overwrite them.
     state: Any = pyro.get_param_store().get_state()
     for root in modules(model, guide).values():
         for name, _ in root.named_pyro_params() if isinstance(root, PyroModule) else ():
@@ -136,7 +137,7 @@ def evaluating(model: Program, guide: Program) -> Iterator[None]:
 
 @contextlib.contextmanager
 def attributes_kept(model: Program, guide: Program) -> Iterator[None]:
-    """Put back the attributes of a pair's modules: counters, and tensors that are no buffers."""
+    """Restore the attributes of a pair's modules: counters, and tensors that are not buffers."""
     parts = [part for root in modules(model, guide).values() for part in root.modules()]
     kept = [(own, dict(own)) for part in parts for own in (part.__dict__, part._buffers)]
     tensors = [v for own, _ in kept for v in own.values() if isinstance(v, Tensor)]

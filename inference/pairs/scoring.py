@@ -1,4 +1,4 @@
-"""Draws of a guide scored by the model, chunk by chunk, recorded once that pays."""
+"""Score draws of a guide with the model, in chunks, from a recording once that pays."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -16,23 +16,23 @@ from .sites import latent_sites
 from .structure import Structure
 
 DRAWS_AT_ONCE = 20_000
-"""Draws held together: S of them for each of about DRAWS_AT_ONCE / S data."""
+"""Draws in memory at once: S for each of about DRAWS_AT_ONCE / S data."""
 
 
 REPEATED_ROWS = 1_000
-"""Rows at once for a pair that has to be run on repeated data."""
+"""Rows at once, for a pair that is run on repeated data."""
 
 
 SCORED_AT_ONCE = 2_000
-"""Most draws whose decoder output is held together: more would not stay in a CPU's cache."""
+"""Draws whose decoder output is in memory at once, at most: more do not fit a CPU's cache."""
 
 
 MEMORY_SHARE = 1 / 4
-"""Of the free memory, what those draws may take."""
+"""Share of the free memory that those draws may take."""
 
 
 TENSORS_HELD = 16
-"""How many tensors of the size of x scoring holds at once, or less."""
+"""Tensors of the size of x that scoring keeps in memory at once, at most."""
 
 
 def rows_at_once(x: Tensor) -> int:
@@ -48,15 +48,15 @@ def rows_at_once(x: Tensor) -> int:
 
 
 class Scorer:
-    """The log terms of S draws z ~ q(z|x) of blocks of data, of which no two depend on each other.
+    """Compute the log terms of S draws z ~ q(z|x) for blocks of independent data.
 
-    The guide draws some thousands at once, so that its encoder runs once for all of them; the
-    model scores a chunk at a time. Both are recorded once that pays.
+    The guide draws some thousands at once, so that its encoder runs once for them; the model scores
+    one chunk at a time. Both are recorded once that pays.
 
     Args:
         model: Pyro program ``model(x, *context)``.
         guide: Pyro program of the same arguments and latent sites.
-        structure: the facts of the pair, which has no latent site outside the data plate.
+        structure: the facts of the pair, which must have no global latent site.
         compile: see :class:`latente.inference.execution.recorded.Recorded`.
         precision: of the networks' products.
     """
@@ -78,14 +78,14 @@ class Scorer:
 
     @property
     def note(self) -> str:
-        """Why calls are plain that were to be recorded; empty if they are not."""
+        """Why calls could not be recorded; empty if they could."""
         notes = [part.note for part in (*self._draw.values(), *self._score.values())]
         return next(filter(None, notes), "")
 
     def terms(
         self, args: tuple[Tensor, ...], num_samples: int, chunk_size: int | None = None
     ) -> Iterator[Terms]:
-        """The terms of S draws for each of a block of data, by ``chunk_size`` of each or less."""
+        """The terms of S draws for each datum of a block, ``chunk_size`` draws at a time."""
         num_data = len(args[0])
         chunk_size = chunk_size or max(1, rows_at_once(args[0]) // num_data)
         for size in self._sizes(num_samples, num_data):
@@ -111,7 +111,7 @@ class Scorer:
                 )
 
     def _sizes(self, num_samples: int, num_data: int) -> list[int]:
-        """How many samples the guide draws at once; on repeated data, each takes memory in it."""
+        """How many samples the guide draws at once: fewer on repeated data, which take memory."""
         size = max(1, (DRAWS_AT_ONCE if self.structure.vectorized else REPEATED_ROWS) // num_data)
         full, rest = divmod(num_samples, size)
         return [size] * full + [rest] * (rest > 0)

@@ -10,7 +10,7 @@ DATA_PLATE = "data"
 
 
 def sample_sites(trace: Trace) -> dict[str, Any]:
-    """The sample sites of a trace, by name; what plates draw of their indices is none."""
+    """The sample sites of a trace, by name, without the indices that plates draw."""
     nodes: dict[str, Any] = dict(trace.nodes)
     return {
         name: site
@@ -25,7 +25,7 @@ def latent_sites(trace: Trace) -> dict[str, Any]:
 
 
 def observed_sites(trace: Trace) -> dict[str, Any]:
-    """The observed sites of a trace that carry data, by name: no deterministic ones."""
+    """The observed sites of a trace that hold data, by name, without deterministic ones."""
     return {
         name: site
         for name, site in sample_sites(trace).items()
@@ -36,14 +36,14 @@ def observed_sites(trace: Trace) -> dict[str, Any]:
 def deterministic_sites(trace: Trace) -> dict[str, Any]:
     """The sites of a trace whose values follow from other sites, by name.
 
-    Those of ``pyro.deterministic``, and latent sites that ``poutine.reparam`` has written as a
-    function of others: Pyro marks both as observed.
+    These are the sites of ``pyro.deterministic``, and latent sites that ``poutine.reparam`` has
+    rewritten as a function of others. Pyro marks both as observed.
     """
     return {name: site for name, site in sample_sites(trace).items() if is_deterministic(site)}
 
 
 def is_deterministic(site: Any) -> bool:
-    """Whether a site's value follows from other sites: a ``Delta`` of which no density counts."""
+    """Whether a site's value follows from other sites: a ``Delta`` whose density is masked."""
     distribution = site["fn"]
     masked = isinstance(distribution, MaskedDistribution) and distribution._mask is False
     return bool(
@@ -65,7 +65,7 @@ def in_data_plate(site: Any) -> bool:
 
 
 def global_latent_sites(trace: Trace) -> Trace:
-    """The latent sites of a trace outside the data plate: what all data share."""
+    """The global latent sites of a trace: those outside the data plate, which all data share."""
     shared = Trace()
     for name, site in latent_sites(trace).items():
         if not in_data_plate(site) and not site["infer"].get("was_observed"):

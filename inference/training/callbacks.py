@@ -1,4 +1,4 @@
-"""Callbacks: what is done at the start of a fit, after its steps and epochs, and at its end."""
+"""Callbacks: called at the start of a fit, after its steps and epochs, and at its end."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,22 +13,22 @@ from .history import best_epoch, main_metric
 
 @dataclass(frozen=True)
 class FitView:
-    """What a callback sees of a fit: a frozen view, made anew after each epoch."""
+    """A frozen view of a fit for callbacks, made after each epoch."""
 
     model: Program
     """The model, as it is fitted; in evaluation mode while a callback is called."""
     guide: Program
     """Its guide."""
     epoch: int
-    """How many epochs are done."""
+    """Number of epochs done."""
     epochs: int
-    """How many the fit is to have."""
+    """Number of epochs of the whole fit."""
     steps_per_epoch: int
-    """How many minibatches an epoch has."""
+    """Number of minibatches in an epoch."""
     history: Sequence[Mapping[str, float]] = field(repr=False)
-    """One row an epoch, read-only; the columns are those of ``metrics.csv``."""
+    """One row for each epoch, read-only; the columns are those of ``metrics.csv``."""
     best_epoch: int | None = None
-    """The epoch with the highest validation figure so far, where ``patience`` was given."""
+    """The epoch with the highest validation figure so far, if ``patience`` was given."""
     folder: Path | None = None
     """The run's folder."""
 
@@ -40,25 +40,25 @@ class FitView:
 
 @dataclass(frozen=True)
 class Stop:
-    """What a callback returns to end a fit."""
+    """Returned by a callback to end the fit."""
 
     reason: str
-    """Why, in a few words: :attr:`Run.stopped`."""
+    """The reason, in a few words: :attr:`Run.stopped`."""
 
 
 class Callback:
-    """Something done while a pair is fitted; override what is needed, the rest does nothing.
+    """The base of callbacks. Override the methods that are needed; the others do nothing.
 
-    ``fit(callbacks=[…])`` calls each hook of all callbacks in the order of the list. When
-    :meth:`on_epoch_end` is called, the epoch's figures and checkpoint are written already: whatever
-    happens in a callback, the run can be resumed from there. An error raised in a callback ends the
-    fit and reaches the caller of ``fit``.
+    ``fit(callbacks=[…])`` calls each method of all callbacks in the order of the list. When
+    :meth:`on_epoch_end` is called, the figures and the checkpoint of the epoch are already written,
+    so the run can be resumed from there if the callback fails. An error raised in a callback ends
+    the fit and reaches the caller of ``fit``.
 
-    A callback looks on: with it or without it, the numbers of the fit are the same. It may draw
-    random numbers, evaluate the pair (``log_evidence``, ``diagnose``, figures) and try other
-    weights; PyTorch's random state, Pyro's parameter store, and the pair's parameters, buffers,
-    modes and attributes are put back afterwards. A callback's own attributes are no part of a
-    checkpoint: what has to survive an interruption is read from :attr:`FitView.history`.
+    A callback only observes: the numbers of the fit are the same with it and without it. It may
+    draw random numbers, evaluate the pair (``log_evidence``, ``diagnose``, figures) and try other
+    weights. PyTorch's random state, Pyro's parameter store, and the pair's parameters, buffers,
+    modes and attributes are restored afterwards. The attributes of a callback are not saved in a
+    checkpoint: read what must survive an interruption from :attr:`FitView.history`.
 
     >>> class StopAt(Callback):
     ...     def on_epoch_end(self, view):
@@ -68,7 +68,7 @@ class Callback:
 
     @property
     def follows_steps(self) -> bool:
-        """Whether :meth:`on_step_end` is overridden, and so to be called."""
+        """Whether :meth:`on_step_end` is overridden, and so has to be called."""
         return type(self).on_step_end is not Callback.on_step_end
 
     def on_fit_start(self, view: FitView) -> Stop | None:
@@ -79,34 +79,34 @@ class Callback:
 
         Args:
             view: of the last finished epoch.
-            step: how many steps of this epoch are done.
-            loss: of the minibatch before the step, scaled to all data, in nats, on its device.
-                Looking at its value makes the fit wait for the device.
+            step: number of steps of this epoch that are done.
+            loss: loss of the minibatch before the step, scaled to all data, in nats, on its device.
+                Reading its value makes the fit wait for the device.
         """
 
     def on_epoch_end(self, view: FitView) -> Stop | None:
         """Called after each epoch; may return :class:`Stop`, and the fit ends there."""
 
     def on_fit_end(self, view: FitView) -> None:
-        """Called once after the last epoch, with the weights that the run is used with."""
+        """Called once after the last epoch, with the final weights of the run."""
 
     def on_exception(self, view: FitView, error: BaseException) -> None:
-        """Called if an error or Ctrl-C ends the fit, which is then raised on.
+        """Called if an error or Ctrl-C ends the fit; the error is then raised again.
 
         Args:
             view: of the last finished epoch.
-            error: what was raised, in a step, a check or a callback.
+            error: the error, from a step, a check or a callback.
         """
 
 
 class EarlyStopping(Callback):
-    """Stop a fit once a figure of its history has not risen for some epochs.
+    """Stop a fit when a figure of its history has not risen for some epochs.
 
-    ``fit(patience=5)`` is ``EarlyStopping(5)`` on the validation ELBO, and also keeps the best
-    epoch's weights; a callback stops the run and leaves the last weights.
+    ``fit(patience=5)`` is ``EarlyStopping(5)`` on the validation ELBO, and also restores the
+    weights of the best epoch. This callback alone leaves the last weights.
 
     Args:
-        patience: how many epochs without a rise end the fit.
+        patience: number of epochs without a rise that end the fit.
         metric: the column of the history; ``validation_elbo`` if not given, or
             ``validation_reconstruction`` where there is no ELBO.
 
@@ -124,11 +124,11 @@ class EarlyStopping(Callback):
         self.patience, self.metric = patience, metric
 
     def on_fit_start(self, view: FitView) -> Stop | None:
-        """Stop a resumed run that was at its end already."""
+        """Stop a resumed run that had already reached its end."""
         return self._judge(view)
 
     def on_epoch_end(self, view: FitView) -> Stop | None:
-        """Stop if the last epochs brought no rise."""
+        """Stop if the figure has not risen in the last epochs."""
         return self._judge(view)
 
     def _judge(self, view: FitView) -> Stop | None:
@@ -144,17 +144,17 @@ class EarlyStopping(Callback):
 
 
 def check_callbacks(callbacks: Sequence[Any]) -> None:
-    """Refuse what is no callback.
+    """Refuse callbacks that are not :class:`Callback` objects.
 
     Raises:
-        ValueError: if something in the list is no :class:`Callback`, or is a class.
+        ValueError: if an item of the list is not a :class:`Callback`, or is a class.
     """
     if isinstance(callbacks, Callback):
-        raise ValueError("callbacks is a list: put the callback into one, callbacks=[…]")
+        raise ValueError("callbacks must be a list: write callbacks=[…]")
     for callback in callbacks:
         if isinstance(callback, type):
             name = callback.__name__
-            raise ValueError(f"callbacks has the class {name}: give one of its objects, {name}(…)")
+            raise ValueError(f"callbacks has the class {name}: give an object, {name}(…)")
         if not isinstance(callback, Callback):
             raise ValueError(
                 f"callbacks has a {type(callback).__name__}: a callback is an object of a class "

@@ -21,7 +21,7 @@ CHECKPOINT_FORMAT = 1
 def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Write tensors and JSON facts to a temporary file, and move it into place.
 
-    Whatever stops this in between leaves the former file as it was.
+    If the write is interrupted, the former file stays as it was.
     """
     metadata = {"latente": json.dumps({"format": CHECKPOINT_FORMAT, **facts})}
     # Copies, since parameters may be views of one storage, which the format refuses.
@@ -34,7 +34,7 @@ def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) ->
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read back what :func:`save` wrote.
+    """Read the tensors and facts that :func:`save` wrote.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -55,11 +55,11 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def weights(model: Program, guide: Program, trained: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Everything that makes a pair what it is: parameters, fixed or trained, and buffers.
+    """All tensors of a pair by name: parameters, fixed or trained, and buffers.
 
     Args:
-        trained: what :func:`latente.inference.pairs.parameters` found, for those that only
-            Pyro's store knows.
+        trained: the result of :func:`latente.inference.pairs.parameters.parameters`, for the
+            parameters that only Pyro's store has.
     """
     named = {
         f"{role}.{name}": value
@@ -74,7 +74,7 @@ def weights(model: Program, guide: Program, trained: Mapping[str, Tensor]) -> di
 
 
 def check_weights(into: Mapping[str, Tensor], saved: Mapping[str, Tensor], path: str) -> None:
-    """Check that saved weights are a pair's own, by name and shape.
+    """Check that saved weights belong to a pair, by name and shape.
 
     Raises:
         ValueError: if a name or a shape differs: the checkpoint is of another model.
@@ -92,7 +92,7 @@ def check_weights(into: Mapping[str, Tensor], saved: Mapping[str, Tensor], path:
 
 
 def restore(into: Mapping[str, Tensor], saved: Mapping[str, Tensor], path: str) -> None:
-    """Copy saved weights into a pair's tensors, in place, after checking that they are its own.
+    """Copy saved weights into a pair's tensors, in place, after checking that they belong to it.
 
     Raises:
         ValueError: if a name or a shape differs: the checkpoint is of another model.
@@ -106,7 +106,9 @@ def restore(into: Mapping[str, Tensor], saved: Mapping[str, Tensor], path: str) 
 def pack(
     optimizer: Optimizer, scheduler: LRScheduler | None
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What a fit needs beside its weights to go on as if nothing had been: moments, random state.
+    """Collect the state that a fit needs, beside its weights, to continue with the same numbers.
+
+    This is the state of the optimizer and of the scheduler, and the random state.
 
     Returns:
         Tensors, and the facts that go into JSON.
@@ -132,7 +134,7 @@ def unpack(
     tensors: Mapping[str, Tensor],
     facts: Mapping[str, Any],
 ) -> None:
-    """Put back what :func:`pack` took."""
+    """Restore the state that :func:`pack` collected."""
     state: dict[int, dict[str, Any]] = {
         int(index): dict(entries) for index, entries in facts["numbers"].items()
     }
@@ -143,7 +145,7 @@ def unpack(
     if scheduler is not None and facts["schedule"] is not None:
         scheduler.load_state_dict(facts["schedule"])
         if isinstance(scheduler, LambdaLR):
-            # Its factors are the present ones: with more epochs than before, so is its rate.
+            # The present factors decide the rate: the number of epochs may have been raised.
             for group, base, factor in zip(
                 optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
             ):
@@ -164,12 +166,12 @@ def current_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def kept_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights a run is used with: the best epoch's where they were kept, else the last."""
+    """The final weights of a run: those of the best epoch if they were kept, else the last."""
     return with_prefix(tensors, "best.") or current_weights(tensors)
 
 
 def with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names begin so, without that beginning.
+    """The tensors whose names start with a prefix, by the rest of the name.
 
     >>> with_prefix({"best.a": torch.ones(1), "a": torch.zeros(1)}, "best.")
     {'a': tensor([1.])}

@@ -4,7 +4,7 @@ import torch
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
-    """The device of that name; ``"auto"``: CUDA where there is one, or the CPU.
+    """The device of a name; ``"auto"`` is CUDA where there is one, else the CPU.
 
     Raises:
         ValueError: if there is no such device.
@@ -19,7 +19,6 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
-            f"there is no device {str(device)!r} to be used here: leave it at 'auto' or say "
-            f"'cpu' ({reason})"
+            f"there is no device {str(device)!r} here: use 'auto' or 'cpu' ({reason})"
         ) from error
     return torch.device(device)

@@ -32,26 +32,26 @@ def expectation_maximization(
     tolerance: float = 1e-8,
     show_progress: bool = False,
 ) -> list[float]:
-    """Climb Σₙ log p(xₙ) to a stationary point by E and M steps (Dempster et al. 1977).
+    """Maximize Σₙ log p(xₙ) by E and M steps, up to a stationary point (Dempster et al. 1977).
 
-    Each E step closes the gap of the bound, log p(x) = ELBO; each M step raises the bound. The
-    likelihood never falls, but to rounding. The model is fitted in place.
+    Each E step makes the bound tight, ELBO = log p(x); each M step raises the bound. So the
+    likelihood never falls, except by rounding. The model is fitted in place.
 
     Args:
         model: with a method ``em_step``: :class:`latente.models.GaussianMixture`,
             :class:`latente.models.FactorAnalysis`, :class:`latente.models.PPCA`.
         data: x, a tensor or array (N, D); the training part, of what :func:`load_data` returns.
-        max_steps: after which it ends in any case.
-        tolerance: it ends when a step raises the mean log p(x) by less than this, in nats. In
-            float32 rounding is larger than the default, and may end it early.
-        show_progress: show the steps done.
+        max_steps: the largest number of steps.
+        tolerance: stop when a step raises the mean log p(x) by less than this, in nats. In float32
+            rounding is larger than the default, and may stop it early.
+        show_progress: whether to show the steps done.
 
     Returns:
         the mean log p(x) before each step, in nats.
 
     Raises:
         ValueError: if ``max_steps`` is less than 1, the model has no ``em_step``, the data cannot
-            be used, or the likelihood has no maximum near by (a covariance becomes singular).
+            be used, or the likelihood grows without limit (a covariance becomes singular).
 
     >>> import torch
     >>> from latente.models import GaussianMixture

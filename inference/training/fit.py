@@ -30,7 +30,7 @@ from .settings import Settings
 from .state import State
 
 DEFAULT_BATCH_SIZE = 128
-"""Data in a minibatch, unless told otherwise."""
+"""Data in a minibatch, if not given."""
 
 
 def fit(
@@ -60,59 +60,60 @@ def fit(
 ) -> Run:
     """Fit a pair by stochastic variational inference (Hoffman et al. 2013).
 
-    Minimizes the objective, by default −ELBO, over minibatches of M out of N data, each
-    site of the ``data`` plate scaled by N/M so that the loss is unbiased for the whole::
+    Minimizes the loss of the objective, by default −ELBO, over minibatches of M out of N data. Each
+    site of the ``data`` plate is scaled by N/M, so the loss is unbiased for that of all data::
 
         ELBO = Σₙ E_q[log p(xₙ|z) + log p(z) − log q(z|xₙ)]
 
-    The pair is fitted in place, and left in evaluation mode. It starts from its own values:
-    those that Pyro's global store may hold are not looked at. The same seed on the same CPU
-    gives the same numbers bit for bit, also when a run is interrupted and resumed. Pyro's
-    global parameter store and the global random state are left as they were.
+    The pair is fitted in place, and left in evaluation mode. It starts from its current parameters;
+    values in Pyro's global store are not used. The same seed on the same CPU gives the same numbers
+    bit for bit, also when a run is interrupted and resumed. Pyro's global parameter store and the
+    global random state are left as they were.
 
     Args:
         model: Pyro program ``model(x, *context)`` with a plate ``"data"`` at dimension −1. If it
-            has a method ``check_data(x)``, that may refuse the data before anything is done.
+            has a method ``check_data(x)``, that is called first, and may refuse the data.
         guide: Pyro program of the same arguments and latent sites.
         data: what :func:`load_data` returns; or x, a tensor or array (N, *event_shape); or
-            a tuple (x, *context) of such.
-        validation: the same, to validate on; ``data`` from :func:`load_data` brings its own.
+            a tuple (x, *context) of these.
+        validation: the same, to validate on; ``data`` from :func:`load_data` has a validation part.
         objective: any ``pyro.infer.ELBO``. If not given, ``TraceEnum_ELBO()`` where a site is
-            marked to be enumerated, ``TraceMeanField_ELBO()`` where a KL to the prior has a
-            closed form and the guide's sites stand in the model's order, else ``Trace_ELBO()``.
-        epochs: passes over the data.
-        batch_size: M; batches differ in size by one at most, so that they make up N. If not
-            given, :data:`DEFAULT_BATCH_SIZE`, or all data where they are fewer.
+            marked to be enumerated; ``TraceMeanField_ELBO()``, which takes KLs in closed form, only
+            where some KL has a closed form and Pyro's closed forms are all terms of the bound; else
+            ``Trace_ELBO()``.
+        epochs: number of passes over the data.
+        batch_size: M. Sizes of batches differ by one at most, so that their sum is N. If not given,
+            :data:`DEFAULT_BATCH_SIZE`, or N if that is smaller.
         learning_rate: step size at the start.
         optimizer: makes the optimizer from parameters and ``lr``; Adam if not given. A
-            :class:`GroupedOptimizer` gives parameters options of their own by name;
+            :class:`GroupedOptimizer` sets options by the names of parameters;
             :func:`named_optimizer` makes the common ones.
-        schedule: makes a learning-rate scheduler, stepped once an epoch.
+        schedule: makes a learning-rate scheduler, which is stepped once in each epoch.
         clip_norm: largest norm of the gradient of the loss per datum.
-        patience: stop once the validation ELBO has not risen for so many epochs, and keep
-            the best epoch's weights.
+        patience: stop when the validation ELBO has not risen for so many epochs, and keep the
+            weights of the best epoch.
         callbacks: called after each epoch, and at other points; see :class:`Callback`.
-        seed: decides order, binarization and draws. Initial weights are the pair's own.
+        seed: seed of the order, the binarization and the draws, not of the initial weights.
         device: ``"auto"`` takes CUDA where there is one.
-        compile: how steps are run. ``"recorded"``: the operations of PyTorch that a step comes to
-            are recorded once it pays, and run without Pyro's handlers from then on, with the same
-            numbers; a pair that cannot be recorded goes on plainly, and ``Run.note`` says why.
-            ``"inductor"``: the recording compiled by PyTorch's Inductor, which needs a C++
-            compiler and some ten seconds or more; the numbers differ in the last digits.
-            ``"plain"``: Pyro's way.
+        compile: how steps are run. ``"recorded"``: the PyTorch operations of a step are recorded
+            once that pays, and then run without Pyro's handlers, with the same numbers; steps of a
+            pair that cannot be recorded run as in Pyro, and ``Run.note`` gives the reason.
+            ``"inductor"``: PyTorch's Inductor compiles the recording, which needs a C++ compiler
+            and ten seconds or more; the numbers differ in the last digits. ``"plain"``: every step
+            runs as in Pyro.
         precision: of the networks' products: ``"float32"``, ``"medium"`` or ``"bfloat16"``; see
             :func:`latente.inference.execution.precision.layer_precision`.
-        profile: also take the time of the parts of some steps, at the end: ``Run.profile``.
+        profile: measure the time of the parts of some steps, at the end: ``Run.profile``.
         out: folder for ``config.json``, ``metrics.csv`` and a checkpoint each epoch.
-        resume: go on with the run in ``out``.
+        resume: continue the run in ``out``.
         config: further facts for ``config.json``.
         show_progress: show epoch, ELBO in nats per datum and data per second.
 
     Raises:
         ValueError: if an argument or the data cannot be used, or the pair breaks the contract.
         FileExistsError: if ``out`` already holds a run and ``resume`` is not set.
-        FloatingPointError: if the loss is no longer finite; the last checkpoint is good.
-        Exception: whatever a callback raises; the last checkpoint is good.
+        FloatingPointError: if the loss is no longer finite; the last checkpoint stays valid.
+        Exception: any error that a callback raises; the last checkpoint stays valid.
 
     >>> from latente.models import VAE, StandardNormal, Bernoulli, mlp
     >>> from latente.guides import DiagonalNormal
@@ -173,7 +174,7 @@ def _check_sizes(
 
 
 def _unpack(data: Any, validation: Any) -> tuple[tuple[Rows, ...], tuple[Rows, ...] | None, bool]:
-    """Training rows with contexts, validation rows, and whether bits are drawn each epoch."""
+    """Training rows with contexts, validation rows, and whether to draw bits in each epoch."""
     if isinstance(data, Data):
         if validation is None and len(data.validation):
             validation = data

@@ -1,4 +1,4 @@
-"""The callbacks that a fit has of its own: best weights, metrics, checkpoint, progress."""
+"""The built-in callbacks of a fit: best weights, metrics, checkpoint, progress."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -31,8 +31,8 @@ def all_callbacks(
 ) -> list[Callback]:
     """The callbacks of a fit in the order in which they are called.
 
-    Best weights and metrics come before the checkpoint, so that it goes with them, and the user's
-    after it, so that an error there loses nothing.
+    Best weights and metrics come before the checkpoint, so that it agrees with them. The user's
+    callbacks come after it, so that an error in them loses nothing.
     """
     callbacks: list[Callback] = []
     patience = fit.settings.patience
@@ -44,11 +44,11 @@ def all_callbacks(
         callbacks.append(ShowProgress())
     if patience is not None:
         callbacks.append(EarlyStopping(patience))
-    return [*callbacks, *(LookOn(callback, fit) for callback in users)]
+    return [*callbacks, *(Isolated(callback, fit) for callback in users)]
 
 
 class KeepBest(Callback):
-    """Keep the weights of the epoch with the best validation figure, and end with them."""
+    """Keep the weights of the epoch with the best validation figure, and restore them."""
 
     def __init__(self, fit: Preparation, state: State):
         self.fit, self.state = fit, state
@@ -83,7 +83,7 @@ class SaveCheckpoint(Callback):
         self.fit, self.state, self.folder = fit, state, folder
 
     def on_epoch_end(self, view: FitView) -> None:
-        """Write it, in place of the last."""
+        """Write the checkpoint, in place of the last one."""
         save_fit(self.folder, self.fit, self.state)
 
 
@@ -95,7 +95,7 @@ class ShowProgress(Callback):
         self._advance: Advance = lambda steps=1, note=None: None
 
     def on_fit_start(self, view: FitView) -> None:
-        """Begin, at the epochs that a resumed run has done."""
+        """Start the bar, at the epochs that a resumed run has done."""
         total = view.epochs * view.steps_per_epoch
         self._advance = self._shown.enter_context(progress("fit", total))
         self._advance(view.epoch * view.steps_per_epoch)
@@ -110,16 +110,16 @@ class ShowProgress(Callback):
         self._advance(0, f"epoch {view.epoch}/{view.epochs}, {describe_epoch(view.last)}, {speed}")
 
     def on_fit_end(self, view: FitView) -> None:
-        """Leave the terminal as it was."""
+        """Close the bar, and restore the terminal."""
         self._shown.close()
 
     def on_exception(self, view: FitView, error: BaseException) -> None:
-        """Leave the terminal as it was."""
+        """Close the bar, and restore the terminal."""
         self._shown.close()
 
 
-class LookOn(Callback):
-    """A user's callback, after which random state and pair are put back as they were."""
+class Isolated(Callback):
+    """A user's callback, after each call of which random state and pair are restored."""
 
     def __init__(self, callback: Callback, fit: Preparation):
         self.callback, self.fit = callback, fit
@@ -142,27 +142,27 @@ class LookOn(Callback):
             yield
 
     def on_fit_start(self, view: FitView) -> Stop | None:
-        """Call the user's, and undo what it does to the fit."""
+        """Call the user's, and undo its effects on the fit."""
         with self._undone():
             return self.callback.on_fit_start(view)
 
     def on_step_end(self, view: FitView, step: int, loss: Tensor) -> None:
-        """Call the user's, and undo what it does to the fit."""
+        """Call the user's, and undo its effects on the fit."""
         with self._undone():
             self.callback.on_step_end(view, step, loss)
 
     def on_epoch_end(self, view: FitView) -> Stop | None:
-        """Call the user's, and undo what it does to the fit."""
+        """Call the user's, and undo its effects on the fit."""
         with self._undone():
             return self.callback.on_epoch_end(view)
 
     def on_fit_end(self, view: FitView) -> None:
-        """Call the user's, and undo what it does to the fit."""
+        """Call the user's, and undo its effects on the fit."""
         with self._undone():
             self.callback.on_fit_end(view)
 
     def on_exception(self, view: FitView, error: BaseException) -> None:
-        """Call the user's, and undo what it does to the fit."""
+        """Call the user's, and undo its effects on the fit."""
         with self._undone():
             self.callback.on_exception(view, error)
 

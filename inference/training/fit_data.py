@@ -11,24 +11,24 @@ from ..data.rows import BLOCK_ROWS, Rows
 from ..pairs.parameters import place
 
 MEASURED_ROWS = 2000
-"""How many training data the terms of the bound are measured on each epoch."""
+"""Number of training data on which the terms of the bound are measured after each epoch."""
 
 
 @dataclass(frozen=True)
 class FitData:
-    """Rows of data to fit and to validate on, and where they go."""
+    """Rows of data to fit and to validate on, and their device and dtype."""
 
     rows: tuple[Rows, ...]
     """The training rows: x, then contexts, each of N rows."""
     validation: tuple[Rows, ...] | None
-    """The rows to validate on, where there are any."""
+    """The rows to validate on, if there are any."""
     resample: bool
-    """Whether the training rows are probabilities, whose bits are drawn anew each epoch."""
+    """Whether the training rows are probabilities, whose bits are drawn in each epoch."""
     batch_size: int
     seed: int
     device: torch.device
     dtype: torch.dtype | None
-    """What floating data become: the pair's dtype."""
+    """The pair's dtype, to which floating data are converted."""
 
     @property
     def num_data(self) -> int:
@@ -57,7 +57,7 @@ class FitData:
             yield start, self.place(tuple(part[start : start + BLOCK_ROWS] for part in rows))
 
     def measured_rows(self) -> tuple[Tensor, ...]:
-        """The training data whose bound is measured each epoch: always the same, bits and all."""
+        """The training data on which the bound is measured: the same rows and bits each time."""
         generator = torch.Generator().manual_seed(self.seed)
         subset = torch.randperm(self.num_data, generator=generator)[:MEASURED_ROWS]
         x, *context = (part[subset.to(self.device)] for part in self.rows)
@@ -76,7 +76,7 @@ def settle(
     device: torch.device,
     dtype: torch.dtype | None,
 ) -> FitData:
-    """Move what is in memory to the device, once; the rest is moved by batch."""
+    """Move rows in memory to the device, once; streamed rows are moved batch by batch."""
 
     def settled(parts: tuple[Rows, ...]) -> tuple[Rows, ...]:
         return tuple(

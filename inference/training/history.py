@@ -9,7 +9,7 @@ from ..common.files import write_atomically
 
 
 def write_history(path: Path, history: Sequence[Mapping[str, float]]) -> None:
-    """Write all rows of a history, replacing the file."""
+    """Write all rows of a history, in place of the former file."""
     with (
         write_atomically(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
@@ -33,10 +33,10 @@ def append_history(path: Path, row: Mapping[str, float]) -> None:
 def read_history(path: Path, epochs: int) -> list[dict[str, float]]:
     """Read the first rows of a history, one an epoch.
 
-    What follows them, an interrupted epoch's row or half of it, is not looked at.
+    Later rows, such as that of an interrupted epoch, are ignored.
 
     Raises:
-        ValueError: if those rows are not there, or not numbers.
+        ValueError: if there are fewer rows, or they are not numbers.
     """
     if epochs == 0:
         return []
@@ -52,12 +52,12 @@ def read_history(path: Path, epochs: int) -> list[dict[str, float]]:
 
 
 def main_metric(row: Mapping[str, float]) -> str:
-    """The figure that says how a fit goes: the ELBO, or the reconstruction where there is none."""
+    """The main figure of a fit: the ELBO, or the reconstruction where there is no ELBO."""
     return "elbo" if "elbo" in row else "reconstruction"
 
 
 def best_epoch(history: Sequence[Mapping[str, float]], name: str) -> int:
-    """The epoch, counted from 1, at which a figure was highest, the first of equals; 0 if none was.
+    """The epoch, counted from 1, with the highest figure, the first of equals; 0 without epochs.
 
     >>> best_epoch([{"elbo": -3.0}, {"elbo": -1.0}, {"elbo": -2.0}], "elbo")
     2

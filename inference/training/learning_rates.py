@@ -8,14 +8,14 @@ from torch.optim.lr_scheduler import LambdaLR
 
 
 def hold_then_fall(epochs: int, hold: float = 0.6) -> Callable[[Optimizer], LambdaLR]:
-    """The full rate for a share of the epochs, then half a cosine down to zero.
+    """A schedule: the full rate for a share of the epochs, then half a cosine down to zero.
 
     Args:
-        epochs: of the whole fit.
-        hold: share of them at the full rate.
+        epochs: number of epochs of the whole fit.
+        hold: share of the epochs at the full rate.
 
     Returns:
-        what :func:`latente.inference.fit` takes as ``schedule``.
+        the argument ``schedule`` of :func:`latente.inference.fit`.
 
     >>> import torch
     >>> optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1)

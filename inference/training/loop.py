@@ -21,38 +21,38 @@ from .state import State
 def run_epochs(
     fit: Preparation, state: State, callbacks: Sequence[Callback], *, folder: Path | None
 ) -> str:
-    """Do the epochs that are left, or fewer if a callback stops the fit.
+    """Run the remaining epochs, or fewer if a callback stops the fit.
 
     Args:
-        fit: what is fitted.
-        state: how far it has come; it moves on with each epoch.
+        fit: the pair, its data and settings.
+        state: the state of the fit, which is updated after each epoch.
         callbacks: called in this order.
-        folder: the run's, which errors and callbacks name.
+        folder: the run's folder, for errors and callbacks.
 
     Returns:
-        why a callback stopped the fit before its epochs were done; empty if none did.
+        the reason why a callback stopped the fit before its last epoch; empty if none did.
 
     Raises:
         FloatingPointError: if a loss or a weight is no longer finite; the state is then that of
             the last good epoch.
     """
     view = _view(fit, state, folder)
-    begun: list[Callback] = []
+    started: list[Callback] = []
     try:
-        stop = _ask(callbacks, "on_fit_start", view, begun.append)
+        stop = _call_all(callbacks, "on_fit_start", view, started.append)
         while state.epoch < fit.settings.epochs and stop is None:
             with pyro.validation_enabled(False):
-                began = time.perf_counter()
-                losses = _pass(fit, callbacks, view)
-                _finish_epoch(fit, state, losses, time.perf_counter() - began, folder)
+                start = time.perf_counter()
+                losses = _run_steps(fit, callbacks, view)
+                _finish_epoch(fit, state, losses, time.perf_counter() - start, folder)
             view = _view(fit, state, folder)
-            stop = _ask(callbacks, "on_epoch_end", view)
+            stop = _call_all(callbacks, "on_epoch_end", view)
         fit.set_training(False)
         for callback in callbacks:
             callback.on_fit_end(view)
     except BaseException as error:
-        for callback in begun:
-            _tell(callback, view, error)
+        for callback in started:
+            _report_error(callback, view, error)
         raise
     return "" if stop is None or state.epoch == fit.settings.epochs else stop.reason
 
@@ -70,16 +70,16 @@ def _view(fit: Preparation, state: State, folder: Path | None) -> FitView:
     )
 
 
-def _ask(
+def _call_all(
     callbacks: Sequence[Callback],
     hook: str,
     view: FitView,
-    begin: Callable[[Callback], Any] = lambda callback: None,
+    before: Callable[[Callback], Any] = lambda callback: None,
 ) -> Stop | None:
-    """Call a hook of all callbacks; the first of the answers that stop the fit."""
+    """Call a method of all callbacks; the first :class:`Stop` that one returns."""
     stops: list[Stop] = []
     for callback in callbacks:
-        begin(callback)
+        before(callback)
         answer = getattr(callback, hook)(view)
         if isinstance(answer, Stop):
             stops.append(answer)
@@ -91,16 +91,19 @@ def _ask(
     return stops[0] if stops else None
 
 
-def _tell(callback: Callback, view: FitView, error: BaseException) -> None:
-    """Tell a callback of an error, which reaches the caller of the fit whatever happens here."""
+def _report_error(callback: Callback, view: FitView, error: BaseException) -> None:
+    """Pass an error to a callback. If that fails too, the first error still reaches the caller."""
     try:
         callback.on_exception(view, error)
     except Exception as other:
         error.add_note(f"on_exception of {callback!r} raised {other!r}")
 
 
-def _pass(fit: Preparation, callbacks: Sequence[Callback], view: FitView) -> Tensor:
-    """One epoch of steps; the share of each in the loss, looked at once: that waits for it."""
+def _run_steps(fit: Preparation, callbacks: Sequence[Callback], view: FitView) -> Tensor:
+    """Run the steps of one epoch; the share of each in the loss.
+
+    The losses are read once, at the end, since reading one waits for the device.
+    """
     hooked = [callback for callback in callbacks if callback.follows_steps]
     fit.set_training(True)
     losses: list[Tensor] = []
@@ -117,7 +120,7 @@ def _pass(fit: Preparation, callbacks: Sequence[Callback], view: FitView) -> Ten
 def _finish_epoch(
     fit: Preparation, state: State, losses: Tensor, seconds: float, folder: Path | None
 ) -> None:
-    """Check and measure what the steps came to, and move the learning rate on."""
+    """Check the losses of an epoch, measure the pair, and update the learning rate."""
     rate = fit.optimizer.param_groups[0]["lr"]
     _check_finite(fit, state.epoch, losses, folder)
     state.epoch += 1

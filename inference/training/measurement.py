@@ -1,4 +1,4 @@
-"""Measure the ELBO and its terms after each epoch, by one draw that is always the same."""
+"""Measure the ELBO and its terms after each epoch, with one draw, the same each time."""
 
 import torch
 
@@ -10,14 +10,14 @@ from .preparation import Preparation
 
 
 def measure(fit: Preparation, prefix: str, rows: tuple[Rows, ...]) -> dict[str, float]:
-    """The ELBO, E_q[log p(x|z)] and the KL on some rows, in nats per datum.
+    """Measure the ELBO, E_q[log p(x|z)] and the KL on some rows, in nats per datum.
 
-    Where the objective sums out variables that the guide lacks, its own bound alone; where the
-    guide is a point, which has no density and so no ELBO, the reconstruction.
+    If the objective sums out variables that the guide does not have, only its bound is measured. If
+    the guide is a point, which has no density and so no ELBO, only the reconstruction is.
 
     Args:
         prefix: put before the names ``elbo``, ``reconstruction`` and ``kl``.
-        rows: of x and contexts.
+        rows: rows of x and contexts.
     """
     if fit.structure.enumerated:
         return {f"{prefix}elbo": _own_bound(fit, rows)}

@@ -14,7 +14,7 @@ from ..common.lookup import find_named
 
 
 class GroupRule(Protocol):
-    """Says which options of the optimizer each parameter has to itself."""
+    """A rule that gives options of the optimizer by parameter."""
 
     def __call__(self, named: Mapping[str, Tensor], /) -> Mapping[str, Mapping[str, Any]]:
         """Options by name, such as ``{"guide.encoder.1.weight": {"lr": 1e-4}}``.
@@ -28,11 +28,11 @@ class GroupRule(Protocol):
 
 @dataclass(frozen=True)
 class GroupedOptimizer:
-    """Makes an optimizer whose parameters have options by rules, for :func:`fit`'s ``optimizer``.
+    """An optimizer with options by parameter: the argument ``optimizer`` of :func:`fit`.
 
-    Parameters whose options are equal make one group, and groups stand in the order of their
-    first parameters. Where two rules give the same option, the later one counts; an option that no
-    rule gives is the optimizer's own, and the learning rate that of :func:`fit`.
+    Parameters with equal options are one group; groups are in the order of their first parameters.
+    If two rules give the same option, the later rule counts. Options that no rule gives are the
+    optimizer's defaults, and the learning rate that of :func:`fit`.
 
     Args:
         optimizer: makes an optimizer from parameters (or groups of them) and ``lr``, as the
@@ -88,12 +88,12 @@ def make_optimizer(
 
 
 def decay_weights(weight_decay: float) -> GroupRule:
-    """A rule that decays the weights of networks, and nothing else.
+    """A rule that decays the weights of networks, and no other parameters.
 
     Weights are the parameters with ``weight`` in their name that have two dimensions or more: the
     matrices of linear and recurrent layers, and the kernels of convolutions. Biases, the scales of
-    normalization layers, and the numbers of a distribution (log-scales, mixture means,
-    pseudo-inputs) have a meaning at zero that is no simpler than any other: they do not decay.
+    normalization layers, and the parameters of a distribution (log-scales, mixture means,
+    pseudo-inputs) do not decay: for them, zero is not a simpler value than others.
 
     Args:
         weight_decay: λ; its meaning is the optimizer's. AdamW takes λ times the learning rate of
@@ -132,11 +132,11 @@ def _listed(names: Mapping[str, Any], most: int = 6) -> str:
 
 
 def rate_by_prefix(rates: Mapping[str, float]) -> GroupRule:
-    """A rule that gives learning rates by the beginning of a parameter's name.
+    """A rule that gives learning rates by prefixes of the parameters' names.
 
-    Names begin with ``model.``, ``guide.`` or ``param.`` (of Pyro's store), and go on with the
-    attributes: ``{"guide": 1e-3, "model": 3e-4}`` gives encoder and decoder rates of their own,
-    ``{"model.prior": 1e-4}`` the prior. Of two prefixes that fit, the longer one counts; where none
+    Names start with ``model.``, ``guide.`` or ``param.`` (of Pyro's store), followed by the
+    attributes: ``{"guide": 1e-3, "model": 3e-4}`` gives separate rates to encoder and decoder,
+    ``{"model.prior": 1e-4}`` one to the prior. If two prefixes fit, the longer one counts; if none
     fits, the rate is the ``learning_rate`` of :func:`fit`. A schedule multiplies each rate.
 
     Args:
@@ -181,7 +181,7 @@ OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = {
 def named_optimizer(
     name: str, *, weight_decay: float = 0.0
 ) -> Callable[..., Optimizer] | GroupedOptimizer:
-    """The optimizer of that name, as :func:`fit` takes it for ``optimizer``.
+    """The optimizer of a name: the argument ``optimizer`` of :func:`fit`.
 
     Args:
         name: one of :data:`OPTIMIZERS`.

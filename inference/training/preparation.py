@@ -1,4 +1,4 @@
-"""Check a pair, its data and the settings of a fit, and put together what the fit works with."""
+"""Check a pair, its data and the settings of a fit, and make the objects that the fit uses."""
 
 import contextlib
 import math
@@ -34,7 +34,7 @@ from .step import Step
 
 @runtime_checkable
 class ChecksData(Protocol):
-    """A model that knows more of what data it takes than a minibatch shows."""
+    """A model that checks all its data, beyond one minibatch."""
 
     def check_data(self, x: Rows, /) -> None:
         """Refuse data (N, *event_shape) that the model cannot take, with a ``ValueError``."""
@@ -43,13 +43,13 @@ class ChecksData(Protocol):
 
 @dataclass(frozen=True)
 class Preparation:
-    """What one fit works with, checked. Optimizer, scheduler and weights move during the fit."""
+    """The checked parts of a fit. Optimizer, scheduler and weights change during the fit."""
 
     model: Program
     guide: Program
     data: FitData
     measured: tuple[Tensor, ...]
-    """The training data whose bound is measured each epoch."""
+    """The training data on which the bound is measured after each epoch."""
     structure: Structure
     objective: ELBO
     named: dict[str, Tensor]
@@ -68,17 +68,17 @@ class Preparation:
 
     @property
     def steps_per_epoch(self) -> int:
-        """How many minibatches an epoch has."""
+        """Number of minibatches in an epoch."""
         return math.ceil(self.data.num_data / self.settings.batch_size)
 
     @property
     def needs_store(self) -> bool:
-        """Whether some parameters live in Pyro's store alone."""
+        """Whether only Pyro's store has some of the parameters."""
         return any(name.startswith("param.") for name in self.named)
 
     @property
     def moving_weights(self) -> list[Weight]:
-        """The weights of the objective that a schedule moves."""
+        """The weights of the objective that follow a schedule."""
         return _moving_weights(self.objective)
 
     def set_training(self, mode: bool) -> None:
@@ -99,12 +99,12 @@ def prepare(
     schedule: Callable[[Optimizer], LRScheduler] | None,
     compile: Compile,
 ) -> Preparation:
-    """Check pair, data and settings, and make what the fit works with.
+    """Check pair, data and settings, and make the objects that the fit uses.
 
     The random state is left at the seed. See :func:`latente.inference.fit` for the arguments.
 
     Raises:
-        ValueError: if pair, data or settings cannot be used, or not with each other.
+        ValueError: if pair, data or settings cannot be used, or do not go together.
     """
     torch.manual_seed(settings.seed)
     if isinstance(objective, RenyiELBO) and settings.batch_size < data.num_data:
@@ -143,7 +143,7 @@ def prepare(
 
 
 SPEED_OPTIONS = {"foreach", "fused", "capturable", "differentiable"}
-"""Options of optimizers that change the time of a step and not what it comes to."""
+"""Options of optimizers that change the speed of a step, and not its result."""
 
 
 def _describe_groups(optimizer: Optimizer, named: Mapping[str, Tensor]) -> list[dict[str, Any]]:
@@ -178,8 +178,8 @@ def _check_support(model: Program, guide: Program, data: FitData) -> None:
 def _try_loss(
     model: Program, guide: Program, objective: ELBO, batch: tuple[Tensor, ...], num_data: int
 ) -> None:
-    """Let Pyro's own checks of this pair under this objective run once."""
-    # An objective that has no loss apart from its gradient is taken as it is.
+    """Run Pyro's own checks of this pair and objective once."""
+    # An objective whose loss cannot be computed without its gradient is not checked.
     unknown = contextlib.suppress(NotImplementedError)
     with evaluating(model, guide), ScaleData(num_data), unknown:
         objective.loss(model, guide, *batch)  # pyright: ignore
@@ -196,7 +196,7 @@ def _warn_of_schedules(objective: ELBO, epochs: int) -> None:
         if settled > epochs:
             full, last = weight.schedule(settled), weight.schedule(epochs)
             warnings.warn(
-                f"the schedule of {weight.name} gets to {full:g} at epoch {settled:g}, and the "
-                f"run ends at epoch {epochs}, with {last:g}: the bound was never reached",
+                f"the schedule of {weight.name} reaches {full:g} at epoch {settled:g}, and the run "
+                f"ends at epoch {epochs}, with {last:g}: its full value is never reached",
                 stacklevel=4,
             )

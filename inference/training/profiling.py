@@ -1,4 +1,4 @@
-"""Where the time of a step goes."""
+"""Measure the time of the parts of a step."""
 
 import statistics
 import time
@@ -20,7 +20,7 @@ PROFILED_STEPS = 50
 
 
 def profile_fit(fit: Preparation, epoch: int) -> dict[str, float]:
-    """Median milliseconds of the parts of a step of a fit; see :func:`profile_step`."""
+    """Measure the parts of a step of a fit, in median milliseconds; see :func:`profile_step`."""
     fit.set_training(True)
     with pyro.validation_enabled(False):
         times = profile_step(fit.step, fit.data.batches(epoch))
@@ -31,17 +31,17 @@ def profile_fit(fit: Preparation, epoch: int) -> dict[str, float]:
 def profile_step(
     step: Step, batches: Iterator[tuple[Tensor, ...]], num_steps: int = PROFILED_STEPS
 ) -> dict[str, float]:
-    """Median milliseconds of a step and of its parts; what it moves is put back afterwards.
+    """Measure a step and its parts, in median milliseconds; its parameters are restored afterwards.
 
-    ``data``: making the batch; ``forward``: model, guide and objective; ``backward``: the
-    gradients; ``optimizer``: clipping, and the parameters' move; ``step``: all of it, and
-    ``overhead`` what that takes beyond its parts. In a plain step ``forward`` has Pyro's handlers
-    in it; a step compiled by Inductor has one time for ``forward and backward``.
+    ``data`` is the time to make the batch; ``forward`` of model, guide and objective; ``backward``
+    of the gradients; ``optimizer`` of clipping and the update; ``step`` of all of these together,
+    and ``overhead`` the difference between ``step`` and its parts. In a plain step, ``forward``
+    includes Pyro's handlers. A step compiled by Inductor has one time, ``forward and backward``.
 
     Args:
-        step: one that has moved its parameters before.
-        batches: of data.
-        num_steps: how many, at most.
+        step: a step that has run before.
+        batches: batches of data.
+        num_steps: the largest number of steps.
 
     Raises:
         ValueError: if there are no batches.
@@ -56,7 +56,7 @@ def profile_step(
             whole = seconds + _timed(lambda batch=batch: step(batch))[0]
             laps.append({"data": seconds, **_parts(step, batch), "step": whole})
     if not laps:
-        raise ValueError("there are no batches to take the time of")
+        raise ValueError("there are no batches to measure")
     with torch.no_grad():
         for value, before in zip(_moved(step), kept, strict=True):
             value.copy_(before)
@@ -66,7 +66,7 @@ def profile_step(
 
 
 def _moved(step: Step) -> list[Tensor]:
-    """All that a step writes on."""
+    """All tensors that a step changes."""
     state = [step.optimizer.state.get(parameter) for parameter in step.parameters]
     leaves = pytree.tree_leaves([step.loss_and_gradients.tensors, state])
     return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
@@ -79,7 +79,7 @@ def _timed(function: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def _parts(step: Step, batch: tuple[Tensor, ...]) -> dict[str, float]:
-    """Seconds of each part of a step, run by itself."""
+    """Seconds of each part of a step, run alone."""
     evaluate = step.loss_and_gradients
     recorded = evaluate.find(*batch)
     if isinstance(recorded, Replay):

@@ -16,9 +16,9 @@ def check_folder(out: Path, *, resume: bool) -> None:
         FileNotFoundError: if ``resume`` is set and there is none.
     """
     if resume and not (out / CHECKPOINT).is_file():
-        raise FileNotFoundError(f"{out} holds no run to resume: leave resume out to begin one")
+        raise FileNotFoundError(f"{out} holds no run to resume: leave resume out to start one")
     if not resume and (out / CHECKPOINT).exists():
         raise FileExistsError(
-            f"{out} already holds a run: go on with it (resume=True, --resume), or name another "
+            f"{out} already holds a run: continue it (resume=True, --resume), or choose another "
             "folder for a new one (out=, --out)"
         )

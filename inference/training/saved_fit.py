@@ -1,4 +1,4 @@
-"""A fit in its run folder: begun, saved after each epoch, and taken up again."""
+"""A fit in its run folder: started, saved after each epoch, and resumed."""
 
 import json
 from collections.abc import Mapping
@@ -21,33 +21,33 @@ from .state import State
 def open_folder(
     folder: Path, fit: Preparation, config: Mapping[str, Any], *, resume: bool
 ) -> State:
-    """Begin a run in a folder, or take up the one that is there.
+    """Start a run in a folder, or resume the one that is there.
 
     Args:
-        folder: of the run; made where there is none.
-        fit: what is fitted; a resumed run's weights, optimizer and random state are put into it.
-        config: what ``config.json`` is to hold; see :func:`describe_fit`.
-        resume: whether to take up the run.
+        folder: the run's folder, which is created if it does not exist.
+        fit: the fit, into which weights, optimizer and random state of a resumed run are loaded.
+        config: the content of ``config.json``; see :func:`describe_fit`.
+        resume: whether to resume the run.
 
     Returns:
-        how far the run has come.
+        the state of the run.
 
     Raises:
-        TypeError: if JSON cannot hold a fact of ``config``; nothing is written then.
-        ValueError: if the run to resume was another, or has more epochs done than are asked for.
+        TypeError: if JSON cannot hold a value of ``config``; nothing is written then.
+        ValueError: if the run in the folder has other settings, another model, or more epochs.
     """
     json.dumps(config)
     folder.mkdir(parents=True, exist_ok=True)
     if not resume:
-        (folder / METRICS).unlink(missing_ok=True)  # of a run that never began
+        (folder / METRICS).unlink(missing_ok=True)  # of a run that never started
         write_json(folder / CONFIG, config)
         save_fit(folder, fit, State())
         return State()
     state = load_fit(folder, fit)
     if state.epoch > fit.settings.epochs:
         raise ValueError(
-            f"{folder} has {state.epoch} epochs done already, more than the "
-            f"{fit.settings.epochs} asked for"
+            f"{folder} has {state.epoch} epochs done already, more than "
+            f"epochs={fit.settings.epochs}"
         )
     write_history(folder / METRICS, state.history)
     write_json(folder / CONFIG, config)
@@ -55,7 +55,7 @@ def open_folder(
 
 
 def describe_fit(fit: Preparation, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts of a fit for ``config.json``, after those that are given."""
+    """The content of ``config.json``: the given facts, then those of the fit."""
     return {
         **config,
         "fit": {**asdict(fit.settings), "objective": _objective_name(fit)},
@@ -103,7 +103,7 @@ def _objective_name(fit: Preparation) -> str:
 
 
 def _identity(fit: Preparation) -> dict[str, Any]:
-    """What a resumed run must share with the interrupted one."""
+    """The settings that a resumed run must share with the interrupted one."""
     settings = {name: v for name, v in asdict(fit.settings).items() if name != "epochs"}
     return {
         "num_data": fit.data.num_data,
@@ -114,13 +114,13 @@ def _identity(fit: Preparation) -> dict[str, Any]:
 
 
 def _check_groups(folder: Path, fit: Preparation, facts: Mapping[str, Any]) -> None:
-    """Refuse a run whose parameters stood in other groups, or in groups of other options."""
+    """Refuse a run whose optimizer had other parameter groups, or other options of these."""
     sizes = [len(group["params"]) for group in facts["groups"]]
     mine = json.loads(json.dumps(fit.optimizer_groups))  # as the file has it: lists, not tuples
     ours = [len(group["parameters"]) for group in mine]
     if sizes != ours:
         raise ValueError(f"{folder} was run with parameter groups of {sizes}, not {ours}")
-    # A checkpoint of version 0.1 does not say what the options were at the start.
+    # A checkpoint of version 0.1 does not have the options at the start.
     for number, (theirs, group) in enumerate(
         zip(facts.get("optimizer_groups", mine), mine, strict=True)
     ):

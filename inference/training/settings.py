@@ -7,7 +7,7 @@ from ..execution.precision import Precision
 
 @dataclass(frozen=True)
 class Settings:
-    """The numbers that a fit is determined by, beside pair and data; see :func:`fit`."""
+    """The numbers that, with pair and data, determine a fit; see :func:`fit`."""
 
     epochs: int
     batch_size: int

@@ -1,4 +1,4 @@
-"""One step of a fit: loss, gradients, clipping and the optimizer's move, recorded if it can be."""
+"""One step of a fit: loss, gradients, clipping and the update, from a recording if possible."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -31,20 +31,20 @@ class Step:
     """One step of stochastic variational inference on a minibatch.
 
     Loss and gradients come from a recording once that pays (:class:`Recorded`); a fused Adam is
-    then called without its bookkeeping. No call of a recorded step asks for
-    a value, so that none has to wait for a device.
+    called without its bookkeeping. A recorded step never reads a value, so it never waits for a
+    device.
 
     Args:
         model: Pyro program ``model(x, *context)``.
         guide: Pyro program of the same arguments.
         objective: any ``pyro.infer.ELBO``; one without a differentiable loss is not recorded.
         named: the parameters, by name.
-        optimizer: of these.
-        num_data: N, which a minibatch stands for.
+        optimizer: the optimizer of these parameters.
+        num_data: N, the number of data that a minibatch stands for.
         clip_norm: largest norm of the gradient of the loss per datum.
-        compile: see :class:`Recorded`, as for what follows.
-        precision: of the networks' products.
-        record_after: how many seconds of plain steps come first.
+        compile: see :class:`Recorded`, as for the two arguments below.
+        precision: precision of the networks' products.
+        record_after: seconds of plain steps before the recording.
 
     Raises:
         ValueError: if ``compile`` or ``precision`` is not known; at a step, if Inductor fails.
@@ -82,11 +82,11 @@ class Step:
 
     @property
     def note(self) -> str:
-        """Why steps run plainly that were to be recorded; empty if they are not."""
+        """Why steps could not be recorded; empty if they could."""
         return self.loss_and_gradients.note
 
     def __call__(self, batch: tuple[Tensor, ...]) -> Tensor:
-        """Move the parameters once; the loss of all data before that, in nats, on their device."""
+        """Update the parameters once; the loss of all data before that, in nats, on the device."""
         loss, gradients = self.loss_and_gradients(*batch)
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
@@ -94,7 +94,7 @@ class Step:
         return loss.clone() if self.loss_and_gradients.stays else loss
 
     def move(self) -> None:
-        """Clip the gradients that are there, and move the parameters by them."""
+        """Clip the gradients, and update the parameters."""
         if self.clip_norm is not None:
             # The loss is of all data: its gradient is num_data times that per datum.
             torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_norm * self.num_data)
@@ -113,9 +113,9 @@ class Step:
         return value, tuple(map(_laid_out, gradients, self.parameters))
 
     def _loss_and_own_gradients(self, *batch: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
-        """The same by an objective that differentiates by itself.
+        """The same from an objective that computes its gradients itself.
 
-        It takes a gradient only where it meets a parameter statement in a trace.
+        It does so only for parameters that it finds in the statements of a trace.
         """
         owned = modules(self.model, self.guide)
 
@@ -131,7 +131,7 @@ class Step:
 
 
 def _laid_out(gradient: Tensor | None, parameter: Tensor) -> Tensor | None:
-    """A gradient in the memory layout of its parameter, which fused optimizers take for granted."""
+    """A gradient in the memory layout of its parameter, which fused optimizers require."""
     if gradient is None or gradient.stride() == parameter.stride():
         return gradient
     return torch.empty_like(parameter).copy_(gradient)
@@ -152,9 +152,10 @@ def _is_plain_adam(optimizer: Optimizer) -> bool:
 
 
 def _fused_update(optimizer: Optimizer) -> None:
-    """The move of a fused Adam or AdamW, without the bookkeeping of its ``step``.
+    """Update with a fused Adam or AdamW, without the bookkeeping of its ``step``.
 
-    That takes as long as the arithmetic where networks are small. Any other optimizer's ``step``.
+    For small networks the bookkeeping takes as long as the arithmetic. Any other optimizer's
+    ``step`` is called.
     """
     moves = []
     for group in optimizer.param_groups if _is_plain_adam(optimizer) else ():
