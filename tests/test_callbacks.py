@@ -150,9 +150,18 @@ def test_an_answer_that_is_no_stop_is_refused(make_pair, binary_images):
         quiet(*make_pair(), binary_images, epochs=2, callbacks=[At(1, lambda view: True)])
 
 
+class Misspelt(Callback):
+    def on_epoch(self, view):
+        return Stop("never")
+
+
 @pytest.mark.parametrize(
     ("callbacks", "message"),
     [
+        (
+            [Misspelt()],
+            "has a hook 'on_epoch', which a fit never calls: did you mean 'on_epoch_end'",
+        ),
         (EarlyStopping(3), r"callbacks must be a list: write callbacks=\[…\]"),
         ([EarlyStopping], r"has the class EarlyStopping: give an object, EarlyStopping\("),
         ([print], "has a builtin_function_or_method: a callback is an object of a class that"),

@@ -145,6 +145,10 @@ def test_a_pair_with_a_global_latent_goes_through():
     topics = {one.topic: one for one in diagnosis.findings}
     assert list(diagnosis.results) == ["loo", "information", "checks"]
     assert topics["leaving one out"].level != Level.NOTE
+    note = topics["posterior of one datum"]
+    assert note.level == Level.NOTE
+    assert note.sentence.startswith("Not run: evidence, annealing, gap, calibration, NUTS. They")
+    assert note.sentence.endswith("all data share 'w'.")
     assert not [one for one in diagnosis.findings if "Not looked at" in one.sentence]
     assert "w" in diagnosis.tree["posterior"]
 

@@ -233,7 +233,9 @@ LearningRate = Annotated[
 OptimizerName = Annotated[
     str,
     typer.Option(
-        "--optimizer", help="adam, adamw, sgd, momentum, rmsprop, …", rich_help_panel=FIT_PANEL
+        "--optimizer",
+        help="adam, adamw, sgd, rmsprop, adagrad, nadam, radam or adamax.",
+        rich_help_panel=FIT_PANEL,
     ),
 ]
 

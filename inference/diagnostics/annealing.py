@@ -247,6 +247,7 @@ ANNEALING = Diagnostic(
         ),
     ),
     numbers=_numbers,
-    applies=lambda context: context.all_local and context.budget.annealed_data > 0,
+    per_datum=True,
+    applies=lambda context: context.budget.annealed_data > 0,
 )
 """Annealed evidence, which does not use the guide, beside importance-sampled evidence."""

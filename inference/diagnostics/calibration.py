@@ -542,6 +542,7 @@ CALIBRATION = Diagnostic(
     ),
     numbers=_numbers,
     groups=_groups,
-    applies=lambda context: context.all_local and context.budget.simulations > 0,
+    per_datum=True,
+    applies=lambda context: context.budget.simulations > 0,
 )
 """Simulation-based calibration: ranks, coverage, and medians shifted to one side."""

@@ -17,7 +17,7 @@ from ..pairs.structure import Structure
 from .budget import DEFAULT_BUDGET, Budget
 from .diagnosis import Diagnosis
 from .diagnostic import Diagnostic, DiagnosticContext, Number
-from .finding import Finding, not_looked_at
+from .finding import Finding, Level, not_looked_at
 from .predictive_checks import DEFAULT_QUANTITIES, Quantity
 from .registry import DIAGNOSTICS
 
@@ -101,10 +101,14 @@ def diagnose(
         results=results,
     )
     findings: list[Finding] = []
+    not_run: list[str] = []
     table: list[Number] = []
     groups: dict[str, Dataset] = {}
     for diagnostic in diagnostics:
         if not diagnostic.applies(context):
+            continue
+        if diagnostic.per_datum and structure.global_latents:
+            not_run.append(diagnostic.topics[0])
             continue
         try:
             result = diagnostic.run(context)
@@ -120,6 +124,8 @@ def diagnose(
         findings += said
         table += numbers
         groups |= own_groups
+    if not_run:
+        findings.append(_not_run(not_run, structure.global_latents))
     tree = _draw_tree(context, findings)
     for name, group in groups.items():
         tree[name] = type(tree)(group)
@@ -151,6 +157,17 @@ def _inspect(model: Program, guide: Program, rows: tuple[Tensor, ...]) -> Struct
             "site: there is no posterior to be judged"
         )
     return structure
+
+
+def _not_run(topics: Sequence[str], shared: Sequence[str]) -> Finding:
+    """The finding that a pair with global latent variables has no posterior of one datum."""
+    names = ", ".join(map(repr, shared))
+    return Finding(
+        "posterior of one datum",
+        Level.NOTE,
+        f"Not run: {', '.join(topics)}. They judge the posterior of one datum, and all data share "
+        f"{names}.",
+    )
 
 
 def _draw_tree(context: DiagnosticContext, findings: list[Finding]) -> "DataTree":

@@ -126,7 +126,7 @@ def _no_groups(_: Any) -> Mapping[str, "Dataset"]:
     return {}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Diagnostic(Generic[R]):
     """One question about a fitted pair, and all that becomes of the answer.
 
@@ -165,8 +165,14 @@ class Diagnostic(Generic[R]):
     """What the ArviZ tree holds of a result: data sets by the name of their group."""
     applies: Callable[[DiagnosticContext], bool] = _always
     """Whether the question makes sense for the pair, and has a budget; else nothing is said."""
+    per_datum: bool = False
+    """Whether it judges the posterior of one datum. Where a latent variable is shared by all data,
+    such a diagnostic is not run, and a finding says so."""
     required: bool = False
     """Whether an error of ``run`` ends the whole diagnosis, and is not just noted."""
+
+    def __repr__(self) -> str:
+        return f"Diagnostic({self.name!r})"
 
 
 def per_datum(values: Mapping[str, Tensor]) -> "Dataset":

@@ -125,7 +125,7 @@ IMPORTANCE_WEIGHTS = Diagnostic(
     ),
     numbers=_numbers,
     groups=_groups,
-    applies=lambda context: context.all_local,
+    per_datum=True,
     required=True,
 )
 """Pareto k̂ of the importance weights. It runs first, because it also checks the pair."""

@@ -416,6 +416,7 @@ INFERENCE_GAP = Diagnostic(
     ),
     numbers=_numbers,
     groups=_groups,
-    applies=lambda context: context.all_local and context.budget.gap_data > 0,
+    per_datum=True,
+    applies=lambda context: context.budget.gap_data > 0,
 )
 """log p(x) − ELBO, split into what the family and what the encoder loses."""

@@ -381,6 +381,7 @@ NUTS_REFERENCE = Diagnostic(
         ),
     ),
     numbers=_numbers,
-    applies=lambda context: context.all_local and context.budget.nuts_data > 0,
+    per_datum=True,
+    applies=lambda context: context.budget.nuts_data > 0,
 )
 """Means and standard deviations of the guide beside those of Markov chains."""

@@ -10,7 +10,6 @@ from ..pairs.programs import Program
 from ..pairs.sites import latent_sites
 from ..pairs.structure import Structure
 from .beta import Beta_ELBO
-from .consistency import check_against_elbo
 from .score_function import ScoreFunction_ELBO
 
 
@@ -29,13 +28,10 @@ def choose_objective(
     For the guide of an autoencoder, whose site is marked to have no KL, it is
     ``Beta_ELBO(beta=0)``.
 
-    The loss of the chosen objective is then compared with the pair's ELBO: see
-    :func:`check_against_elbo`.
-
     Raises:
         ValueError: if the objective takes KLs in closed form and there is no closed form, or
-            Pyro's is wrong for the pair; if it draws a site that the guide leaves to be summed
-            out; or if its loss should be −ELBO and is not.
+            Pyro's is wrong for the pair; or if it draws a site that the guide leaves to be summed
+            out.
     """
     if isinstance(objective, type):
         raise ValueError(
@@ -48,7 +44,6 @@ def choose_objective(
         objective = _default_objective(guides, models, structure)
     else:
         _check_suits(objective, guides, models, structure)
-    check_against_elbo(objective, model, guide, args, structure)
     return objective
 
 

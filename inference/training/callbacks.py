@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..common.lookup import list_names
 from ..pairs.programs import Program
 from .history import best_epoch, main_metric
 
@@ -160,3 +161,10 @@ def check_callbacks(callbacks: Sequence[Any]) -> None:
                 f"callbacks has a {type(callback).__name__}: a callback is an object of a class "
                 "that derives from latente.inference.Callback"
             )
+        for name in dir(callback):
+            if name.startswith("on_") and not hasattr(Callback, name):
+                hooks = [hook for hook in vars(Callback) if hook.startswith("on_")]
+                raise ValueError(
+                    f"{type(callback).__name__} has a hook {name!r}, which a fit never calls: "
+                    f"{list_names(name, hooks)}"
+                )

@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from ..data.rows import Rows
 from ..execution.recorded import Compile
 from ..objectives.choice import choose_objective
+from ..objectives.consistency import check_against_elbo
 from ..objectives.objective import Objective
 from ..objectives.schedules import Constant, Weight
 from ..pairs.checks import check_support
@@ -119,6 +120,8 @@ def prepare(
             structure = inspect_pair(model, guide, sample)
             objective = choose_objective(objective, model, guide, sample, structure)
         _check_support(model, guide, data)
+        with evaluating(model, guide):
+            check_against_elbo(objective, model, guide, sample, structure)
         _try_loss(model, guide, objective, sample, data.num_data)
         named = parameters(model, guide, sample)
     if not named:
