@@ -144,7 +144,7 @@ def test_what_is_no_array_of_numbers_is_refused_at_once(name):
 
 def test_a_tuple_is_data_with_contexts_for_a_fit_and_nothing_for_load_data():
     assert len(as_rows((X, X), "data")) == 2
-    with pytest.raises(ValueError, match="one array, not a tuple: give the first, and labels="):
+    with pytest.raises(ValueError, match="one array, not a tuple: give x, and labels="):
         load_data((X, X))
 
 
@@ -202,7 +202,7 @@ BAD_LABELS = {
                     "missing .* in row 1"),
     "masked": (np.ma.array([1, 2, 3, 4], mask=[0, 1, 0, 0]), "masked values in labels, in row 1"),
     "complex": ([1j, 2, 3, 4], "not complex"),
-    "one column": ([[1], [2], [3], [4]], r"labels are one a row, \(N,\), not of shape \(4, 1\)"),
+    "one column": ([[1], [2], [3], [4]], r"must be one for each row, \(N,\), got shape \(4, 1\)"),
     "data set": (Endless(), "labels is of type Endless"),
 }  # fmt: skip
 

@@ -177,7 +177,7 @@ def test_what_the_parts_and_the_loader_refuse():
     with pytest.raises(ValueError, match="no labels that could be given"):
         load_data(torch.rand(20, 4), given="labels")
     for wrong in (torch.zeros(64).bool(), torch.ones(8, 8).bool(), torch.eye(8)):
-        with pytest.raises(ValueError, match=r"given flags some elements of a datum"):
+        with pytest.raises(ValueError, match=r"given must flag some elements of a datum"):
             load_data("digits", given=wrong)
 
 

@@ -267,10 +267,10 @@ def test_bad_data_are_refused_in_one_line(tmp_path, make, message):
         ({"labels": np.arange(3)}, "20 rows but 3 labels"),
         ({"binarize": "sometimes"}, "binarize must be"),
         ({"binarize": "static"}, r"outside \[0, 1\] in rows 0, 1, 2, 3, 4, … \(20 in all\)"),
-        ({"validation": 0.6, "test": 0.5}, "something to train on"),
+        ({"validation": 0.6, "test": 0.5}, "data to train on"),
         ({"stream": True}, "only a .npy file can be streamed"),
         ({"labels": "kind"}, "has no columns"),
-        ({"labels": np.zeros((20, 2))}, r"labels are one a row, \(N,\), not of shape"),
+        ({"labels": np.zeros((20, 2))}, r"labels must be one for each row, \(N,\), got shape"),
         ({"standardize": True, "binarize": "static"}, "cannot be both"),
     ],
 )

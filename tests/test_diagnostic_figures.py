@@ -137,7 +137,7 @@ def test_khat_is_drawn_in_order_and_what_is_not_finite_is_counted():
     assert "50.0% of 8 data" in said
     assert "= −∞, all weights alike: 2" in said
     assert "= ∞, hardly any weight: 1" in said
-    assert "not to be had: 1" in said
+    assert "not known: 1" in said
 
 
 def test_too_few_draws_for_khat_are_said_to_be():

@@ -31,7 +31,7 @@ REFUSED = {
     "grey above": (
         DiscretizedLogistic((2,)),
         1 + 1 / 255,
-        "DiscretizedLogisticDistribution.* 1.00392 for",
+        "DiscretizedLogisticDistribution.* such as 1.00392",
     ),
     "grey below": (DiscretizedLogistic((2,)), -1 / 255, "such as -0.00392157"),
     "half a class": (Categorical((2,), 4), 2.5, "Categorical at site 'x', such as 2.5"),

@@ -10,7 +10,7 @@ from .options import Device, DrawSeed, RunFolder
 
 def diagnose(
     folder: RunFolder,
-    num_data: Annotated[int, typer.Option(help="Test data to look at, at most.")] = 1000,
+    num_data: Annotated[int, typer.Option(help="Largest number of test data.")] = 1000,
     num_samples: Annotated[int, typer.Option(help="Importance samples per datum.")] = 1000,
     simulations: Annotated[int, typer.Option(help="Data simulated for calibration.")] = 1000,
     seed: DrawSeed = 0,
@@ -27,7 +27,7 @@ def diagnose(
     run = load_run(folder, device=device)
     data = load_plan_data(read_plan(folder), folder)
     if len(data.test) == 0:
-        raise ValueError(f"{data.name} has no test data to look at")
+        raise ValueError(f"{data.name} has no test data to diagnose")
     budget = Budget(num_data=num_data, num_samples=num_samples, simulations=simulations)
     diagnosis = diagnose_pair(
         run.model, run.guide, data, budget=budget, seed=seed, show_progress=True

@@ -55,7 +55,7 @@ def as_options(message: str) -> str:
 
 
 def one_line(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn what a user can mend into one line and exit code 2; all else stays a traceback."""
+    """Print an error that a user can mend in one line, with exit code 2; others stay tracebacks."""
 
     @wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:

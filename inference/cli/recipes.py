@@ -16,7 +16,7 @@ def recipes(
         bool, typer.Option("--parts", help="List the parts of each axis and their parameters.")
     ] = False,
 ) -> None:
-    """List the recipes or, with --parts, the parts to compose one's own, each with its paper."""
+    """List the recipes or, with --parts, the parts of each axis, each with its paper."""
     from ..recipes.axes import AXES
     from ..recipes.registry import RECIPES
 

@@ -88,7 +88,7 @@ def train(
     out: Out = None,
     resume: Resume = False,
 ) -> None:
-    """Fit a recipe to data, into a run folder; each option of a composition overrides its own."""
+    """Fit a recipe to data, into a run folder; options override the choices of the recipe."""
     from ..recipes.plan import complete, read_plan
     from ..recipes.train import train as train_plan
 
@@ -114,7 +114,7 @@ def train(
 
 
 def _plan_of(context: typer.Context) -> "Plan":
-    """The plan that the options make: each field is the option of that name."""
+    """The plan of the options: each field is the option of that name."""
     from ..recipes.plan import Plan
 
     given = {name: context.params[name] for name in Plan.__dataclass_fields__}
@@ -125,13 +125,13 @@ def _plan_of(context: typer.Context) -> "Plan":
 
 
 def _say_how_read(data: "Data") -> None:
-    """Say how a file was read, if there is more than one way."""
+    """Print how a file was read, if there is a note on it."""
     if data.note:
         say(f"{data.name}: {data.note}")
 
 
 def _report(run: "Run", folder: Path) -> None:
-    """Say how a fit went, and what can be done next."""
+    """Print the result of a fit, and the commands to run next."""
     from ..training.history import describe_epoch
 
     row = run.history[(run.best_epoch or run.epoch) - 1]
@@ -139,7 +139,7 @@ def _report(run: "Run", folder: Path) -> None:
     if run.profile:
         Console().print(_tabulate_profile(dict(run.profile)))
     if run.note:
-        say(f"steps ran plainly, not from a recording: {run.note}", "yellow")
+        say(f"steps could not be recorded, so they were slower: {run.note}", "yellow")
     if run.stopped:
         say(f"stopped early: {run.stopped}")
     say(
@@ -164,11 +164,11 @@ NAMED_DELIMITERS = {"tab": "\t", "space": " "}
 """Delimiters that have a name on the command line."""
 
 PREFIXED = ("beta", "free_bits", "given", "binarize")
-"""Choices whose texts are not names of parts: the folder's name says what they are."""
+"""Choices whose texts are not names of parts: a folder's name has their options too."""
 
 
 def _folder_name(plan: "Plan") -> str:
-    """Data, recipe, the choices that are not the recipe's, and the latent dimension."""
+    """A folder name: data, recipe, the choices that differ from the recipe's, latent dimension."""
     from ..recipes.plan import Plan, agrees, fill_axes
 
     plain = fill_axes(Plan(recipe=plan.recipe, data=plan.data))
@@ -219,6 +219,6 @@ def _resumed(context: typer.Context, given: "Plan", saved: "Plan") -> "Plan":
 
 
 def _is_given(context: typer.Context, name: str) -> bool:
-    """Whether an option was given on the command line, rather than left at its default."""
+    """Whether an option was given on the command line."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"

@@ -1,4 +1,4 @@
-"""Conversion of what is given in memory to arrays: what it means, or a refusal in one line."""
+"""Convert data in memory to arrays, or refuse them in one line."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,25 +11,25 @@ from ..common.arguments import name_rows
 from .checks import rows_where
 
 ARRAY_PROTOCOLS = ("__array__", "__array_interface__", "__buffer__")
-"""An object with one of these holds an array, and says how to get it."""
+"""Attributes by which an object gives NumPy its array."""
 
 
 def is_table(values: Any) -> bool:
-    """Whether these are a DataFrame, told without importing pandas."""
+    """Whether the values are a DataFrame, found without importing pandas."""
     return hasattr(values, "select_dtypes")
 
 
 def to_array(values: Any, name: str) -> np.ndarray:
-    """An array of numbers, in the processor's byte order.
+    """Convert values to an array of numbers, in the processor's byte order.
 
     Args:
         values: an array or tensor, numbers in nested lists, or an object that is an array by
             NumPy's protocol (a Series, a JAX array). bfloat16 and smaller floats become float32.
-        name: what to call them in an error.
+        name: their name in an error.
 
     Raises:
-        ValueError: if they are no array (a data set that is read item by item, say), have rows
-            of unequal shapes, masked values, or hold something else than real numbers.
+        ValueError: if they are not an array (but, for example, a data set that is read item by
+            item), have rows of unequal shapes or masked values, or are not real numbers.
 
     >>> to_array([[1.0, 2.0], [3.0, 4.0]], "data").shape
     (2, 2)
@@ -45,10 +45,10 @@ def to_array(values: Any, name: str) -> np.ndarray:
 
 
 def check_numbers(array: np.ndarray, name: str) -> None:
-    """Refuse an array of something else than real numbers, or of a single one.
+    """Refuse an array that does not hold real numbers, or holds a single one.
 
     Raises:
-        ValueError: naming its type.
+        ValueError: naming the type.
     """
     if array.dtype.kind not in "fiub":
         hint = ": convert them, with .astype(float)" if array.dtype.kind == "O" else ""
@@ -58,10 +58,10 @@ def check_numbers(array: np.ndarray, name: str) -> None:
 
 
 def to_array_or_words(values: Any, name: str) -> np.ndarray:
-    """What :func:`to_array` returns, or an array of words or objects; for labels.
+    """Convert values as :func:`to_array` does, also words and objects; for labels.
 
     Raises:
-        ValueError: as :func:`to_array`, types of numbers aside.
+        ValueError: as :func:`to_array` does, except for the type.
     """
     if isinstance(values, Tensor):
         return to_tensor(values, name).detach().cpu().numpy()
@@ -79,7 +79,7 @@ def to_array_or_words(values: Any, name: str) -> np.ndarray:
 
 
 def to_tensor(values: Tensor, name: str) -> Tensor:
-    """A dense tensor of real numbers; floats of 8 bits and bfloat16 become float32, exactly.
+    """Check for a dense tensor of real numbers; convert 8-bit floats and bfloat16 to float32.
 
     Raises:
         ValueError: if it is sparse, nested, masked, quantized or complex.
@@ -106,7 +106,7 @@ def _unusable(values: Tensor) -> dict[str, bool]:
 
 
 def _check_is_array(values: Any, members: Sequence[Any], name: str) -> None:
-    """Refuse objects that NumPy would ask for one item after another, for ever if need be."""
+    """Refuse objects that NumPy would read item by item, perhaps without end."""
     if not _is_array_like(values):
         kind = type(values).__name__
         raise ValueError(f"{name} is of type {kind}, not an array: {_advice(values)}")
@@ -135,7 +135,7 @@ def _advice(other: Any) -> str:
 
 
 def _check_unmasked(values: Any, members: Sequence[Any], name: str) -> None:
-    """Refuse masked values, whose mask NumPy would leave out in silence."""
+    """Refuse masked values: NumPy would silently ignore the mask."""
     flags = [np.ma.is_masked(member) for member in members]
     if np.ma.is_masked(values) and np.ndim(values):
         flags = np.ma.getmaskarray(values)

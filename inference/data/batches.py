@@ -11,7 +11,7 @@ from .rows import Rows
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
-    """The seed of one epoch's order and bits: a pure function, so a resumed run repeats it."""
+    """The seed of one epoch's order and bits: a pure function, so that a resumed run has it too."""
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
 
 
@@ -24,16 +24,16 @@ def epoch_batches(
     resample: bool = False,
     device: torch.device | None = None,
 ) -> Iterator[tuple[Tensor, ...]]:
-    """The minibatches of one epoch: each datum once, in an order drawn from (seed, epoch).
+    """Iterate over an epoch's minibatches: each datum once, in a random order by seed and epoch.
 
-    N data make ⌈N / batch_size⌉ batches whose sizes differ by one at most, so none is a
-    small remainder with a large weight. One batch of all data keeps their order.
+    N data make ⌈N / batch_size⌉ batches whose sizes differ by one at most, so that there is no
+    small last batch with a large weight. A single batch keeps the order of the data.
 
     Args:
         rows: data and contexts, each with N rows.
         batch_size: the largest size of a batch.
-        resample: replace the first rows, probabilities, by fresh Bernoulli draws.
-        device: where the batches go.
+        resample: replace the first rows, which are probabilities, by new Bernoulli draws.
+        device: the device of the batches.
 
     >>> x = torch.arange(10.0)
     >>> [len(batch) for (batch,) in epoch_batches((x,), 4, seed=0, epoch=0)]
@@ -49,7 +49,7 @@ def epoch_batches(
     for index in order.tensor_split(math.ceil(num_rows / batch_size)):
         batch = tuple(part[index].to(device) for part in rows)
         if resample:
-            # What torch.bernoulli does, bit for bit on a CPU, in a quarter of its time.
+            # The same bits as torch.bernoulli on a CPU, in a quarter of its time.
             x = batch[0]
             uniform = torch.rand(x.shape, generator=noise, dtype=x.dtype, device=x.device)
             batch = ((uniform < x).to(x.dtype), *batch[1:])

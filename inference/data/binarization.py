@@ -1,4 +1,4 @@
-"""Binarization of data: fixed bits of a row, by the seed and its number."""
+"""Binarization of data: fixed bits of each row, drawn from the seed and the row's number."""
 
 import math
 from typing import Literal
@@ -31,7 +31,7 @@ Binarization = Literal["none", "static", "dynamic"]
 def binarize_parts(
     rows: list[Tensor], parts: list[np.ndarray], binarize: Binarization | None, seed: int
 ) -> list[Tensor]:
-    """Fixed bits of each part; under dynamic binarization, of all but the first."""
+    """Draw fixed bits of each part; with dynamic binarization, of all but the first."""
     if binarize not in ("static", "dynamic"):
         return rows
     kept = 1 if binarize == "dynamic" else 0
@@ -42,9 +42,9 @@ def binarize_parts(
 
 
 def draw_bits(probabilities: Tensor, index: np.ndarray, seed: int) -> Tensor:
-    """One Bernoulli draw of each value, by the seed and the row's number alone.
+    """Draw each value's bit from the seed and the row's number.
 
-    A row's bits are thus the same in memory and streamed, in any order and any part.
+    So the bits of a row are the same in memory and streamed, in any order and in any part.
     """
     size = math.prod(probabilities.shape[1:])
     noise = np.empty((len(index), size), dtype=np.float32)

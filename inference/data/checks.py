@@ -1,4 +1,4 @@
-"""What values of data are refused."""
+"""Checks of data values, and their words in errors."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from ..common.arguments import name_rows
 
 
 def check_finite(values: Any, name: str, first_row: int = 0, columns: Sequence[str] = ()) -> None:
-    """Refuse rows that hold NaN or infinity, and say which, and in which columns of a table.
+    """Refuse rows that hold NaN or infinity; the error names them, and the columns of a table.
 
     Raises:
         ValueError: naming the first of those rows and their number.
@@ -29,7 +29,7 @@ def check_finite(values: Any, name: str, first_row: int = 0, columns: Sequence[s
 
 
 def name_columns(names: Sequence[str], most: int = 5) -> str:
-    """Names of columns in words, the first few of them.
+    """The names of the first few columns, in words.
 
     >>> name_columns(["a"]), name_columns(["a", "b"])
     ("column 'a'", "columns 'a', 'b'")
@@ -40,7 +40,7 @@ def name_columns(names: Sequence[str], most: int = 5) -> str:
 
 
 def number_of(count: int, word: str) -> str:
-    """A number of things in words.
+    """A count with its noun.
 
     >>> number_of(1, "row"), number_of(3, "row")
     ('1 row', '3 rows')
@@ -49,5 +49,5 @@ def number_of(count: int, word: str) -> str:
 
 
 def rows_where(flags: np.ndarray) -> np.ndarray:
-    """Numbers of the rows in which any flag is set."""
+    """The numbers of the rows in which any flag is set."""
     return np.flatnonzero(flags.any(axis=tuple(range(1, flags.ndim))))

@@ -10,10 +10,10 @@ from .source import Source
 
 
 def given_elements(given: Any, source: Source) -> Tensor | None:
-    """The flags of the elements that are given, if those are."""
+    """The flags of the given elements; ``None`` if labels or nothing is given."""
     if isinstance(given, str):
         if given != "labels":
-            raise ValueError(f"given is 'labels' or flags of elements, not {given!r}")
+            raise ValueError(f"given must be 'labels' or flags of elements, got {given!r}")
         if source.labels is None:
             raise ValueError(f"{source.name} has no labels that could be given")
     if given is None or isinstance(given, str):
@@ -22,21 +22,22 @@ def given_elements(given: Any, source: Source) -> Tensor | None:
     mask = torch.as_tensor(given(shape) if callable(given) else given)
     if mask.dtype != torch.bool or mask.shape != shape or not 0 < mask.sum() < mask.numel():
         raise ValueError(
-            f"given flags some elements of a datum, in booleans of shape {tuple(shape)}, and not "
-            f"all; got {mask.sum().item():g} flags of shape {tuple(mask.shape)} and {mask.dtype}"
+            "given must flag some elements of a datum, not all, by booleans of shape "
+            f"{tuple(shape)}; got {mask.sum().item():g} flags of shape {tuple(mask.shape)} and "
+            f"{mask.dtype}"
         )
     return mask
 
 
 def quadrants(event_shape: Sequence[int], num: int) -> Tensor:
-    """Flags of the quadrants of an image that are given, as by Sohn, Lee and Yan (2015).
+    """Flag the quadrants of an image that are given, as in Sohn, Lee and Yan (2015).
 
     Args:
         event_shape: (…, H, W).
         num: 1, the lower left; 2, the left half; 3, all but the upper right.
 
     Raises:
-        ValueError: if ``num`` is another, or the shape is not an image's.
+        ValueError: if ``num`` is not 1, 2 or 3, or the shape is not that of an image.
 
     >>> quadrants((4, 4), 1).int()
     tensor([[0, 0, 0, 0],

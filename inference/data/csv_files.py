@@ -12,7 +12,7 @@ from .source import reading
 from .tables import MIN_ROWS, counts_rows
 
 SAMPLE_CHARACTERS, SAMPLE_LINES = 2**18, 20
-"""At least so much of a file is looked at to find its format."""
+"""The part of a file, at least, in which its format is looked for."""
 BYTES_AT_ONCE = 2**20
 BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
@@ -21,14 +21,14 @@ BYTE_ORDER_MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-"""What a text begins with that says its encoding."""
+"""The first bytes of a text that give its encoding."""
 
 
 def read_csv(path: Path, given: CsvFormat) -> tuple[Any, str]:
-    """The table in a CSV file, and a line on how it was read.
+    """Read the table in a CSV file; also returns a line on how it was read.
 
     Raises:
-        ValueError: if it is no text, or its format cannot be told from that.
+        ValueError: if the file is not text, or its format cannot be found in the text.
     """
     import pandas as pd  # slow to import, and seldom needed
 
@@ -63,7 +63,7 @@ def _open(path: Path) -> BinaryIO:
 
 
 def _find_encoding(path: Path) -> str:
-    """UTF-8, what the first bytes say, or else Windows-1252, which spreadsheets write."""
+    """The encoding by the first bytes, else UTF-8, else Windows-1252, as spreadsheets write it."""
     with _open(path) as file:
         start = file.read(4)
         for mark, encoding in BYTE_ORDER_MARKS.items():
@@ -74,7 +74,7 @@ def _find_encoding(path: Path) -> str:
         try:
             while block:
                 if b"\0" in block:
-                    raise ValueError("it holds bytes of value zero, so it is no UTF-8 text")
+                    raise ValueError("it holds bytes of value zero, so it is not UTF-8 text")
                 decoder.decode(block)
                 block = file.read(BYTES_AT_ONCE)
             decoder.decode(b"", final=True)
@@ -84,7 +84,7 @@ def _find_encoding(path: Path) -> str:
 
 
 def _sample(path: Path, encoding: str) -> tuple[str, bool]:
-    """The beginning of a text, and whether it is all of it."""
+    """The beginning of a text, and whether that is the whole text."""
     with _open(path) as file:
         text = io.TextIOWrapper(file, encoding=encoding, newline="")
         sample = text.read(SAMPLE_CHARACTERS) + text.readline()

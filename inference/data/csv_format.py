@@ -1,9 +1,9 @@
-"""The format of a CSV file, found by looking at its text.
+"""Find the format of a CSV file in its text.
 
-There is no standard for what stands between cells, for the decimal mark, or for a first row of
-names. Each possible delimiter splits the rows; those that give every row the same number of
-cells are kept, and of these the one under which the largest share of cells are numbers. What
-two readings explain equally well is refused, with the option that decides.
+There is no standard for the delimiter, for the decimal mark, or for a first row of names. The rows
+are split by each possible delimiter. Those that give every row the same number of cells are kept,
+and of these the one with the largest share of numbers among the cells. If two readings are equally
+good, the text is refused, and the error names the option that decides.
 """
 
 import csv
@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from .checks import number_of
 
 DELIMITERS = {",": "','", ";": "';'", "\t": "tab", "|": "'|'"}
-"""What may stand between cells, if no delimiter is given, and what to call it."""
+"""Possible delimiters, if none is given, with their names in errors."""
 DECIMAL_MARKS = (".", ",")
 """Decimal marks."""
 NUMBER_PATTERNS = {
@@ -29,20 +29,20 @@ NUMBER_PATTERNS = {
 GROUPED_PATTERNS = {
     mark: re.compile(rf"\s*[+-]?[1-9]\d{{0,2}}[{mark}]\d{{3}}\s*") for mark in DECIMAL_MARKS
 }
-"""Of those, one in which the mark may part thousands instead."""
+"""A number whose mark may separate thousands instead of decimals, by that mark."""
 LARGE_NUMBER = re.compile(r"\s*[+-]?\d{4,}\s*")
-"""A number whose thousands are not parted."""
+"""A number of four digits or more without a mark between thousands."""
 FLAG_WORDS = {"true", "false"}
 MISSING_WORDS = {
     *"?-.*", "", "na", "n/a", "#n/a", "<na>", "nan", "null", "none", "missing", "unknown",
     "inf", "-inf", "+inf", "infinity", "-infinity",
 }  # fmt: skip
-"""Words, in lower case, that stand in place of a value and are not the name of a column."""
+"""Words, in lower case, for a missing value. They are not names of columns."""
 
 
 @dataclass(frozen=True)
 class CsvFormat:
-    """How the text of a table is read; as options, ``None`` is what is to be found out.
+    """The format of a table's text. An option that is ``None`` is found in the text.
 
     >>> find_format("a;b\\n0,5;1\\n2,25;3\\n", CsvFormat(), "x.csv", whole=True)
     CsvFormat(delimiter=';', decimal=',', header=True, row_names=False)
@@ -53,13 +53,13 @@ give header=True or header=False
     """
 
     delimiter: str | None = None
-    """What stands between cells; a space is any number of spaces."""
+    """The character between cells; a space stands for any number of spaces."""
     decimal: str | None = None
-    """What stands before the decimals of a number."""
+    """The decimal mark."""
     header: bool | None = None
-    """Whether the first row holds the columns' names."""
+    """Whether the first row holds the names of the columns."""
     row_names: bool = False
-    """Found only: whether the first column has no name and holds the rows' names."""
+    """Whether the first column has no name and holds the names of the rows; not an option."""
 
     def __post_init__(self) -> None:
         if self.delimiter is not None and not re.fullmatch(r"[^\w\r\n\"'.+-]", self.delimiter):
@@ -79,17 +79,17 @@ give header=True or header=False
 
 @dataclass(frozen=True)
 class TextReading:
-    """The rows of a text as one delimiter and decimal mark give them."""
+    """The rows of a text, read with one delimiter and decimal mark."""
 
     delimiter: str
     decimal: str
     rows: list[list[str]]
     has_quotes: bool
-    """Whether the last row begins with a quote."""
+    """Whether the last row starts with a quote."""
 
     @property
     def body(self) -> list[list[str]]:
-        """The rows without the first, if there are others: it may hold names."""
+        """The rows without the first one, which may hold names, if there are others."""
         return self.rows[1:] or self.rows
 
     @property
@@ -104,9 +104,9 @@ class TextReading:
 
     @property
     def has_row_names(self) -> bool:
-        """Whether only the first column has no name, and holds the rows' names, as R writes it.
+        """Whether only the first column has no name, and holds the rows' names, as R writes them.
 
-        Two cells a row, the first a number without quotes, may be one with a decimal comma.
+        Two cells, the first a number without quotes, may be one number with a decimal comma.
         """
         if {len(row) for row in self.body} != {len(self.rows[0]) + 1}:
             return False
@@ -142,16 +142,17 @@ def is_count(cells: Sequence[str]) -> bool:
 
 
 def find_format(text: str, given: CsvFormat, name: str, *, whole: bool) -> CsvFormat:
-    """What stands between cells, the decimal mark, and whether the first row holds names.
+    """Find the delimiter, the decimal mark, and whether the first row holds names.
 
     Args:
         text: the beginning of a file.
-        given: what is known already.
-        name: the file's, for errors.
-        whole: whether that is the whole file; if not, its last row may be cut off and is left out.
+        given: the options that are given.
+        name: name of the file, for errors.
+        whole: whether the text is the whole file; if not, the last row may be incomplete, and is
+            left out.
 
     Raises:
-        ValueError: if rows differ in their number of cells, or if two readings are as good.
+        ValueError: if rows differ in their number of cells, or if two readings are equally good.
     """
     delimiters = [given.delimiter] if given.delimiter else [*DELIMITERS]
     tried = [_read(text, delimiter, given.decimal, whole) for delimiter in delimiters]
@@ -160,7 +161,7 @@ def find_format(text: str, given: CsvFormat, name: str, *, whole: bool) -> CsvFo
         return CsvFormat(given.delimiter or ",", given.decimal or ".", given.header is not False)
     best = _choose(readings, given, name)
     header = _has_header(best) if given.header is None else given.header
-    if header is False and given.header is None:  # what is known now may decide the rest
+    if header is False and given.header is None:  # may decide the delimiter
         best = _choose(readings, replace(given, header=False), name)
     if given.decimal is None:
         _check_decimal(best, name)
@@ -176,7 +177,7 @@ def _read(text: str, delimiter: str, decimal: str | None, whole: bool) -> TextRe
     lines = io.StringIO(text, newline="")
     try:
         rows = [*csv.reader(lines, delimiter=delimiter)]
-    except csv.Error:  # a quote that is never closed, say
+    except csv.Error:  # for example, a quote that is never closed
         rows = []
     if delimiter == " ":
         rows = [line.split() for line in text.splitlines()]
@@ -184,7 +185,7 @@ def _read(text: str, delimiter: str, decimal: str | None, whole: bool) -> TextRe
     rows = [row for row in rows if len(row) > 1 or "".join(row).strip()]
     if decimal is None:
         marked = _marked(rows[1:] or rows)
-        # A comma between cells is a decimal mark within quotes only, so a point comes first.
+        # If commas separate cells, a decimal comma needs quotes, so a point is preferred.
         commas = len(marked[","]) if delimiter != "," or not marked["."] else 0
         decimal = "," if commas > len(marked["."]) else "."
     last = text.rstrip().rpartition("\n")[2]
@@ -192,7 +193,7 @@ def _read(text: str, delimiter: str, decimal: str | None, whole: bool) -> TextRe
 
 
 def _marked(rows: list[list[str]]) -> dict[str, list[str]]:
-    """The numbers in which a decimal mark stands, by that mark."""
+    """The numbers that contain a decimal mark, by that mark."""
     cells = [cell for row in rows for cell in row]
     return {
         mark: [cell for cell in cells if mark in cell and pattern.fullmatch(cell)]
@@ -201,7 +202,7 @@ def _marked(rows: list[list[str]]) -> dict[str, list[str]]:
 
 
 def _choose(readings: list[TextReading], given: CsvFormat, name: str) -> TextReading:
-    """The reading that gives every row as many cells, and most of them numbers."""
+    """Choose the reading with equally many cells in each row, and the most numbers among them."""
     several = [reading for reading in readings if reading.is_even and reading.width > 1]
     best = max((reading.share_of_numbers for reading in several), default=0.0)
     several = [reading for reading in several if reading.share_of_numbers == best]
@@ -235,7 +236,7 @@ def _choose(readings: list[TextReading], given: CsvFormat, name: str) -> TextRea
 
 
 def _one_column_of_commas(readings: list[TextReading]) -> TextReading | None:
-    """The reading as one column of numbers with a decimal comma, if that is one."""
+    """The reading as one column of numbers with a decimal comma, if there is one."""
     return next(
         (
             reading
@@ -252,14 +253,14 @@ def _one_column_of_commas(readings: list[TextReading]) -> TextReading | None:
 
 
 def _may_be_one(reading: TextReading) -> bool:
-    """Whether two columns of whole numbers without names may be one of decimal commas."""
+    """Whether two columns of whole numbers without names may be one with decimal commas."""
     cells = [cell for row in reading.rows for cell in row]
     whole = all(is_number(cell) and not _marked([[cell]])["."] for cell in cells)
     return reading.delimiter == "," and reading.width == 2 and whole
 
 
 def _refuse_uneven(readings: list[TextReading], name: str) -> None:
-    """Say which row has another number of cells than most."""
+    """Refuse rows of unequal length, naming the first that differs from most."""
     commonest = []
     for reading in readings:
         ((width, times),) = Counter(map(len, reading.rows)).most_common(1)
@@ -274,9 +275,9 @@ def _refuse_uneven(readings: list[TextReading], name: str) -> None:
 
 
 def _check_decimal(reading: TextReading, name: str) -> None:
-    """Refuse numbers with either mark, and those whose mark may part thousands.
+    """Refuse numbers with both marks, and numbers whose mark may separate thousands.
 
-    Points in a table with commas between cells are what they seem.
+    Points in a table with commas between cells are decimal marks.
     """
     marked = _marked(reading.body)
     if reading.delimiter == "," and reading.decimal == ".":
@@ -300,11 +301,11 @@ def _check_decimal(reading: TextReading, name: str) -> None:
 
 
 def _has_header(reading: TextReading) -> bool | None:
-    """Whether the first row holds names; ``None``: it may or may not.
+    """Whether the first row holds names; ``None`` if both are possible.
 
-    A word over a column of numbers is a name, and so is one over words of which each comes again
-    while it does not. Data is a row that holds a number again, a flag, fractions that do not rise
-    or fall steadily (the names of a spectrum's columns do), or a word that comes again below it.
+    A word above a column of numbers is a name. So is a word that does not appear again above words
+    that all do. The first row is data if it holds a number twice, a flag, fractions that do not
+    rise or fall steadily (the column names of a spectrum do), or a word that appears again below.
     """
     first, body = reading.rows[0], reading.rows[1:]
     shift = max(reading.width - len(first), 0)

@@ -15,9 +15,11 @@ from .source import Source, load_numpy, reading
 from .tables import from_table
 
 TEXTS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
-"""Ends of the names of tables written as text."""
-SUFFIXES = (".npy", ".npz", *TEXTS, ".parquet")
-"""Ends of the names of files that are read, in any case."""
+"""Suffixes of tables written as text."""
+TABLE_SUFFIXES = (*TEXTS, ".parquet")
+"""Suffixes of tables."""
+SUFFIXES = (".npy", ".npz", *TABLE_SUFFIXES)
+"""Suffixes of the files that can be read, in upper or lower case."""
 
 
 def read(source: Any, labels: Any = None, csv_format: CsvFormat | None = None) -> Source:
@@ -27,12 +29,12 @@ def read(source: Any, labels: Any = None, csv_format: CsvFormat | None = None) -
         source: one of :data:`NAMED_DATASETS`; a path to a file ending in one of
             :data:`SUFFIXES`; a tensor, an array or a DataFrame.
         labels: labels (N,) beside an array; for a table, also the name of their column.
-        csv_format: what is known of a text's format; the rest is found out.
+        csv_format: options for the format of a text; the others are found in the text.
 
     Raises:
-        FileNotFoundError: if the file or data set is not there.
-        ValueError: if the name is unknown, the file is truncated or of another kind, or what is
-            in it may mean two things or is no data.
+        FileNotFoundError: if the file or data set does not exist.
+        ValueError: if the name is unknown, if the file is truncated or of another kind, or if its
+            content can be read in two ways or is not data.
     """
     csv_format = csv_format or CsvFormat()
     path = Path(source) if isinstance(source, str | Path) else None
@@ -50,7 +52,7 @@ def read(source: Any, labels: Any = None, csv_format: CsvFormat | None = None) -
     if is_table(source):
         return from_table("the DataFrame", source, labels)
     if isinstance(source, tuple) and any(hasattr(part, "shape") for part in source):
-        raise ValueError("data are one array, not a tuple: give the first, and labels=")
+        raise ValueError("data must be one array, not a tuple: give x, and labels=")
     return _from_array("the array", to_array(source, "the array"), labels)
 
 
@@ -109,11 +111,11 @@ def _from_array(name: str, values: np.ndarray, labels: Any) -> Source:
 
 
 def check_path(path: Path) -> None:
-    """Refuse a path that is no file of a known kind.
+    """Refuse a path that is not a file of a known kind.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if its name is neither that of a data set nor of a file of a known kind.
+        FileNotFoundError: if the file does not exist.
+        ValueError: if it is neither the name of a data set nor that of a file of a known kind.
     """
     if not path.name.lower().endswith(SUFFIXES):
         question = did_you_mean(str(path), NAMED_DATASETS)

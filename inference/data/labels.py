@@ -10,17 +10,17 @@ from ..common.arguments import name_rows
 from .arrays import to_array_or_words
 
 LABEL_LIMIT = 2.0**63
-"""Labels are 64-bit integers: below this in size."""
+"""Labels are 64-bit integers, so their absolute value is below this."""
 
 
 def code_labels(labels: Any) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """Labels as integers, and the names they stand for, where they were words.
+    """Convert labels to integers; also returns the names behind them, if they were words.
 
-    Whole numbers stay what they are, and words are numbered in alphabetical order.
+    Whole numbers are kept, and words are numbered in alphabetical order.
 
     Raises:
-        ValueError: if they are not one a row, are missing in some rows, or are numbers with
-            fractions, which are no classes.
+        ValueError: if there is not one label for each row, if labels are missing, or if they are
+            numbers with fractions, which are not classes.
 
     >>> code_labels(["cat", "ant", "cat"])
     (array([1, 0, 1]), ('ant', 'cat'))
@@ -33,7 +33,7 @@ or bin them into classes, or give them to a conditional model as a context, (x, 
         return None, ()
     array = to_array_or_words(labels, "labels")
     if array.ndim != 1:
-        raise ValueError(f"labels are one a row, (N,), not of shape {array.shape}")
+        raise ValueError(f"labels must be one for each row, (N,), got shape {array.shape}")
     if array.dtype.kind == "O":
         array = _from_objects(array)
     if array.dtype.kind == "c":
@@ -48,7 +48,7 @@ or bin them into classes, or give them to a conditional model as a context, (x, 
 
 
 def _whole(array: np.ndarray) -> np.ndarray:
-    """Numbers as 64-bit integers, if that is what they are."""
+    """Convert numbers to 64-bit integers, or refuse those that are not whole."""
     if array.dtype.kind != "i":
         _refuse_missing(np.isnan(array))
         fractions = np.flatnonzero(np.floor(array) != array)
@@ -67,7 +67,7 @@ def _whole(array: np.ndarray) -> np.ndarray:
 
 
 def _from_objects(array: np.ndarray) -> np.ndarray:
-    """An array of objects as one of numbers, if all are numbers, or else of words."""
+    """Convert an array of objects to numbers if all are numbers, else to words."""
     import pandas as pd  # slow to import, and seldom needed
 
     _refuse_missing(np.asarray(pd.isna(array)))

@@ -1,4 +1,4 @@
-"""Data sets for fitting: ``load_data`` and what it returns."""
+"""Data sets for fitting: ``load_data`` and its result, ``Data``."""
 
 import hashlib
 from dataclasses import dataclass
@@ -24,11 +24,11 @@ from .tables import check_columns, refuse_wide
 class Data:
     """A data set in three parts, each (N, *event_shape), with labels (N,) where there are any.
 
-    ``train``, ``validation`` and ``test`` are tensors, or rows streamed from disk; beside them
-    stand ``train_labels``, ``validation_labels`` and ``test_labels``, integers.
+    ``train``, ``validation`` and ``test`` are tensors, or rows streamed from disk;
+    ``train_labels``, ``validation_labels`` and ``test_labels`` are integers.
 
-    Under dynamic binarization ``train`` keeps the probabilities, of which :func:`fit` draws
-    fresh bits each epoch, while ``validation`` and ``test`` hold one fixed draw.
+    With dynamic binarization, ``train`` holds the probabilities, from which :func:`fit` draws new
+    bits in each epoch; ``validation`` and ``test`` hold one fixed draw.
     """
 
     name: str
@@ -39,14 +39,14 @@ class Data:
     validation_labels: Tensor | None = None
     test_labels: Tensor | None = None
     label_names: tuple[str, ...] = ()
-    """What the labels 0, 1, … stand for, where they were words."""
+    """The words that the labels 0, 1, … stand for, if they were words."""
     binarize: Binarization = "none"
     location: Tensor | None = None
-    """What was subtracted from each element to standardize it."""
+    """The value subtracted from each element to standardize it."""
     scale: Tensor | None = None
-    """What each element was divided by to standardize it."""
+    """The value by which each element was divided to standardize it."""
     train_context: tuple[Rows, ...] = ()
-    """What is given beside x, each (N, …): a conditional model's context."""
+    """The context of a conditional model, beside x; each (N, …)."""
     validation_context: tuple[Rows, ...] = ()
     test_context: tuple[Rows, ...] = ()
     note: str = ""
@@ -58,7 +58,7 @@ class Data:
         return self.train.shape[1:]
 
     def rows(self, part: Literal["train", "validation", "test"]) -> tuple[Rows, ...]:
-        """(x, *context) of one of the three parts: what model and guide are given.
+        """(x, *context) of one of the three parts: the arguments of model and guide.
 
         >>> [len(rows) for rows in load_data("digits", given="labels").rows("test")]
         [180, 180]
@@ -66,7 +66,7 @@ class Data:
         return getattr(self, part), *getattr(self, f"{part}_context")
 
     def digest(self) -> str:
-        """A digest of shapes and values: of all of them in memory, of some rows where streamed."""
+        """A digest of shapes and values: of all rows in memory, of some rows if streamed."""
         digest = hashlib.blake2b(digest_size=16)
         for rows in (*self.rows("train"), *self.rows("validation"), *self.rows("test")):
             index = torch.linspace(0, len(rows) - 1, min(len(rows), 1000)).round().long()
@@ -96,12 +96,12 @@ def load_data(
     header: bool | None = None,
     keep_degenerate: bool = False,
 ) -> Data:
-    """Load data and split them, at random but by the seed, into train, validation and test.
+    """Load data, and split them at random, by the seed, into train, validation and test.
 
-    Named sets and ``uint8`` arrays with values above 1 are divided by their largest level,
-    to lie in [0, 1]; other values stay as they are. A data set with a test set of its own
-    (MNIST and its kin) keeps it, and ``test`` is then not used. How the text of a CSV file
-    was understood stands in the ``note`` of what is returned.
+    Named data sets and ``uint8`` arrays with values above 1 are divided by their largest level, so
+    that they lie in [0, 1]; other values are not changed. A data set that comes with a test set
+    (MNIST and similar) keeps it, and ``test`` is not used. ``Data.note`` tells how a file, table
+    or array was read.
 
     Args:
         source: ``"digits"`` (8×8, comes with scikit-learn), ``"mnist"``,
@@ -116,27 +116,27 @@ def load_data(
             ``"none"`` leaves grey values.
         standardize: subtract each element's training mean and divide by its training
             standard deviation. Densities are then in standardized units.
-        given: what a conditional model is given: ``"labels"``, whole numbers (N,); or flags, of the
-            shape of a datum, of the elements that are, or a function of that shape to such, as
-            :func:`quadrants` makes them. x is then the other elements, (N, D − G), and the context
-            those, (N, G), grey also where x is binarized.
-        validation: fraction of the data, the set's own test set aside, to validate on.
-        test: fraction to test on.
-        stream: keep a ``.npy`` on disk and read it batch by batch; ``None``: if it would
-            fill more than half of the memory at hand.
-        seed: decides the split and the fixed draws.
-        delimiter: what stands between the cells of a CSV file; ``None``: found in its text.
+        given: the context of a conditional model: ``"labels"``, whole numbers (N,); or boolean
+            flags of the given elements, with the shape of a datum; or a function from that shape to
+            flags, such as :func:`quadrants`. With G flags, x is the other elements, (N, D − G), and
+            the context the given ones, (N, G), which stay grey if x is binarized.
+        validation: fraction of the data, without a test set that comes with them, to validate on.
+        test: fraction of the data to test on.
+        stream: keep a ``.npy`` file on disk and read it batch by batch; ``None``: if it would fill
+            more than half of the available memory.
+        seed: seed of the split and of the fixed draws.
+        delimiter: the character between the cells of a CSV file; ``None``: found in its text.
         decimal: the decimal mark of a CSV file, ``"."`` or ``","``; ``None``: found in its text.
         header: whether the first row of a CSV file holds names; ``None``: found in its text.
         keep_degenerate: keep columns of a table that are constant, or copies of another, although
             they have no density.
 
     Raises:
-        FileNotFoundError: if the file or the data set is not there.
-        ValueError: if the data are empty, hold NaN or infinity, cannot be binarized, do not
-            match their labels or what is given, or have a column that float32 does not hold or
-            that has no density; if labels have fractions; if a CSV file may be read in two ways;
-            or if the name or the file's kind is not known.
+        FileNotFoundError: if the file or the data set does not exist.
+        ValueError: if the data are empty, hold NaN or infinity, cannot be binarized, or do not
+            match their labels or ``given``; if float32 cannot hold a column, or a column has no
+            density; if labels have fractions; if a CSV file can be read in two ways; or if the name
+            or the kind of the file is unknown.
 
     >>> data = load_data("digits", binarize="dynamic", seed=0)
     >>> data
@@ -145,49 +145,49 @@ def load_data(
     tensor([0., 1.])
     """
     _check_arguments(binarize, standardize, seed)
-    read_in = read(source, labels, CsvFormat(delimiter, decimal, header))
-    mask = given_elements(given, read_in)
-    _check_values(read_in, binarize)
+    loaded = read(source, labels, CsvFormat(delimiter, decimal, header))
+    mask = given_elements(given, loaded)
+    _check_values(loaded, binarize)
     if not standardize:
-        refuse_wide(read_in)
-    parts = split_rows(len(read_in.values), read_in.num_test, validation, test, seed)
-    flags = np.zeros(len(read_in.columns), bool) if mask is None else mask.numpy()
-    read_in = check_columns(read_in, parts[0], flags, standardize=standardize, keep=keep_degenerate)
+        refuse_wide(loaded)
+    parts = split_rows(len(loaded.values), loaded.num_test, validation, test, seed)
+    flags = np.zeros(len(loaded.columns), bool) if mask is None else mask.numpy()
+    loaded = check_columns(loaded, parts[0], flags, standardize=standardize, keep=keep_degenerate)
     location = scale = None
     contexts: list[tuple[Rows, ...]] = [(), (), ()]
-    if _is_streamed(read_in.values, stream):
+    if _is_streamed(loaded.values, stream):
         if standardize or mask is not None:
             raise ValueError(
-                f"{read_in.name} is streamed from disk: standardize it beforehand, and keep what "
-                "is given in an array of its own"
+                f"{loaded.name} is streamed from disk: standardize it beforehand, and save the "
+                "given elements as a separate array"
             )
-        rows = _stream(read_in, parts, binarize, seed)
+        rows = _stream(loaded, parts, binarize, seed)
     else:
-        rows, location, scale = _hold(read_in, parts, standardize)
+        rows, location, scale = _hold(loaded, parts, standardize)
         if mask is not None:
             contexts = [(part[:, mask],) for part in rows]
             rows = [part[:, ~mask] for part in rows]
             if location is not None and scale is not None:
                 location, scale = location[~mask], scale[~mask]
         rows = binarize_parts(rows, parts, binarize, seed)
-    labels = read_in.labels
+    labels = loaded.labels
     targets = [None if labels is None else torch.as_tensor(labels[part]) for part in parts]
     if isinstance(given, str):
         contexts = [(target,) for target in targets if target is not None]
     return Data(
-        read_in.name,
+        loaded.name,
         *rows,
         train_labels=targets[0],
         validation_labels=targets[1],
         test_labels=targets[2],
-        label_names=read_in.label_names,
+        label_names=loaded.label_names,
         binarize=binarize or "none",
         location=location,
         scale=scale,
         train_context=contexts[0],
         validation_context=contexts[1],
         test_context=contexts[2],
-        note=read_in.note,
+        note=loaded.note,
     )
 
 
@@ -255,5 +255,5 @@ def _stream(
 
 
 def evaluation_rows(data: Any) -> tuple[Rows, ...]:
-    """The rows by which a pair is judged: a ``Data``'s test part, or all that is given."""
+    """The rows to evaluate a pair on: the test part of a ``Data``, or all rows of an array."""
     return as_rows(data.rows("test") if isinstance(data, Data) else data, "data")

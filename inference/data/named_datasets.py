@@ -1,4 +1,4 @@
-"""The named data sets: digits, MNIST and its kin, Frey Face."""
+"""The named data sets: digits, MNIST and similar ones, Frey Face."""
 
 import os
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from .source import Source, load_numpy
 
 
 def data_root() -> Path:
-    """Where data sets are kept: the variable LATENTE_DATA, or ``~/.cache/latente``."""
+    """The folder of data sets: the environment variable LATENTE_DATA, or ``~/.cache/latente``."""
     return Path(os.environ.get("LATENTE_DATA") or Path.home() / ".cache" / "latente")
 
 
@@ -32,7 +32,7 @@ def _torchvision(name: str, class_name: str) -> Source:
         try:
             try:
                 parts.append(kind(root, train=train, download=False))
-            except RuntimeError:  # torchvision's word for "not there"
+            except RuntimeError:  # from torchvision, if the files do not exist
                 parts.append(kind(root, train=train, download=True))
         except (RuntimeError, OSError) as error:
             raise FileNotFoundError(

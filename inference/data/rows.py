@@ -14,7 +14,7 @@ from .checks import check_finite
 from .tables import from_table, refuse_wide
 
 BLOCK_ROWS = 4096
-"""Rows looked at together when a whole data set is passed over."""
+"""Rows that are processed together in a pass over a whole data set."""
 
 
 class Rows(Protocol):
@@ -32,15 +32,15 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class Streamed:
-    """Rows of a memory-mapped array, read from disk as they are asked for."""
+    """Rows of a memory-mapped array, read from disk when they are indexed."""
 
     values: np.ndarray
-    """The map, (≥ N, *event_shape)."""
+    """The memory map, (≥ N, *event_shape)."""
     index: np.ndarray
-    """Which of its rows these are, (N,)."""
+    """The numbers of the rows in the map, (N,)."""
     divisor: float = 1.0
     binarize_seed: int | None = None
-    """Draw each row's bits from its values, always the same ones; ``None``: do not."""
+    """Seed of each row's bits, the same in each read; ``None``: no bits are drawn."""
 
     @property
     def shape(self) -> torch.Size:
@@ -59,14 +59,14 @@ class Streamed:
 
 
 def as_rows(data: Any, name: str) -> tuple[Rows, ...]:
-    """Data as a tuple of rows: x, which becomes floating, and contexts, which keep their type.
+    """Convert data to a tuple of rows: x, as floats, and contexts, which keep their type.
 
     Args:
         data: rows, an array, a DataFrame, or a tuple (x, *context) of them.
-        name: what to call them in an error.
+        name: their name in an error.
 
     Raises:
-        ValueError: if they are empty, of unequal lengths, hold NaN or infinity, or are no arrays.
+        ValueError: if they are empty, of unequal lengths, hold NaN or infinity, or are not arrays.
 
     >>> [tuple(part.shape) for part in as_rows((np.zeros((5, 2)), np.arange(5)), "data")]
     [(5, 2), (5,)]
@@ -108,7 +108,7 @@ def _as_part(part: Any, name: str) -> Rows:
 
 
 def _share(values: np.ndarray) -> Tensor:
-    """A tensor in the array's memory, or in a copy where that is read-only or runs backwards."""
+    """A tensor that shares the array's memory, or a copy if that is read-only or reversed."""
     if min(values.strides, default=0) < 0:
         values = values.copy()
     return torch.from_numpy(np.require(values, requirements="W"))

@@ -1,4 +1,4 @@
-"""What a reader returns: rows of values, their labels, and the test set they came with."""
+"""The result of a reader: rows of values, their labels, and the size of their test set."""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,30 +10,30 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Source:
-    """What was read: rows of values, their labels, and the test set they came with."""
+    """Rows of values as they were read, with their labels and the size of their test set."""
 
     name: str
     values: np.ndarray
-    """(N, *event_shape), a memory map where the file was not read."""
+    """(N, *event_shape), a memory map for a file on disk."""
     labels: np.ndarray | None = None
     """(N,), integers."""
     label_names: tuple[str, ...] = ()
-    """What the integers 0, 1, … stand for, where the labels were words."""
+    """The words that the integers 0, 1, … stand for, if the labels were words."""
     num_test: int | None = None
-    """The last so many rows are the data set's own test set; ``None``: it has none."""
+    """Number of rows, at the end, that are the data set's test set; ``None``: it has none."""
     divisor: float = 1.0
-    """What the values are divided by to lie in [0, 1]."""
+    """The number by which values are divided to lie in [0, 1]."""
     columns: tuple[str, ...] = ()
-    """Names of the columns, where this is a table."""
+    """Names of the columns of a table."""
     wide_columns: tuple[str, ...] = ()
-    """Columns whose spread float32 loses: only with these are a table's values float64."""
+    """Columns whose spread float32 loses: a table with such columns has float64 values."""
     note: str = ""
     """How it was read, in one line."""
 
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn whatever a reader raises into one line: each has errors of its own."""
+    """Turn any error of a reader into one line: each reader raises other types."""
     try:
         yield
     except Exception as error:

@@ -6,11 +6,9 @@ import numpy as np
 def split_rows(
     num_rows: int, num_test: int | None, validation: float, test: float, seed: int
 ) -> list[np.ndarray]:
-    """Row numbers of the train, validation and test parts, each in random order."""
+    """Draw the row numbers of the train, validation and test parts, each in random order."""
     if min(validation, test) < 0 or validation + test >= 1:
-        raise ValueError(
-            f"validation={validation} and test={test} must leave something to train on"
-        )
+        raise ValueError(f"validation={validation} and test={test} must leave data to train on")
     pool = num_rows - (num_test or 0)
     order = np.random.default_rng(seed).permutation(pool)
     own_test = np.arange(pool, num_rows)

@@ -1,4 +1,4 @@
-"""Tables: which of their columns are data, and columns that no model fits."""
+"""Tables: which columns are data, and which columns have no density."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,12 +13,12 @@ from .labels import code_labels
 from .source import Source
 
 NAMELESS_COLUMNS = ("", "Unnamed: 0")
-"""Names of a first column that has none; the second is pandas'."""
+"""Names of a first column without a name; the second one is from pandas."""
 LOST_SPREAD_SHARE = 1e-3
 """A column's spread is lost if float32 rounds a value by more than this share of its
 standard deviation."""
 MIN_ROWS = 3
-"""Fewer rows than these tell nothing of a column's spread, nor that it counts the rows."""
+"""With fewer rows, columns are not checked for their spread, nor for row numbers."""
 
 
 def from_table(name: str, table: Any, labels: Any = None, note: str = "") -> Source:
@@ -29,8 +29,8 @@ def from_table(name: str, table: Any, labels: Any = None, note: str = "") -> Sou
         note: how the table was read.
 
     Raises:
-        ValueError: if it holds no rows or no columns beside the labels, a column of words, or a
-            first column without a name that looks like row numbers but does not count the rows.
+        ValueError: if it holds no rows, no columns except the labels, or a column of words; or if
+            a first column without a name holds whole numbers that do not count the rows.
     """
     if isinstance(labels, str):
         labels, table = _split_labels(name, table, labels)
@@ -68,7 +68,7 @@ def _split_labels(name: str, table: Any, column: str) -> tuple[Any, Any]:
 
 
 def _drop_row_numbers(name: str, table: Any) -> tuple[Any, str]:
-    """The table without a first column that has no name and counts the rows; what to say."""
+    """Drop a first column that has no name and counts the rows; also returns a note."""
     if len(table.columns) < 2 or str(table.columns[0]) not in NAMELESS_COLUMNS:
         return table, ""
     first = table.iloc[:, 0]
@@ -96,7 +96,7 @@ def counts_rows(numbers: np.ndarray) -> bool:
 
 
 def _example(column: Any) -> str:
-    """A value of a column that is no number, or not as most of its numbers, in words."""
+    """A value of a column that is not a number, or unlike most of its numbers, in words."""
     if column.dtype.kind not in "OT":
         return f" ({column.dtype})"
     cells = [str(cell) for cell in column]
@@ -112,7 +112,7 @@ def _example(column: Any) -> str:
 
 
 def wide_columns(values: np.ndarray, columns: Sequence[str]) -> tuple[str, ...]:
-    """Columns that float32 does not hold: rounding would lose their spread.
+    """The columns whose spread is lost when they are rounded to float32.
 
     >>> seconds = 1.7e9 + np.arange(4.0)
     >>> wide_columns(np.stack([seconds, np.arange(4.0)], 1), ["time", "x"])
@@ -146,17 +146,17 @@ def refuse_wide(source: Source) -> None:
 def check_columns(
     source: Source, rows: np.ndarray, given: np.ndarray, *, standardize: bool, keep: bool
 ) -> Source:
-    """Refuse columns that are constant or a copy of another in the training rows.
+    """Refuse columns that are constant, or a copy of another, in the training rows.
 
-    A density of continuous values grows there without limit, as its scale goes to 0: what training
-    reaches measures how long it took. Bits, counts and values in [0, 1] have likelihoods that are
-    bounded, so there such columns are noted only.
+    There the density of continuous values grows without limit as its scale goes to 0, so the figure
+    that training reaches depends on its length. Bits, counts and values in [0, 1] have likelihoods
+    that are bounded, so for them such columns are only noted.
 
     Args:
         rows: the training rows.
-        given: flags of the columns that are not modelled but given, (D,).
+        given: flags of the columns that are a context, and not modelled, (D,).
         standardize: whether values will be standardized.
-        keep: keep such columns, and note them.
+        keep: whether to keep such columns, and only note them.
 
     Raises:
         ValueError: naming those columns.
@@ -184,7 +184,7 @@ def check_columns(
 
 
 def _copies(values: np.ndarray, constant: np.ndarray, given: np.ndarray) -> np.ndarray:
-    """Flags of the columns with the values of another, one of the two being modelled, (D,)."""
+    """Flags of the columns that copy another, if at least one of the two is modelled, (D,)."""
     first: dict[bytes, int] = {}
     flags = np.zeros(len(given), dtype=bool)
     for place in np.flatnonzero(~constant):

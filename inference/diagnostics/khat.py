@@ -62,7 +62,7 @@ def khat_not_drawn(khat: np.ndarray) -> str:
     groups = {
         "= −∞, all weights alike": khat == -math.inf,
         "= ∞, hardly any weight": khat == math.inf,
-        "not to be had": np.isnan(khat),
+        "not known": np.isnan(khat),
     }
-    told = [f"{KHAT_LABEL} {what}: {some.sum():,}" for what, some in groups.items() if some.any()]
-    return f"not drawn: {'; '.join(told)}" if told else ""
+    words = [f"{KHAT_LABEL} {what}: {some.sum():,}" for what, some in groups.items() if some.any()]
+    return f"not drawn: {'; '.join(words)}" if words else ""

@@ -1,4 +1,4 @@
-"""An axis of a composition: its parts by name, and the choice of one by a text."""
+"""An axis of a composition: its parts by name, and how a text chooses one."""
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
@@ -11,11 +11,11 @@ from .parameters import Kind, Parameter, Value, text_of
 
 @dataclass(frozen=True)
 class Part:
-    """A part of an axis, such as the prior ``vamp``: a name, a paper, and what builds it.
+    """A part of an axis, such as the prior ``vamp``: its name, its paper and its builder.
 
     The keyword-only arguments of ``build`` are the part's parameters: each is annotated with its
-    :class:`Kind`, and has a default. The defaults are a promise: a run's folder names what was
-    chosen, and the rest has the defaults.
+    :class:`Kind`, and has a default. Do not change a default: a run folder has only the values that
+    were given.
     """
 
     name: str
@@ -46,7 +46,7 @@ P = TypeVar("P", bound=Part)
 class Choice(Generic[P]):
     """A part with the values of its parameters, read from a text and printed as that text.
 
-    Choices are equal where part and values are: ``iwae`` and ``iwae:k=5`` are the same.
+    Choices are equal if part and values are equal: ``iwae`` and ``iwae:k=5`` are.
     """
 
     part: P
@@ -64,7 +64,7 @@ class Choice(Generic[P]):
         return dict(self.values)[parameter]
 
     def build(self, *inputs: Any) -> Any:
-        """Build the part from what its axis gives it."""
+        """Build the part from the inputs of its axis."""
         return self.part.build(*inputs, **dict(self.values))
 
     def __str__(self) -> str:
@@ -75,8 +75,8 @@ class Axis(Mapping[str, P]):
     """The parts of an axis by name.
 
     Args:
-        name: what a part of it is called: ``"prior"``.
-        *parts: in the order in which they are listed.
+        name: the name of its parts in errors, such as ``"prior"``.
+        *parts: the parts, in the order of the list.
 
     >>> from latente.inference.recipes.parameters import Count
     >>> def flow(*, transforms: Count = 3): ...
@@ -108,7 +108,7 @@ class Axis(Mapping[str, P]):
 
         Raises:
             ValueError: if there is no such part or parameter, with the nearest name; or if a value
-                is not what is allowed, or is given twice.
+                is not allowed, or is given twice.
         """
         text = text.strip()
         name, colon, listed = text.partition(":")
@@ -120,7 +120,7 @@ class Axis(Mapping[str, P]):
         return Choice(part, tuple(values), text)
 
     def _read(self, part: P, items: list[str]) -> dict[str, Value]:
-        """The values of the parameters that are given."""
+        """Read the values that are given, by parameter."""
         known = {parameter.name: parameter for parameter in part.parameters}
         owner, given = f"the {self.name} {part.name}", {}
         for position, item in enumerate(items):
@@ -139,7 +139,7 @@ class Axis(Mapping[str, P]):
         return given
 
     def _usage(self, part: P) -> str:
-        """How a part is written, with its parameters."""
+        """Describe how to write a part with its parameters."""
         parameters = part.parameters
         if not parameters:
             return f"it takes no parameters, write {part.name}"

@@ -1,4 +1,4 @@
-"""Building the pair of a composition."""
+"""Build the pair of a composition."""
 
 import math
 
@@ -14,16 +14,16 @@ from .plan import Plan, compose
 from .sizes import Sizes
 
 MAX_CLASSES = 1000
-"""Above this, whole numbers are taken for counts or names, not for classes."""
+"""Largest number of classes: larger whole numbers are taken for counts or identifiers."""
 
 
 def build_pair(composition: Composition, sizes: Sizes) -> tuple[VAE, Amortized]:
-    """The model and the guide of a composition for data of some sizes.
+    """Build the model and the guide of a composition for data of some sizes.
 
     Weights are drawn from the global random state.
 
     Raises:
-        ValueError: if a part cannot be built to these sizes.
+        ValueError: if a part cannot be built with these sizes.
 
     >>> sizes = Sizes(event_shape=(8, 8), latent_dim=2, hidden=(16,))
     >>> model, guide = build_pair(compose(Plan(recipe="vae", posterior="iaf")), sizes)
@@ -42,7 +42,7 @@ def build_pair(composition: Composition, sizes: Sizes) -> tuple[VAE, Amortized]:
 
 
 def build_planned(plan: Plan, sizes: Sizes) -> tuple[VAE, Amortized]:
-    """The pair of a plan, its weights drawn from the plan's seed."""
+    """Build the pair of a plan; its weights are drawn from the plan's seed."""
     with torch.random.fork_rng():
         torch.manual_seed(plan.seed)
         return build_pair(compose(plan), sizes)
@@ -57,10 +57,10 @@ def planned_sizes(
 
 
 def measure_sizes(plan: Plan, data: Data) -> Sizes:
-    """The sizes of a plan's pair for its data.
+    """Find the sizes of a plan's pair in its data.
 
     Raises:
-        ValueError: if labels or codes are no classes 0, 1, ….
+        ValueError: if labels or codes are not classes 0, 1, ….
     """
     composition, shape = compose(plan), tuple(data.event_shape)
     if composition.given.name == "labels":
@@ -83,7 +83,7 @@ def _num_classes(data: Data, parts: tuple[Rows | None, ...]) -> int:
     )
     if not 1 <= largest < MAX_CLASSES:
         raise ValueError(
-            f"the largest code of {data.name} is {largest}, where classes are numbered from 0 to "
-            f"at most {MAX_CLASSES - 1}"
+            f"the largest code of {data.name} is {largest}: number the classes from 0, up to "
+            f"{MAX_CLASSES - 1}"
         )
     return largest + 1

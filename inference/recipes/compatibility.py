@@ -1,12 +1,13 @@
-"""Refuse compositions that make no sense, before data are read."""
+"""Refuse compositions whose parts do not go together, before data are read."""
 
 from collections.abc import Callable
 from pathlib import Path
 
+from ..data.files import TABLE_SUFFIXES
 from .composition import Composition
 
 Rule = Callable[[Composition], str | None]
-"""Why a composition makes no sense; or nothing."""
+"""A rule returns the reason why it refuses a composition, or ``None``."""
 
 
 def check_composition(composition: Composition) -> None:
@@ -19,7 +20,7 @@ def check_composition(composition: Composition) -> None:
         reason = rule(composition)
         if reason is not None:
             raise ValueError(reason)
-    composition.make_objective()  # which knows what its parameters can be together
+    composition.make_objective()  # which checks its parameters together
 
 
 def _kl_is_weighed(c: Composition) -> str | None:
@@ -119,7 +120,7 @@ RULES: tuple[Rule, ...] = (
     _context_reaches_the_parts,
     _pseudo_inputs_are_readable,
 )
-"""All rules, in the order in which they are asked."""
+"""All rules, in the order in which they are applied."""
 
 GREY_LEVELS = {"digits": 17, "mnist": 256, "fashion-mnist": 256, "kmnist": 256, "freyfaces": 256}
 """Named data sets of grey images, k / (levels − 1), with their number of levels."""
@@ -128,7 +129,7 @@ GREY_LEVELS = {"digits": 17, "mnist": 256, "fashion-mnist": 256, "kmnist": 256, 
 def check_data_kind(
     c: Composition, data: str, *, labels: str | None = None, standardize: bool = False
 ) -> None:
-    """Refuse a composition for which data are of the wrong kind, as far as their name tells.
+    """Refuse a composition for which the data are of the wrong kind, as far as the name shows.
 
     Args:
         data: name of a data set, or a file.
@@ -138,15 +139,15 @@ def check_data_kind(
     Raises:
         ValueError: with the reason, and what to choose.
     """
-    is_table = Path(data).suffix in (".csv", ".parquet")
+    is_table = data.lower().endswith(TABLE_SUFFIXES)
     if is_table and (c.network.name == "conv" or c.given.name.startswith("quadrant")):
         what = "the network conv is" if c.network.name == "conv" else f"--given {c.given} is"
-        raise ValueError(f"{what} of images, and {data} is a table: leave it out")
+        raise ValueError(f"{what} for images, and {data} is a table: leave it out")
     if c.given.name == "labels":
         _check_labels(data, is_table, labels)
     if standardize and c.binarize == "none" and c.likelihood.part.data != "reals":
         raise ValueError(
-            f"standardized data are real numbers, and the likelihood {c.likelihood.name} is of "
+            f"standardized data are real numbers, and the likelihood {c.likelihood.name} is for "
             f"{c.likelihood.part.data}: take --likelihood normal or student-t"
         )
     if data in GREY_LEVELS and c.binarize == "none" and not standardize:
@@ -155,7 +156,7 @@ def check_data_kind(
 
 def _check_labels(data: str, is_table: bool, labels: str | None) -> None:
     if is_table and labels is None:
-        raise ValueError(f"--given labels is of a column of {data}: name it by --labels")
+        raise ValueError(f"--given labels needs a column of {data}: name it with --labels")
     if data == "freyfaces" or Path(data).suffix == ".npy":
         raise ValueError(f"{data} has no labels that could be given")
 
@@ -164,7 +165,7 @@ def _check_grey(c: Composition, data: str, levels: int) -> None:
     kind = c.likelihood.part.data
     if kind in ("bits", "codes", "counts"):
         raise ValueError(
-            f"{data} holds grey values in [0, 1], and the likelihood {c.likelihood.name} is of "
+            f"{data} holds grey values in [0, 1], and the likelihood {c.likelihood.name} is for "
             f"{kind}: add --binarize dynamic, or take --likelihood normal or continuous-bernoulli"
         )
     if kind == "levels" and (c.likelihood["levels"] - 1) % (levels - 1):

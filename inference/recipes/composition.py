@@ -13,7 +13,7 @@ from .objectives import KLWeight, ObjectivePart
 
 @dataclass(frozen=True)
 class Composition:
-    """A model, a guide and an objective by the choice on each axis."""
+    """A model, a guide and an objective, as the choice on each axis."""
 
     prior: Choice[Part]
     posterior: Choice[Part]
@@ -33,19 +33,19 @@ class Composition:
 
     @property
     def has_density(self) -> bool:
-        """Whether the posterior has a density, or is a point."""
+        """Whether the posterior has a density; a point has none."""
         return self.posterior.name != "point"
 
     @property
     def is_without_kl(self) -> bool:
-        """Whether the weight of the KL is asked to be zero throughout."""
+        """Whether the weight of the KL is zero in all epochs."""
         return self.beta is not None and self.beta.name == "constant" and self.beta["value"] == 0
 
     def make_objective(self) -> ELBO | None:
-        """A new objective; ``None`` where :func:`fit` chooses the one that suits the pair.
+        """Make the objective; ``None`` if :func:`fit` is to choose the default for the pair.
 
         Raises:
-            ValueError: if its parameters are out of range together.
+            ValueError: if its parameters do not go together.
         """
         beta = None if self.beta is None else self.beta.build()
         return self.objective.build(KLWeight(beta, self.free_bits))

@@ -15,10 +15,10 @@ from .parameters import Kind, one_of
 
 @dataclass(frozen=True)
 class GivenPart(Part):
-    """What is given beside x; builds what :func:`load_data` takes as ``given``."""
+    """A context beside x; builds the argument ``given`` of :func:`load_data`."""
 
     reader: Callable[[int], nn.Module] | None
-    """From the context's length to the module that reads contexts to vectors of that length."""
+    """Makes, from the context's length, the module that maps contexts to vectors of that length."""
 
 
 Quadrants = Annotated[int, Kind("1, 2 or 3", lambda text: int(one_of("1", "2", "3").read(text)))]  # pyright: ignore
@@ -57,4 +57,4 @@ GIVEN: Axis[GivenPart] = Axis(
         _read_elements,
     ),
 )
-"""What a model can be given."""
+"""The contexts."""

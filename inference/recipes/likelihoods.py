@@ -24,7 +24,7 @@ from .parameters import Count, at_least, word_or_number
 from .sizes import Sizes
 
 DataKind = Literal["bits", "unit interval", "levels", "codes", "counts", "reals"]
-"""What the values of data are."""
+"""Kinds of data values."""
 
 Scale = Annotated[float | str, word_or_number("learned", "shared", "predicted")]
 """A positive quantity: one learned for each element, one for all of them, predicted by the decoder
@@ -34,27 +34,27 @@ Learned = Annotated[float | str, word_or_number("learned")]
 """A positive number for all elements: learned, or fixed."""
 
 SCALE_AT_START = 0.5
-"""Where learned scales start."""
+"""Initial value of learned scales."""
 
 DEGREES_OF_FREEDOM_AT_START = 4.0
-"""Where learned degrees of freedom start."""
+"""Initial value of learned degrees of freedom."""
 
 
 @dataclass(frozen=True)
 class LikelihoodPart(Part):
-    """A likelihood, and what data it is of; built from sizes."""
+    """A likelihood and its kind of data; built from sizes."""
 
     build: Callable[..., Likelihood]
     data: DataKind
 
     @property
     def binarize(self) -> Binarization:
-        """How its data are binarized unless a plan says otherwise."""
+        """How its data are binarized, if a plan does not decide."""
         return "dynamic" if self.data == "bits" else "none"
 
 
 def _quantity(scale: float | str, start: float, sizes: Sizes) -> float | nn.Parameter | None:
-    """A positive quantity, as the likelihoods take it."""
+    """A positive quantity, as an argument of a likelihood."""
     if not isinstance(scale, str):
         return scale
     if scale == "predicted":

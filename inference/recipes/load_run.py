@@ -1,4 +1,4 @@
-"""Loading a run: the fitted pair from its folder."""
+"""Load a run: the fitted pair from its folder."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,26 +22,26 @@ def load_run(
     guide: Program | None = None,
     device: str = "cpu",
 ) -> Run:
-    """Load a fitted pair from its folder, with the weights it is to be used with.
+    """Load a fitted pair from its folder, with its final weights.
 
     Args:
         out: the run's folder.
-        model: the model whose weights these are, where the run was fitted from Python; the
-            plan's own, rebuilt, if not given.
-        guide: its guide.
-        device: where the pair is put.
+        model: the model, for a run that was fitted from Python; if not given, the pair is rebuilt
+            from the plan of ``latente train``.
+        guide: the guide of that model.
+        device: the device of the pair.
 
     Raises:
         FileNotFoundError: if there is no run.
-        ValueError: if the checkpoint is truncated or of another model, or there is no such
-            device.
+        ValueError: if the checkpoint is truncated or of another model, or the device does not
+            exist.
     """
     out, where = Path(out), resolve_device(device)
     config = read_json(out / CONFIG)
     path = out / CHECKPOINT
     tensors, facts = checkpoints.load(path)
     if facts["epoch"] == 0:
-        raise ValueError(f"{out} holds a run without an epoch done: resume it first")
+        raise ValueError(f"{out} holds a run with no epoch done: resume it first")
     if (model is None) != (guide is None):
         raise ValueError("give both model and guide, or neither")
     if model is None or guide is None:
@@ -62,7 +62,7 @@ def load_run(
 
 
 def _rebuild(out: Path, config: Mapping[str, Any]) -> tuple[Program, Program]:
-    """The pair of a folder's plan, without its weights."""
+    """Rebuild the pair of a folder's plan, without its weights."""
     plan = read_plan(out)
     if not isinstance(config.get("event_shape"), list):
         raise ValueError(f"{out / CONFIG} is not a run's: it gives no event_shape")

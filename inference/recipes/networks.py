@@ -12,11 +12,11 @@ from .posteriors import EncoderOfWidth
 from .sizes import Sizes
 
 Networks = tuple[EncoderOfWidth, nn.Module]
-"""What makes the encoder, and the decoder."""
+"""A function that makes the encoder, and the decoder."""
 
 
 def _mlp(sizes: Sizes, likelihood: Likelihood, context: nn.Module | None) -> Networks:
-    """Multilayer perceptrons; they get the context joined to x, and to z."""
+    """Multilayer perceptrons. A context is joined to x, and to z."""
     x, z = FlattenEvent(sizes.event_shape), FlattenEvent((sizes.latent_dim,))
     if context is None:
         decoder = mlp(sizes.latent_dim, *reversed(sizes.hidden), out=likelihood.num_features)
@@ -39,9 +39,9 @@ def _conv(
     residual_blocks: Natural = 0,
     channels: Widths = (32, 64),
 ) -> Networks:
-    """Convolutional networks, a halving for each of ``channels``; one dense layer.
+    """Convolutional networks that halve the image once for each of ``channels``; one dense layer.
 
-    That layer has the last hidden width. A context is joined to what it makes of x, and to z.
+    The dense layer has the last hidden width. A context is joined to its features of x, and to z.
     """
     width = sizes.hidden[-1]
     plain = partial(conv_encoder, sizes.event_shape, channels, residual_blocks=residual_blocks)
@@ -64,15 +64,15 @@ def _conv(
 
 
 class Log1p(nn.Module):
-    """log(1 + x), through which an encoder reads counts (Lopez et al. 2017, arXiv 1709.02082)."""
+    """log(1 + x), applied to counts before an encoder (Lopez et al. 2017, arXiv 1709.02082)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Elementwise."""
+        """Apply log(1 + x) to each element."""
         return x.log1p()
 
 
 def reading_log_counts(encoder: EncoderOfWidth) -> EncoderOfWidth:
-    """The same encoder, which reads log(1 + x) in place of x."""
+    """Let an encoder read log(1 + x) in place of x."""
 
     def make(out: int) -> nn.Module:
         network = encoder(out=out)

@@ -17,7 +17,7 @@ from .parameters import Count, Flag, NonNegative, Share, one_of
 
 @dataclass(frozen=True)
 class KLWeight:
-    """How the KL counts: β, where it was asked for, and how many nats of it are free."""
+    """The weight of the KL: β, if it was given, and the free nats."""
 
     beta: Schedule | None = None
     free_bits: float = 0.0
@@ -30,7 +30,7 @@ class ObjectivePart(Part):
     takes_beta: bool = False
     takes_free_bits: bool = False
     needs_density: bool = True
-    """Whether it makes no sense for a posterior that is a point."""
+    """Whether the posterior must have a density, and not be a point."""
 
 
 def _elbo(kl: KLWeight, *, num_particles: Count = 1) -> ELBO | None:

@@ -1,4 +1,4 @@
-"""Kinds of parameters of a part: how their text is read, and what is allowed."""
+"""Kinds of parameters of a part: how their text is read, and which values are allowed."""
 
 import math
 from collections.abc import Callable
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Annotated
 
 Value = bool | int | float | str | tuple[int, ...]
-"""What a parameter of a part can be."""
+"""The value of a parameter of a part."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of parameter: what is allowed, in words, and the function that reads its text.
+    """A kind of parameter: the allowed values, in words, and the function that reads a text.
 
     The function raises ``ValueError``, with any message, for text that is not allowed.
     """
@@ -22,7 +22,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter of a part: its name, its kind, and the value it has unless another is given.
+    """A parameter of a part: its name, its kind and its default.
 
     >>> Parameter("components", at_least(1), 500).value_of("100", "the prior vamp")
     100
@@ -39,7 +39,7 @@ class Parameter:
         """Read the text of a value.
 
         Raises:
-            ValueError: naming the parameter, its owner and what is allowed.
+            ValueError: naming the parameter, its owner and the allowed values.
         """
         try:
             return self.kind.read(text)
@@ -50,7 +50,7 @@ class Parameter:
 
 
 def at_least(least: int) -> Kind:
-    """Whole numbers from some number on."""
+    """Whole numbers of at least ``least``."""
 
     def read(text: str) -> int:
         if int(text) < least:
@@ -61,7 +61,7 @@ def at_least(least: int) -> Kind:
 
 
 def between(least: float, most: float = math.inf) -> Kind:
-    """Finite numbers from a least to a most one."""
+    """Finite numbers from ``least`` to ``most``."""
 
     def read(text: str) -> float:
         value = float(text)
@@ -131,7 +131,7 @@ Positive = Annotated[float, Kind("a positive number", _positive)]
 """A positive number."""
 
 Flag = Annotated[bool, Kind("true or false", _read_flag)]
-"""Yes or no."""
+"""True or false."""
 
 Widths = Annotated[tuple[int, ...], Kind("whole numbers such as 32-64", _read_widths)]
 """Widths of layers, in order."""

@@ -20,7 +20,7 @@ from .composition import Composition
 from .registry import find_recipe
 
 BINARY_SETS = ("digits", "mnist", "fashion-mnist", "kmnist")
-"""Data sets whose images are near to black and white."""
+"""Data sets whose images are almost black and white."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,13 @@ class Plan:
     network: str | None = None
     objective: str | None = None
     beta: str | None = None
-    """Weight of the KL; where the recipe has none either, the objective's own."""
+    """Weight of the KL; ``None``: that of the recipe, else the objective's default."""
     free_bits: float | None = None
     given: str | None = None
     binarize: Binarization | None = None
     latent_dim: int = 2
     hidden: tuple[int, ...] | None = None
-    """Widths of the hidden layers; ``None``: as suits the size of the data."""
+    """Widths of the hidden layers; ``None``: chosen by the size of the data."""
     epochs: int = 50
     batch_size: int | None = None
     learning_rate: float = 1e-3
@@ -64,12 +64,12 @@ class Plan:
 
 
 def complete(plan: Plan) -> Plan:
-    """Fill in what a plan leaves open, and refuse it if it makes no sense. No data are read.
+    """Fill in the open fields of a plan, and check the plan. No data are read.
 
-    See :func:`fill_axes` for what is filled in.
+    See :func:`fill_axes` for the values that are filled in.
 
     Raises:
-        FileNotFoundError: if the data are a file that is not there.
+        FileNotFoundError: if the data are a file that does not exist.
         ValueError: if a name or a parameter is unknown, or parts do not go together.
 
     >>> plan = complete(Plan(recipe="vampprior", prior="vamp:components=100"))
@@ -89,7 +89,7 @@ def complete(plan: Plan) -> Plan:
         )
     check_composition(composition)
     named_optimizer(filled.optimizer, weight_decay=filled.weight_decay)
-    CsvFormat(filled.delimiter, filled.decimal, filled.header)  # refuses what these cannot be
+    CsvFormat(filled.delimiter, filled.decimal, filled.header)  # checks the values
     if filled.latent_dim < 1:
         raise ValueError(f"the latent dimension must be at least 1, got {filled.latent_dim}")
     if filled.data not in NAMED_DATASETS:
@@ -99,11 +99,11 @@ def complete(plan: Plan) -> Plan:
 
 
 def fill_axes(plan: Plan) -> Plan:
-    """A plan with a choice on each axis, the recipe's where it leaves one open.
+    """Fill in the axes that a plan leaves open with the choices of its recipe.
 
-    The recipe, where none is named, is ``vae`` for images near to black and white and wherever a
-    likelihood is named, else ``vae-normal``. A recipe's ``beta`` and ``free_bits`` belong to its
-    objective, and its ``binarize`` to its likelihood: with another one they are not the recipe's.
+    If no recipe is named, it is ``vae`` for images that are almost black and white and for plans
+    that name a likelihood, else ``vae-normal``. A recipe's ``beta`` and ``free_bits`` belong to its
+    objective, and its ``binarize`` to its likelihood: they are not used with another one.
 
     Raises:
         ValueError: if the recipe, a likelihood or an objective is unknown.
@@ -141,7 +141,7 @@ def _resolved(data: str) -> str:
 
 
 def compose(plan: Plan) -> Composition:
-    """The choices of a plan on all axes, the recipe's where it leaves one open.
+    """Read the choices of a plan on all axes, with the recipe's where the plan has none.
 
     Raises:
         ValueError: if a name or a parameter is unknown.
@@ -170,7 +170,7 @@ def compose(plan: Plan) -> Composition:
 
 
 def agrees(plan: Plan, saved: Plan, name: str) -> bool:
-    """Whether a field of a plan says the same as that of a saved one."""
+    """Whether a field of a plan has the same meaning as that of a saved plan."""
     ours, theirs = getattr(plan, name), getattr(saved, name)
     if name == "data":
         return _resolved(ours) == theirs
@@ -180,10 +180,10 @@ def agrees(plan: Plan, saved: Plan, name: str) -> bool:
 
 
 def read_plan(out: str | Path) -> Plan:
-    """The plan of the run in a folder.
+    """Read the plan of the run in a folder.
 
-    Folders of before an option was there are read with its default: those of latente 0.1 name a
-    recipe and a posterior alone, and the other axes are the recipe's.
+    If a folder is older than an option, the option has its default. Folders of latente 0.1 have a
+    recipe and a posterior only; the other axes are the recipe's.
 
     Raises:
         FileNotFoundError: if there is no run.
@@ -206,7 +206,7 @@ def read_plan(out: str | Path) -> Plan:
 
 
 def _is_of_kind(name: str, value: Any) -> bool:
-    """Whether a value read from JSON can be that of a field."""
+    """Whether a value read from JSON has the type of a field."""
     default = getattr(Plan(), name)
     if name in AXES or name in ("recipe", "delimiter", "decimal"):
         return value is None or isinstance(value, str)

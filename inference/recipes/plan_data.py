@@ -1,4 +1,4 @@
-"""The data of a plan."""
+"""Load the data of a plan."""
 
 from pathlib import Path
 
@@ -9,14 +9,14 @@ from .plan import Plan, compose
 
 
 def load_plan_data(plan: Plan, out: Path | None = None) -> Data:
-    """The data that a plan names, binarized and given as it says.
+    """Load the data of a plan, with its binarization and context.
 
     Args:
         plan: the plan.
-        out: folder of the plan's run; the data must be those that it was fitted to.
+        out: folder of the plan's run, which must have been fitted to the same data.
 
     Raises:
-        ValueError: if they are others: their split, and so what is test data, would be too.
+        ValueError: if the data have changed, and so their split into training and test data.
     """
     composition = compose(plan)
     data = load_data(
@@ -34,7 +34,7 @@ def load_plan_data(plan: Plan, out: Path | None = None) -> Data:
     digest = None if out is None else read_json(out / CONFIG).get("data_digest")
     if digest is not None and digest != data.digest():
         raise ValueError(
-            f"{plan.data} holds other data now than when {out} was fitted to it: put the former "
-            "data back, or fit a new run"
+            f"{plan.data} holds other data now than when {out} was fitted to it: restore the "
+            "former data, or fit a new run"
         )
     return data

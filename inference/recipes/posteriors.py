@@ -18,7 +18,7 @@ from .axis import Axis, Part
 from .parameters import Count
 
 EncoderOfWidth = Callable[..., nn.Module]
-"""Makes the encoder network, which lacks only its width: ``encoder(out=40)``."""
+"""Makes the encoder network, given the number of its outputs: ``encoder(out=40)``."""
 
 CONTEXT_FEATURES = 64
 """Features of the encoder that condition a flow."""
@@ -101,4 +101,4 @@ POSTERIORS: Axis[Part] = Axis(
         _point,
     ),
 )
-"""The posterior families; each builds a guide from a network that lacks only its width, and K."""
+"""The posterior families; each builds a guide from an :data:`EncoderOfWidth` and K."""

@@ -21,9 +21,9 @@ class Recipe:
     network: str = "mlp"
     objective: str = "elbo"
     beta: str | None = None
-    """Weight of the KL; ``None``: the objective's own."""
+    """Weight of the KL; ``None``: the objective's default."""
     free_bits: float = 0.0
     """Nats of each latent dimension's KL that are free."""
     given: str = "none"
     binarize: Binarization | None = None
-    """How the data are binarized; ``None``: as suits the likelihood."""
+    """How the data are binarized; ``None``: the likelihood's default."""

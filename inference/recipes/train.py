@@ -1,4 +1,4 @@
-"""Training a plan into a run folder."""
+"""Train a plan into a run folder."""
 
 import warnings
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from .plan_data import load_plan_data
 from .sizes import Sizes
 
 LARGE_VALUE = 100
-"""Data that reach beyond this are hard to fit unless they are standardized."""
+"""Data with larger absolute values are hard to fit if they are not standardized."""
 
 
 def train(
@@ -40,9 +40,9 @@ def train(
 ) -> Run:
     """Load a plan's data, build its pair from its seed, and fit it into a run folder.
 
-    The learning rate is held, then falls to zero (:func:`hold_then_fall`). The decoder's last
-    bias starts at what reproduces the training mean (as in Burda et al. 2016), so that
-    training begins from the best constant rather than from noise.
+    The learning rate is held, then falls to zero (:func:`hold_then_fall`). The decoder's last bias
+    starts at the value that reproduces the training mean (as in Burda et al. 2016), so that
+    training starts from the best constant, and not from noise.
 
     Args:
         plan: the configuration; :func:`complete` fills in what it leaves open.
@@ -55,7 +55,7 @@ def train(
         show_progress: show the progress of the fit.
 
     Raises:
-        ValueError: if the plan makes no sense, before data are read; or if its data cannot be used.
+        ValueError: if the plan is refused, before data are read; or if its data cannot be used.
         FileExistsError: if the folder holds a run and ``resume`` is not set.
     """
     plan = complete(plan)
@@ -96,7 +96,7 @@ def train(
 
 
 def _facts(data: Data, sizes: Sizes) -> dict[str, Any]:
-    """What a folder keeps of the data, to rebuild the pair and to know the data again."""
+    """The facts of the data that a folder keeps, to rebuild the pair and to recognize the data."""
     facts: dict[str, Any] = {"event_shape": list(data.event_shape), "data_digest": data.digest()}
     facts |= {"context": sizes.context, "num_classes": sizes.num_classes}
     if data.location is not None and data.scale is not None:

@@ -24,7 +24,7 @@ def _cyclical(
 
 
 def _whole(epochs: float) -> float:
-    """A whole number of epochs as one: an objective is compared by its ``repr`` on resume."""
+    """Convert a whole number to an integer: a resumed run compares the ``repr`` of objectives."""
     return int(epochs) if epochs.is_integer() else epochs
 
 
@@ -41,7 +41,7 @@ class WeightAxis(Axis[Part]):
         """Read a number, or ``NAME:VALUE,…,PARAMETER=VALUE,…``.
 
         Raises:
-            ValueError: if it is neither, or a value is not what is allowed.
+            ValueError: if it is neither, or a value is not allowed.
         """
         try:
             float(text)
