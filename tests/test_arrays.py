@@ -219,3 +219,14 @@ def test_fractions_in_a_column_of_labels_are_refused(tmp_path):
     (tmp_path / "a.csv").write_text("x;dose\n0,5;10,5\n1,5;2,5\n2,5;1\n")
     with pytest.raises(ValueError, match=re.escape("but 10.5 is in row 0")):
         load_data(tmp_path / "a.csv", labels="dose")
+
+
+def test_large_whole_numbers_keep_their_digits():
+    """float32 has 24 binary digits: 1,700,000,000 and the next would be one number."""
+    values = 1_700_000_000 + np.arange(40).reshape(20, 2)
+    data = load_data(values, validation=0, test=0)
+    assert data.train.dtype == torch.float64
+    assert sorted(data.train.flatten().tolist()) == values.flatten().tolist()
+    standardized = load_data(values, standardize=True, validation=0, test=0).train
+    assert standardized.std(0).tolist() == pytest.approx([1.0, 1.0])
+    assert load_data(values - 1_700_000_000, validation=0, test=0).train.dtype == torch.float32

@@ -485,3 +485,41 @@ def test_recorded_steps_are_recorded_beside_callbacks(make_pair, binary_images, 
     assert made[0].note == ""
     assert isinstance(made[0].loss_and_gradients, Recorded)
     assert made[0].loss_and_gradients.stays
+
+
+def replace_the_decoder(view):
+    view.model.decoder = mlp(2, 4, out=16)
+
+
+def freeze(view):
+    for parameter in view.guide.parameters():
+        parameter.requires_grad_(False)
+    torch.set_grad_enabled(False)
+
+
+def hook(view):
+    view.model.decoder.register_forward_hook(lambda module, given, value: value + 1)
+
+
+def swap_storage(view):
+    for parameter in view.model.parameters():
+        parameter.data = parameter.data + 1
+
+
+@pytest.mark.parametrize("meddle", [replace_the_decoder, freeze, hook, swap_storage])
+def test_what_a_callback_replaces_is_put_back(meddle, make_pair, binary_images):
+    plain = quiet(*make_pair(), binary_images, epochs=3)
+    model, guide = make_pair()
+    decoder, places = model.decoder, [value.data_ptr() for value in model.parameters()]
+    run = quiet(model, guide, binary_images, epochs=3, callbacks=[At(1, meddle), At(2, meddle)])
+    assert numbers(run) == numbers(plain)
+    assert same(weights(run.model, run.guide), weights(plain.model, plain.guide))
+    assert model.decoder is decoder
+    assert [value.data_ptr() for value in model.parameters()] == places
+    assert all(value.requires_grad for value in guide.parameters())
+    assert torch.is_grad_enabled()
+
+
+def test_callbacks_may_come_from_a_generator(make_pair, binary_images):
+    stoppers = (At(1, lambda view: Stop("enough")) for _ in range(1))
+    assert quiet(*make_pair(), binary_images, epochs=3, callbacks=stoppers).epoch == 1

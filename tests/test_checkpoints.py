@@ -299,3 +299,11 @@ def test_a_plan_rebuilds_its_run(tmp_path):
     (tmp_path / "run" / "config.json").write_text('{"plan": ')
     with pytest.raises(ValueError, match=r"config.json is truncated or not JSON"):
         load_run(tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.csv"])
+def test_files_of_somebody_else_are_not_overwritten(name, make_pair, binary_images, tmp_path):
+    (tmp_path / name).write_text('{"mine": 1}')
+    with pytest.raises(FileExistsError, match=f"has a {name} that is not of a run: choose another"):
+        fit(*make_pair(), binary_images, epochs=1, out=tmp_path, show_progress=False)
+    assert (tmp_path / name).read_text() == '{"mine": 1}'

@@ -184,7 +184,9 @@ def test_a_local_delta_with_a_jacobian_is_no_point():
 
 
 def test_what_needs_the_kl_of_a_site_or_its_density_anywhere_refuses_auxiliary_sites():
-    with pytest.raises(ValueError, match="auxiliary site 'u', so only the KL of all its sites"):
+    with pytest.raises(
+        ValueError, match="auxiliary site 'u', so the KL is known for all sites together"
+    ):
         Beta_ELBO(1.0, free_bits=0.1).loss(log_normal_model, by_auxiliary, COUNTS)
     structure = inspect_pair(log_normal_model, by_auxiliary, (COUNTS,))
     with pytest.raises(ValueError, match="'z' from an auxiliary site"):

@@ -116,3 +116,11 @@ def test_how_near_a_scale_must_be(num_data, scale, refused):
             assert math.isclose(trace.nodes["x"]["scale"], expected)
         with pyro.validation_enabled(False):  # as at each step of a fit
             program(X[:40])
+
+
+def test_the_batch_size_that_was_asked_for_counts_too():
+    """400 data in batches of at most 128 make four of 100: N/M is 4, and by hand it is 3.125."""
+    with pytest.raises(ValueError, match=r"scales 'x' by 3\.125 .* N/M = 400/128"):
+        fit(*scaled(of_data=400 / 128), X, batch_size=128, epochs=1, show_progress=False)
+    with pytest.raises(ValueError, match=r"scales 'x' by 4 .* N/M = 400/100"):
+        fit(*scaled(of_data=4.0), X, batch_size=128, epochs=1, show_progress=False)

@@ -346,3 +346,13 @@ def test_how_steps_are_computed_may_change_over_an_interruption(make_pair, binar
     slow = partial(torch.optim.Adam, foreach=False, fused=False)
     run = quiet(*make_pair(), binary_images, epochs=2, out=tmp_path, resume=True, optimizer=slow)
     assert run.epoch == 2
+
+
+def test_an_option_that_the_optimizer_does_not_have_is_refused(make_pair, binary_images):
+    misspelt = GroupedOptimizer(
+        torch.optim.AdamW, [lambda named: {name: {"weight_decy": 10.0} for name in named}]
+    )
+    with pytest.raises(
+        ValueError, match=r"has no option 'weight_decy': did you mean 'weight_decay'"
+    ):
+        fit(*make_pair(), binary_images, optimizer=misspelt, epochs=1, show_progress=False)

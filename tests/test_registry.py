@@ -151,3 +151,16 @@ def test_numbers_of_one_key_are_noted(key):
     assert found.findings[-1].sentence == (
         f"Not looked at: its number {key!r} has the name of another one."
     )
+
+
+def test_numbers_that_json_cannot_hold_are_noted_and_figures_that_fail_say_why(tmp_path):
+    found = run(replace(EXTREMES, numbers=lambda value: [Number("largest", torch.ones(2))]))
+    assert "Tensor is not JSON serializable" in found.findings[0].sentence
+    found = run(replace(EXTREMES, judge=lambda value: None))
+    assert "'NoneType' object is not iterable" in found.findings[0].sentence
+    found = run(
+        replace(EXTREMES, figures=(DiagnosticFigure("bars", "A bar. Good: none.", broken),))
+    )
+    (text,) = found.figures["bars"].axes[0].texts
+    assert text.get_text().replace("\n", " ") == "bars could not be drawn: no such column."
+    assert all(path.exists() for path in save_report(found, tmp_path))

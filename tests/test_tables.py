@@ -387,3 +387,11 @@ def test_the_command_line_says_how_a_table_was_read(tmp_path):
     note = "read 60 rows of 3 columns, ';' between cells, ',' decimal"
     assert f"{path}: {note}\n" in result.stderr
     assert json.loads((out / "config.json").read_text())["data_note"] == note
+
+
+@pytest.mark.parametrize("word", ["#DIV/0!", "--", "n.a."])
+def test_a_first_row_with_a_missing_value_is_no_header(tmp_path, word):
+    path = tmp_path / "missing.csv"
+    path.write_text(f"{word},1.5,2.5\n" + "0.25,1.75,2.25\n3.5,1.25,0.5\n" * 6)
+    with pytest.raises(ValueError):  # noqa: PT011 # refused in one way or another, never dropped
+        load_data(path)

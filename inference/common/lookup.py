@@ -49,9 +49,6 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     >>> did_you_mean("MNIS", ["digits", "mnist"]), did_you_mean("x", ["digits"])
     ("did you mean 'mnist'?", '')
     """
-    names = list(known)
-    near = [
-        *difflib.get_close_matches(name, names),
-        *difflib.get_close_matches(name.lower(), names),
-    ]
-    return f"did you mean {near[0]!r}?" if near else ""
+    by_lower_case = {other.lower(): other for other in known}
+    near = difflib.get_close_matches(name.lower(), by_lower_case, n=1)
+    return f"did you mean {by_lower_case[near[0]]!r}?" if near else ""

@@ -34,7 +34,9 @@ LARGE_NUMBER = re.compile(r"\s*[+-]?\d{4,}\s*")
 """A number of four digits or more without a mark between thousands."""
 FLAG_WORDS = {"true", "false"}
 MISSING_WORDS = {
-    *"?-.*", "", "na", "n/a", "#n/a", "<na>", "nan", "null", "none", "missing", "unknown",
+    *"?-.*", "", "--", "---", "na", "n/a", "n.a.", "#n/a", "#na", "<na>",
+    "#div/0!", "#value!", "#ref!", "#num!", "#name?", "#null!", "nan",
+    "null", "none", "missing", "unknown",
     "inf", "-inf", "+inf", "infinity", "-infinity",
 }  # fmt: skip
 """Words, in lower case, for a missing value. They are not names of columns."""

@@ -229,7 +229,8 @@ def _hold(
 ) -> tuple[list[Tensor], Tensor | None, Tensor | None]:
     """The parts as tensors in memory, and the location and scale they were standardized by."""
     native = source.values.dtype.newbyteorder("=")
-    dtype = np.float64 if native == np.float64 else np.float32
+    exact = native == np.float64 or _loses_digits(source.values)
+    dtype = np.float64 if exact else np.float32
     rows = [
         torch.from_numpy(source.values[part].astype(dtype) / dtype(source.divisor))
         for part in parts
@@ -241,6 +242,13 @@ def _hold(
     scale = torch.where(scale > 0, scale, 1.0)
     rows = [(part - location) / scale for part in rows]
     return [part.float() for part in rows] if source.wide_columns else rows, location, scale
+
+
+def _loses_digits(values: np.ndarray) -> bool:
+    """Whether whole numbers are too large for float32, which has 24 binary digits."""
+    if values.dtype.kind not in "iu" or not values.size:
+        return False
+    return max(abs(int(values.min())), abs(int(values.max()))) > 2**24
 
 
 def _stream(

@@ -1,5 +1,6 @@
 """Can this posterior be trusted? All diagnostics of a pair in one call."""
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -112,7 +113,7 @@ def diagnose(
             continue
         try:
             result = diagnostic.run(context)
-            said, numbers = diagnostic.judge(result), diagnostic.numbers(result)
+            said, numbers = list(diagnostic.judge(result)), list(diagnostic.numbers(result))
             _check_keys(numbers, table)
             own_groups = diagnostic.groups(result)
         except Exception as error:  # a user's code may fail in any way; the others still run
@@ -205,6 +206,7 @@ def _check_keys(numbers: Iterable[Number], before: Iterable[Number]) -> None:
     taken = {*RESERVED_KEYS, *(key for number in before for key in number.entries())}
     for number in numbers:
         for key in number.entries():
+            json.dumps(number.entries())  # what JSON cannot hold fails here, with the reason
             if key in taken:
                 raise ValueError(f"its number {key!r} has the name of another one")
             taken.add(key)

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from .diagnostic import Diagnostic, Number
+from ..common.plotting import text_figure
+from .diagnostic import Diagnostic, DiagnosticFigure, Number
 from .finding import Finding, summarize_findings
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Diagnosis:
     def figures(self) -> "dict[str, Figure]":
         """The figures of all results, by name, in the order of the diagnostics."""
         drawn = {
-            figure.name: figure.draw(self.results[diagnostic.name])
+            figure.name: _draw(figure, self.results[diagnostic.name])
             for diagnostic in self.diagnostics
             for figure in diagnostic.figures
         }
@@ -67,3 +68,11 @@ class Diagnosis:
 
     def __str__(self) -> str:
         return self.verdict
+
+
+def _draw(figure: DiagnosticFigure[Any], result: Any) -> "Figure | None":
+    """A figure of a result; the reason in its place, where it cannot be drawn."""
+    try:
+        return figure.draw(result)
+    except Exception as error:  # a user's code may fail in any way; the report goes on
+        return text_figure(f"{figure.name} could not be drawn: {error}")

@@ -35,27 +35,30 @@ class ScaleData(Messenger):
 
     A program that scales its data by N/M itself, with ``poutine.scale``, would be scaled twice, and
     its posterior would be too narrow by √(N/M). So an observed site of the data plate whose own
-    scale is within 5 % of N/M (and nearer to it than to 1) is refused. Any other scale is taken as
-    a weight that the program intends, such as that of a tempered likelihood, and so is any scale of
-    a latent site, such as that of KL annealing: these are multiplied by N/M. The scale is checked
-    only while Pyro's validation is on, as it is when :func:`fit` first runs a pair.
+    scale is within 5 % of N/M (and nearer to it than to 1) is refused, for M the size of the batch
+    and for the batch size that was asked for. Any other scale is taken as a weight that the program
+    intends, such as that of a tempered likelihood, and so is any scale of a latent site, such as
+    that of KL annealing: these are multiplied by N/M. The scale is checked only while Pyro's
+    validation is on, as it is when :func:`fit` first runs a pair.
 
     Args:
         num_data: N.
+        batch_size: what was asked for; batches may be smaller, so that all are of one size.
 
     Raises:
         ValueError: within a program, at an observed site that is already scaled by N/M.
     """
 
-    def __init__(self, num_data: int):
+    def __init__(self, num_data: int, batch_size: int | None = None):
         super().__init__()
-        self.num_data = num_data
+        self.num_data, self.batch_size = num_data, batch_size
 
     def _pyro_sample(self, msg: Any) -> None:
         for frame in msg["cond_indep_stack"]:
             if frame.name == DATA_PLATE and frame.full_size in (None, frame.size):
                 if is_validation_enabled() and msg["is_observed"]:
-                    _refuse_second_scale(msg, self.num_data, frame.size)
+                    for size in {frame.size, self.batch_size or frame.size}:
+                        _refuse_second_scale(msg, self.num_data, size)
                 msg["scale"] = msg["scale"] * (self.num_data / frame.size)
 
 

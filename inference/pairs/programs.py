@@ -137,9 +137,17 @@ def evaluating(model: Program, guide: Program) -> Iterator[None]:
 
 @contextlib.contextmanager
 def attributes_kept(model: Program, guide: Program) -> Iterator[None]:
-    """Restore the attributes of a pair's modules: counters, and tensors that are not buffers."""
+    """Restore the attributes of a pair's modules: counters, tensors, submodules, hooks."""
     parts = [part for root in modules(model, guide).values() for part in root.modules()]
-    kept = [(own, dict(own)) for part in parts for own in (part.__dict__, part._buffers)]
+    # Parameters, buffers, submodules and hooks lie in dictionaries among the attributes.
+    owned = [
+        own
+        for part in parts
+        for own in (part.__dict__, *(v for v in vars(part).values() if isinstance(v, dict)))
+    ]
+    kept = [(own, dict(own)) for own in owned]
+    parameters = [value for part in parts for value in part.parameters(recurse=False)]
+    trained = [(value, value.requires_grad, value.data) for value in parameters]
     tensors = [v for own, _ in kept for v in own.values() if isinstance(v, Tensor)]
     values = [tensor.detach().clone() for tensor in tensors]
     try:
@@ -148,6 +156,10 @@ def attributes_kept(model: Program, guide: Program) -> Iterator[None]:
         for own, before in kept:
             own.clear()
             own.update(before)
+        for parameter, requires_grad, storage in trained:
+            parameter.requires_grad_(requires_grad)
+            if parameter.data_ptr() != storage.data_ptr():
+                parameter.data = storage
         with torch.no_grad():
             for tensor, value in zip(tensors, values, strict=True):
                 tensor.copy_(value)

@@ -1,6 +1,6 @@
 """Callbacks: called at the start of a fit, after its steps and epochs, and at its end."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -144,15 +144,17 @@ class EarlyStopping(Callback):
         return Stop(f"{metric} has not risen for {self.patience} epochs")
 
 
-def check_callbacks(callbacks: Sequence[Any]) -> None:
-    """Refuse callbacks that are not :class:`Callback` objects.
+def check_callbacks(callbacks: Any) -> tuple[Callback, ...]:
+    """The callbacks of a list, each of which must be a :class:`Callback` object.
 
     Raises:
-        ValueError: if an item of the list is not a :class:`Callback`, or is a class.
+        ValueError: if it is no list, or an item is not a :class:`Callback`, is a class, or has a
+            misspelt hook.
     """
-    if isinstance(callbacks, Callback):
+    if not isinstance(callbacks, Iterable):
         raise ValueError("callbacks must be a list: write callbacks=[…]")
-    for callback in callbacks:
+    checked = tuple(callbacks)
+    for callback in checked:
         if isinstance(callback, type):
             name = callback.__name__
             raise ValueError(f"callbacks has the class {name}: give an object, {name}(…)")
@@ -168,3 +170,4 @@ def check_callbacks(callbacks: Sequence[Any]) -> None:
                     f"{type(callback).__name__} has a hook {name!r}, which a fit never calls: "
                     f"{list_names(name, hooks)}"
                 )
+    return checked

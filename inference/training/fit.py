@@ -124,7 +124,7 @@ def fit(
     >>> [row["epoch"] for row in run.history]
     [1, 2]
     """
-    check_callbacks(callbacks)
+    callbacks = check_callbacks(callbacks)
     rows, validation, resample = _unpack(data, validation)
     batch_size = min(DEFAULT_BATCH_SIZE, len(rows[0])) if batch_size is None else batch_size
     settings = Settings(epochs, batch_size, learning_rate, clip_norm, patience, seed, precision)

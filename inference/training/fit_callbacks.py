@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import pyro
+import torch
 from torch import Tensor
 
 from ..common.progress import Advance, progress
@@ -138,6 +139,7 @@ class Isolated(Callback):
             undone(tensors, partial(attributes_kept, model, guide)),
             private_store(store),
             evaluation_mode(model, guide),
+            torch.enable_grad(),
         ):
             yield
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ..common.lookup import find_named
+from ..common.lookup import find_named, list_names
 
 
 class GroupRule(Protocol):
@@ -69,7 +69,14 @@ class GroupedOptimizer:
                 same[0]["params"].append(value)
             else:
                 groups.append({"params": [value], **options[name]})
-        return make(groups, lr=lr)
+        optimizer = make(groups, lr=lr)
+        for name in {name for group in options.values() for name in group}:
+            if name not in optimizer.defaults:
+                raise ValueError(
+                    f"{type(optimizer).__name__} has no option {name!r}: "
+                    f"{list_names(name, optimizer.defaults, 'it has')}"
+                )
+        return optimizer
 
 
 def _without_params(group: Mapping[str, Any]) -> dict[str, Any]:

@@ -118,29 +118,29 @@ def prepare(
     with pyro.validation_enabled(True), plain_errors():
         with evaluating(model, guide):
             structure = inspect_pair(model, guide, sample)
-            objective = choose_objective(objective, model, guide, sample, structure)
+            suitable = choose_objective(objective, model, guide, sample, structure)
         _check_support(model, guide, data)
         with evaluating(model, guide):
-            check_against_elbo(objective, model, guide, sample, structure)
-        _try_loss(model, guide, objective, sample, data.num_data)
+            check_against_elbo(suitable, model, guide, sample, structure)
+        _try_loss(model, guide, suitable, sample, ScaleData(data.num_data, settings.batch_size))
         named = parameters(model, guide, sample)
     if not named:
         raise ValueError(
             "the pair has no parameters to fit: pass nn.Modules, or register them with "
             "pyro.module or pyro.param inside the programs"
         )
-    _warn_of_schedules(objective, settings.epochs)
+    _warn_of_schedules(suitable, settings.epochs)
     made = make_optimizer(optimizer, named, settings.learning_rate)
     groups = _describe_groups(made, named)
     scheduler = schedule(made) if schedule is not None else None
     step = Step(
-        model, guide, objective, named, made, num_data=data.num_data,
+        model, guide, suitable, named, made, num_data=data.num_data,
         clip_norm=settings.clip_norm, compile=compile, precision=settings.precision,
     )  # fmt: skip
     measured = data.measured_rows()
     torch.manual_seed(settings.seed)
     return Preparation(
-        model, guide, data, measured, structure, objective, named, made, scheduler, groups, step,
+        model, guide, data, measured, structure, suitable, named, made, scheduler, groups, step,
         settings,
     )  # fmt: skip
 
@@ -179,12 +179,12 @@ def _check_support(model: Program, guide: Program, data: FitData) -> None:
 
 
 def _try_loss(
-    model: Program, guide: Program, objective: ELBO, batch: tuple[Tensor, ...], num_data: int
+    model: Program, guide: Program, objective: ELBO, batch: tuple[Tensor, ...], scale: ScaleData
 ) -> None:
     """Run Pyro's own checks of this pair and objective once."""
     # An objective whose loss cannot be computed without its gradient is not checked.
     unknown = contextlib.suppress(NotImplementedError)
-    with evaluating(model, guide), ScaleData(num_data), unknown:
+    with evaluating(model, guide), scale, unknown:
         objective.loss(model, guide, *batch)  # pyright: ignore
 
 

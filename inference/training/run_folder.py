@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from ..common.files import read_json
+
 CONFIG, CHECKPOINT, METRICS = "config.json", "checkpoint.safetensors", "metrics.csv"
 
 
@@ -12,7 +14,8 @@ def check_folder(out: Path, *, resume: bool) -> None:
     """Check that a folder is free for a new run, or holds the one to resume.
 
     Raises:
-        FileExistsError: if it already holds a run and ``resume`` is not set.
+        FileExistsError: if it already holds a run and ``resume`` is not set, or files that are no
+            run's under the names of a run's.
         FileNotFoundError: if ``resume`` is set and there is none.
     """
     if resume and not (out / CHECKPOINT).is_file():
@@ -22,3 +25,17 @@ def check_folder(out: Path, *, resume: bool) -> None:
             f"{out} already holds a run: continue it (resume=True, --resume), or choose another "
             "folder for a new one (out=, --out)"
         )
+    if not resume:
+        for name in (CONFIG, METRICS):
+            # A run that was stopped before its first checkpoint leaves a configuration of ours.
+            if (out / name).exists() and not _is_config(out / CONFIG):
+                raise FileExistsError(
+                    f"{out} has a {name} that is not of a run: choose another folder (out=, --out)"
+                )
+
+
+def _is_config(path: Path) -> bool:
+    try:
+        return "versions" in read_json(path)
+    except (OSError, ValueError):
+        return False
