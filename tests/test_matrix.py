@@ -134,7 +134,7 @@ def refusal(prior, posterior, objective):
         return "prior of 'z' cannot be drawn with a gradient"
     product = posterior == "diagonal" and prior in ("standard", "conditional")
     if objective == "tc" and not product:
-        return "no product over dimensions"
+        return "not a product over dimensions"
     return None
 
 
