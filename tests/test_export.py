@@ -137,7 +137,7 @@ def same(first, second):
             node.to_dataset().drop_attrs(), other.to_dataset().drop_attrs()
         )
         assert node.attrs.keys() == other.attrs.keys()
-        assert all(node.attrs[key] == other.attrs[key] for key in node.attrs)
+        assert all(np.array_equal(node.attrs[key], other.attrs[key]) for key in node.attrs)
 
 
 def test_a_tree_goes_through_a_netcdf_file_unchanged(tree, tmp_path):
