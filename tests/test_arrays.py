@@ -230,3 +230,11 @@ def test_large_whole_numbers_keep_their_digits():
     standardized = load_data(values, standardize=True, validation=0, test=0).train
     assert standardized.std(0).tolist() == pytest.approx([1.0, 1.0])
     assert load_data(values - 1_700_000_000, validation=0, test=0).train.dtype == torch.float32
+    (given,) = as_rows(torch.as_tensor(values), "data")
+    assert given.flatten().tolist() == values.flatten().tolist()
+
+
+def test_large_whole_numbers_are_not_streamed(tmp_path):
+    np.save(tmp_path / "large.npy", 1_700_000_000 + np.arange(40).reshape(20, 2))
+    with pytest.raises(ValueError, match=r"whole numbers beyond 2\^24, which float32 rounds"):
+        load_data(tmp_path / "large.npy", stream=True)

@@ -393,5 +393,5 @@ def test_the_command_line_says_how_a_table_was_read(tmp_path):
 def test_a_first_row_with_a_missing_value_is_no_header(tmp_path, word):
     path = tmp_path / "missing.csv"
     path.write_text(f"{word},1.5,2.5\n" + "0.25,1.75,2.25\n3.5,1.25,0.5\n" * 6)
-    with pytest.raises(ValueError):  # noqa: PT011 # refused in one way or another, never dropped
+    with pytest.raises(ValueError, match="which may be names of columns or data: give header="):
         load_data(path)

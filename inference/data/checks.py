@@ -51,3 +51,14 @@ def number_of(count: int, word: str) -> str:
 def rows_where(flags: np.ndarray) -> np.ndarray:
     """The numbers of the rows in which any flag is set."""
     return np.flatnonzero(flags.any(axis=tuple(range(1, flags.ndim))))
+
+
+def exceeds_float32(values: np.ndarray) -> bool:
+    """Whether whole numbers are too large for float32, which has 24 binary digits.
+
+    >>> exceeds_float32(np.array([2**24])), exceeds_float32(np.array([2**24 + 1]))
+    (False, True)
+    """
+    if values.dtype.kind not in "iu" or not values.size:
+        return False
+    return max(abs(int(values.min())), abs(int(values.max()))) > 2**24

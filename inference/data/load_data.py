@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .binarization import Binarization, binarize_parts, check_unit_interval
-from .checks import check_finite
+from .checks import check_finite, exceeds_float32
 from .contexts import given_elements
 from .csv_format import CsvFormat
 from .files import read
@@ -229,7 +229,7 @@ def _hold(
 ) -> tuple[list[Tensor], Tensor | None, Tensor | None]:
     """The parts as tensors in memory, and the location and scale they were standardized by."""
     native = source.values.dtype.newbyteorder("=")
-    exact = native == np.float64 or _loses_digits(source.values)
+    exact = native == np.float64 or exceeds_float32(source.values)
     dtype = np.float64 if exact else np.float32
     rows = [
         torch.from_numpy(source.values[part].astype(dtype) / dtype(source.divisor))
@@ -244,17 +244,15 @@ def _hold(
     return [part.float() for part in rows] if source.wide_columns else rows, location, scale
 
 
-def _loses_digits(values: np.ndarray) -> bool:
-    """Whether whole numbers are too large for float32, which has 24 binary digits."""
-    if values.dtype.kind not in "iu" or not values.size:
-        return False
-    return max(abs(int(values.min())), abs(int(values.max()))) > 2**24
-
-
 def _stream(
     source: Source, parts: list[np.ndarray], binarize: Binarization | None, seed: int
 ) -> list[Streamed]:
     """The parts as rows on disk."""
+    if exceeds_float32(source.values):
+        raise ValueError(
+            f"{source.name} holds whole numbers beyond 2^24, which float32 rounds, and rows on "
+            "disk are read as float32: subtract an offset or standardize them beforehand"
+        )
     seeds = {"static": (seed, seed, seed), "dynamic": (None, seed, seed)}
     return [
         Streamed(source.values, part, source.divisor, bits)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .arrays import is_table, to_array, to_tensor
 from .binarization import draw_bits
-from .checks import check_finite
+from .checks import check_finite, exceeds_float32
 from .tables import from_table, refuse_wide
 
 BLOCK_ROWS = 4096
@@ -78,7 +78,8 @@ def as_rows(data: Any, name: str) -> tuple[Rows, ...]:
     for position, part in enumerate(parts):
         rows.append(_as_part(part, name if position == 0 else f"context {position} of {name}"))
     if isinstance(rows[0], Tensor) and not rows[0].is_floating_point():
-        rows[0] = rows[0].to(torch.get_default_dtype())
+        exceeds = exceeds_float32(rows[0].cpu().numpy())
+        rows[0] = rows[0].to(torch.float64 if exceeds else torch.get_default_dtype())
     lengths = [len(part) for part in rows]
     if len(set(lengths)) > 1:
         raise ValueError(f"{name} and its contexts have different lengths: {lengths}")
