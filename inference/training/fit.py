@@ -103,7 +103,8 @@ def fit(
             weights of the best epoch.
         callbacks: called after each epoch, and at other points; see :class:`Callback`.
         seed: seed of the order, the binarization and the draws, not of the initial weights.
-        device: ``"auto"`` takes CUDA where there is one.
+        device: ``"auto"`` takes CUDA where there is one, and the pair has modules with parameters
+            to move there.
         compile: how steps are run. ``"recorded"``: the PyTorch operations of a step are recorded
             once that pays, and then run without Pyro's handlers, with the same numbers; steps of a
             pair that cannot be recorded run as in Pyro, and ``Run.note`` gives the reason.
@@ -144,6 +145,8 @@ def fit(
         check_folder(folder, resume=resume)
     elif resume:
         raise ValueError("resume needs the folder of the run: give it as out")
+    if device == "auto" and placement(model, guide)[0] is None:
+        device = "cpu"  # nothing moves the tensors that are written in the programs
     where = resolve_device(device)
     for module in modules(model, guide).values():
         module.to(where)

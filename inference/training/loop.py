@@ -16,6 +16,7 @@ from .callbacks import Callback, FitView, Stop
 from .history import best_epoch, main_metric
 from .measurement import measure
 from .preparation import Preparation
+from .rate_steps import current_rate
 from .state import State
 
 
@@ -116,7 +117,7 @@ def _run_steps(
             fit.objective.move_to(view.epoch + number / fit.steps_per_epoch)
         loss = fit.step(batch)
         losses.append(loss * (len(batch[0]) / fit.data.num_data))
-        rate = fit.optimizer.param_groups[0]["lr"]
+        rate = current_rate(fit.optimizer)
         fit.rate_steps.after_step()
         for callback in hooked:
             callback.on_step_end(view, number + 1, loss if loss.dim() == 0 else loss.sum())
@@ -158,7 +159,7 @@ def _check_finite(fit: Preparation, epoch: int, losses: Tensor, folder: Path | N
         what = "weights became NaN or infinite"
     else:
         return
-    rate = fit.optimizer.param_groups[0]["lr"]
+    rate = current_rate(fit.optimizer)
     kept = "" if folder is None else f"; {folder} keeps epoch {epoch}"
     raise FloatingPointError(
         f"the {what} in epoch {epoch + 1}: lower the learning rate "

@@ -52,6 +52,8 @@ class Preparation:
     model: Program
     guide: Program
     data: FitData
+    sample: tuple[Tensor, ...]
+    """The first minibatch."""
     measured: tuple[Tensor, ...]
     """The training data on which the bound is measured after each epoch."""
     structure: Structure
@@ -144,8 +146,8 @@ def prepare(
     measured = data.measured_rows()
     torch.manual_seed(settings.seed)
     return Preparation(
-        model, guide, data, measured, structure, suitable, named, made, rate_steps, groups, step,
-        settings,
+        model, guide, data, sample, measured, structure, suitable, named, made, rate_steps, groups,
+        step, settings,
     )  # fmt: skip
 
 

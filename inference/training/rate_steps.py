@@ -1,6 +1,7 @@
 """Make the scheduler of a fit's learning rate, step it, and keep it in a checkpoint."""
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -102,6 +103,12 @@ class RateSteps:
                 group["lr"] = base * factor(self.scheduler.last_epoch)
 
 
+def current_rate(optimizer: Optimizer) -> float:
+    """The learning rate of an optimizer's first group; Pyro's AdagradRMSProp calls it ``eta``."""
+    group = optimizer.param_groups[0]
+    return group.get("lr", group.get("eta", math.nan))
+
+
 def make_rate_steps(
     schedule: Any, optimizer: Any, made: Optimizer, per: SchedulePer, num_steps: Mapping[str, int]
 ) -> RateSteps:
@@ -153,6 +160,11 @@ def _make(schedule: Callable[[Optimizer], Any], optimizer: Optimizer) -> LRSched
             f"the fit: {advice}"
             if isinstance(schedule, LRScheduler)
             else f"schedule is a {type(schedule).__name__}: {advice}"
+        )
+    if any("lr" not in group for group in optimizer.param_groups):
+        raise ValueError(
+            f"{type(optimizer).__name__} has no learning rate lr that a schedule could move: leave "
+            "schedule out, or use another optimizer"
         )
     try:
         made = schedule(optimizer)

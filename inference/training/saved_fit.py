@@ -75,6 +75,9 @@ def save_fit(folder: Path, fit: Preparation, state: State) -> None:
     facts["optimizer_groups"] = fit.optimizer_groups
     scheduler = fit.rate_steps.scheduler
     facts["schedule"] = None if scheduler is None else scheduler.state_dict()
+    facts["arguments"] = [
+        [list(arg.shape), str(arg.dtype).removeprefix("torch.")] for arg in fit.sample
+    ]
     facts["objective_options"] = objective_options(fit.objective)
     facts["schedule_start"] = fit.rate_steps.start
     checkpoints.save(folder / CHECKPOINT, tensors, facts)
