@@ -11,7 +11,7 @@ from torch import Tensor
 from ..common.files import read_json
 from ..data.load_data import Data
 from ..data.rows import as_rows
-from ..pairs.parameters import parameters, place, placement
+from ..pairs.parameters import parameters, place, placement, stated_parameters
 from ..pairs.programs import Program, StoredProgram, modules, private_store
 from ..training import checkpoints
 from ..training.device import resolve_device
@@ -97,6 +97,7 @@ def _call_for_parameters(
     try:
         # The values of the ones, and the draws, do not matter: all values come from the file.
         with torch.random.fork_rng(), pyro.validation_enabled(False):
+            stated_parameters(model, guide, args)  # makes those that modules have then
             return parameters(model, guide, args)
     except Exception as error:  # a program may fail in any way
         if present.keys() - saved.keys():
