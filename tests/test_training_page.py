@@ -86,6 +86,12 @@ def test_the_schedules_of_the_page_move_the_rate(names):
     assert len(names["run"].history) == 3
 
 
+def test_the_run_of_the_page_is_loaded(names):
+    exec(f"import torch\n{LOAD}", names)
+    assert names["loaded"].epoch == 3
+    assert names["loaded"].guide.locs.loc.shape == ()
+
+
 def test_the_page_names_the_columns_of_a_history(names):
     row = names["run"].history[0]
     table = PAGE.split("| column |")[1].split("\n\n")[0]
