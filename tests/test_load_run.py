@@ -108,6 +108,23 @@ def test_a_run_without_the_shapes_of_its_data_needs_data(tmp_path):
     assert found == evidence(run.model, run.guide, *data).mean
 
 
+def test_a_pair_that_takes_keywords_is_loaded_with_its_data(tmp_path):
+    def by_name(*, y, labels):
+        return factor(y, labels)
+
+    def guide(*, y, labels):
+        return slope(y, labels)
+
+    data = {"y": X, "labels": torch.zeros(50).long()}
+    run = quiet(by_name, guide, data, epochs=2, out=tmp_path)
+    loaded = load_run(tmp_path, model=by_name, guide=guide, data=data)
+    found = [
+        log_evidence(each.model, each.guide, data, num_samples=10, seed=0).mean
+        for each in (run, loaded)
+    ]
+    assert found[0] == found[1]
+
+
 def test_a_pair_of_other_parameters_is_refused(tmp_path):
     def other(x, labels):
         pyro.param("gain", torch.tensor(1.0))

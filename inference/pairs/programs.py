@@ -16,7 +16,25 @@ Program = Callable[..., Any]
 """A Pyro program: ``model(x, *context)`` or ``guide(x, *context)``."""
 
 
-class StoredProgram:
+class WrappedProgram:
+    """A program that runs another one."""
+
+    def __init__(self, program: Program):
+        self.program = program
+
+    def __call__(self, *args: Any) -> Any:
+        """Run the program."""
+        return self.program(*args)
+
+
+def unwrapped(program: Program) -> Program:
+    """The program that its user wrote."""
+    while isinstance(program, WrappedProgram):
+        program = program.program
+    return program
+
+
+class StoredProgram(WrappedProgram):
     """A program together with the Pyro parameters that belong to it.
 
     A plain callable keeps its ``pyro.param`` values in Pyro's global store, where a second fit
@@ -24,13 +42,13 @@ class StoredProgram:
     """
 
     def __init__(self, program: Program, store: dict[str, Any]):
-        self.program = program
+        super().__init__(program)
         self.store = store
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the program with its own parameters."""
         with pyro.get_param_store().scope(self.store):  # pyright: ignore[reportArgumentType]
-            return self.program(*args)
+            return self.program(*args, **kwargs)
 
     def __repr__(self) -> str:
         """Name the program and its parameters."""
@@ -59,8 +77,7 @@ def modules(model: Program, guide: Program) -> dict[str, nn.Module]:
 
 
 def _modules_within(program: Program) -> dict[str, nn.Module]:
-    while isinstance(program, StoredProgram):
-        program = program.program
+    program = unwrapped(program)
     owner = getattr(program, "__self__", program)
     if isinstance(owner, nn.Module):
         return {"": owner}

@@ -9,13 +9,12 @@ import torch
 from torch import Tensor
 
 from ..common.files import read_json
-from ..data.load_data import Data
-from ..data.rows import as_rows
 from ..pairs.parameters import parameters, place, placement, stated_parameters
 from ..pairs.programs import Program, StoredProgram, modules, private_store
 from ..training import checkpoints
 from ..training.device import resolve_device
 from ..training.history import read_history
+from ..training.opened import open_fit
 from ..training.run import Run
 from ..training.run_folder import CHECKPOINT, CONFIG, METRICS
 from .build import build_planned, planned_sizes
@@ -84,19 +83,20 @@ def _call_for_parameters(
     present = checkpoints.weights(model, guide, {})
     if not saved.keys() - present.keys():
         return {}
-    if data is not None:
-        parts = as_rows(data.rows("train") if isinstance(data, Data) else data, "data")
-        num_rows = len(parts[0]) if shapes is None else shapes[0][0][0]
-        parts = tuple(part[: min(num_rows, len(part))] for part in parts)
-        args = place(parts, *placement(model, guide))
-    else:
-        args = tuple(
-            torch.ones(shape, dtype=getattr(torch, dtype), device=placement(model, guide)[0])
-            for shape, dtype in shapes or ()
-        )
+    device, dtype = placement(model, guide)
     try:
         # The values of the ones, and the draws, do not matter: all values come from the file.
         with torch.random.fork_rng(), pyro.validation_enabled(False):
+            if data is None:
+                args = tuple(
+                    torch.ones(shape, dtype=getattr(torch, name), device=device)
+                    for shape, name in shapes or ()
+                )
+            else:
+                opened = open_fit(model, guide, data, None, None, 0)
+                model, guide, rows = opened.model, opened.guide, opened.rows
+                num_rows = len(rows[0]) if shapes is None else min(len(rows[0]), shapes[0][0][0])
+                args = place(tuple(part[:num_rows] for part in rows), device, dtype)
             stated_parameters(model, guide, args)  # makes those that modules have then
             return parameters(model, guide, args)
     except Exception as error:  # a program may fail in any way
