@@ -415,6 +415,13 @@ def _masked(x):
         pyro.sample("x", normal.mask(known).to_event(1), obs=filled)
 
 
+def _masked_as_it_is(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", STANDARD.expand([len(x)]))
+        normal = dist.Normal(z[..., None], NOISE).expand([*z.shape, 2])
+        pyro.sample("x", normal.mask(~x.isnan()).to_event(1), obs=x)
+
+
 def _guide_of_masked(x):
     known = ~x.isnan()
     precision = 1 + known.sum(1).double()
@@ -430,6 +437,8 @@ def test_nan_that_the_model_masks_is_taken_and_other_nan_is_refused():
     one = dist.Normal(torch.zeros(()).double(), 2**0.5)
     exact[3], exact[5] = one.log_prob(x[3, 0]), one.log_prob(x[5, 1])
     torch.testing.assert_close(found.log_px, exact, rtol=0, atol=1e-10)
+    again = log_evidence(_masked_as_it_is, _guide_of_masked, x, num_samples=4)
+    torch.testing.assert_close(again.log_px, exact, rtol=0, atol=1e-10)
     model, guide = _plate("data", True)
     with pytest.raises(ValueError, match="NaN or infinity in rows 3, 5"):
         log_evidence(model, guide, x)

@@ -52,7 +52,11 @@ def _positive(x):
 
 X = torch.linspace(-1, 1, 200)
 BAD = {
-    "plate": ((_without_plate, _guide, X), {}, "100 log densities at dimension -1, where there is no"),
+    "plate": (
+        (_without_plate, _guide, X),
+        {},
+        "100 log densities at dimension -1, where there is no",
+    ),
     "model site": ((_two_latents, _guide, X), {}, "the model samples 'u', which the guide does"),
     "guide site": ((_model, _guide_of_two, X), {}, "the guide samples 'u', which the model does"),
     "support": (

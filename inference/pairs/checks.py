@@ -8,6 +8,7 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.distributions import ExpandedDistribution, MaskedDistribution
+from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 from torch.distributions import Independent
 
@@ -35,7 +36,9 @@ def check_support(
         distribution, value = site["fn"], site["value"]
         if not _is_validated(distribution) or not value.dim() or len(value) != len(args[0]):
             continue
-        inside = distribution.support.check(value).reshape(len(value), -1).all(1)
+        # What is missing is taken for masked: a pair that does not mask it has been refused.
+        inside = distribution.support.check(value) | _is_missing(value, distribution)
+        inside = inside.reshape(len(value), -1).all(1)
         if not inside.all():
             bad = (~inside).nonzero().flatten().cpu().numpy()
             raise ValueError(
@@ -45,17 +48,43 @@ def check_support(
             )
 
 
+def _is_missing(value: Tensor, distribution: Any) -> Tensor:
+    """Which elements of a batch are NaN, wholly or in part."""
+    missing = value.isnan()
+    return missing.flatten(-distribution.event_dim).any(-1) if distribution.event_dim else missing
+
+
 def explains_missing(model: Program, guide: Program, args: tuple[Tensor, ...]) -> bool:
-    """Whether all log terms are finite, as where the model masks values that are NaN."""
-    with pyro.validation_enabled(False), torch.random.fork_rng(), evaluating(model, guide):
+    """Whether a pair takes NaN: its log terms are finite, as where the model masks such values.
+
+    Pyro's own checks refuse NaN also under a mask, so a pair that does not pass them may have NaN
+    only in what the model observes, and not in contexts.
+    """
+    if _is_finite(model, guide, args, validate=True) is not None:
+        return True
+    trace = _is_finite(model, guide, args, validate=False)
+    missing = [arg for arg in args if arg.is_floating_point() and arg.isnan().any()]
+    values = [] if trace is None else [site["value"] for site in observed_sites(trace).values()]
+    return trace is not None and all(any(_holds_nan(v, arg) for v in values) for arg in missing)
+
+
+def _holds_nan(value: Tensor, arg: Tensor) -> bool:
+    return value.isnan().sum() == arg.isnan().sum()
+
+
+def _is_finite(
+    model: Program, guide: Program, args: tuple[Tensor, ...], *, validate: bool
+) -> Trace | None:
+    """The trace of a model, if all of the pair's log terms are finite."""
+    with pyro.validation_enabled(validate), torch.random.fork_rng(), evaluating(model, guide):
         try:
             guide_trace = poutine.trace(guide).get_trace(*args)
             trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args)
+            sites = *sample_sites(guide_trace).values(), *sample_sites(trace).values()
+            terms = sum_sites(sites, (1, len(args[0])), False, args[0])
         except Exception:  # a user's program may fail in any way on such values
-            return False
-        sites = *sample_sites(guide_trace).values(), *sample_sites(trace).values()
-        terms = sum_sites(sites, (1, len(args[0])), False, args[0])
-        return all(bool(term.isfinite().all()) for term in terms)
+            return None
+    return trace if all(bool(term.isfinite().all()) for term in terms) else None
 
 
 def check_guide_covers_prior(model: Program, guide: Program, args: tuple[Any, ...]) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import pyro
 import torch
 from pyro import poutine
 from pyro.infer.autoguide import AutoGuide
@@ -171,8 +172,9 @@ def _is_vectorized(model: Program, guide: Program, args: tuple[Any, ...], nestin
     is run on repeated data instead.
     """
     try:
-        draws = draw(guide, args, 2, Structure(nesting, vectorized=True, global_latents=()))
-        together = score(model, draws)
+        with pyro.validation_enabled(False):  # which refuses NaN also under a mask
+            draws = draw(guide, args, 2, Structure(nesting, vectorized=True, global_latents=()))
+            together = score(model, draws)
     except Exception:  # a user's network may fail on a further dimension in any way
         return False
     apart = [_one_sample(draws, sample) for sample in range(2)]

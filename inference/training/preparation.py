@@ -117,7 +117,9 @@ def prepare(
     check_objective(objective, data.num_data, settings.batch_size)
     _let_check(model, data.rows[0])
     sample = next(data.batches(0))
-    with pyro.validation_enabled(True), plain_errors():
+    # Pyro's checks refuse NaN also where the model masks it.
+    missing = any(bool(part.isnan().any()) for part in sample)
+    with pyro.validation_enabled(not missing), plain_errors():
         with evaluating(model, guide):
             structure = inspect_pair(model, guide, sample)
             suitable = choose_objective(objective, model, guide, sample, structure)
