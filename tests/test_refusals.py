@@ -55,7 +55,7 @@ BAD = {
     "plate": (
         (_without_plate, _guide, X),
         {},
-        "100 log densities at dimension -1, where there is no",
+        "log densities at dimension -1, where there is no",
     ),
     "model site": ((_two_latents, _guide, X), {}, "the model samples 'u', which the guide does"),
     "guide site": ((_model, _guide_of_two, X), {}, "the guide samples 'u', which the model does"),

@@ -68,7 +68,8 @@ def inspect_pair(model: Program, guide: Program, args: tuple[Any, ...]) -> Struc
         )
     # Draws of a global variable never lie along a plate of samples: see log_evidence.
     plain = not global_latents and not enumerated
-    vectorized = plain and _is_vectorized(model, guide, args, nesting)
+    with pyro.validation_enabled(False):  # it refuses NaN also where the model masks it
+        vectorized = plain and _is_vectorized(model, guide, args, nesting)
     outside = tuple(
         name for name, site in observed_sites(model_trace).items() if not in_data_plate(site)
     )
@@ -172,9 +173,8 @@ def _is_vectorized(model: Program, guide: Program, args: tuple[Any, ...], nestin
     is run on repeated data instead.
     """
     try:
-        with pyro.validation_enabled(False):  # which refuses NaN also under a mask
-            draws = draw(guide, args, 2, Structure(nesting, vectorized=True, global_latents=()))
-            together = score(model, draws)
+        draws = draw(guide, args, 2, Structure(nesting, vectorized=True, global_latents=()))
+        together = score(model, draws)
     except Exception:  # a user's network may fail on a further dimension in any way
         return False
     apart = [_one_sample(draws, sample) for sample in range(2)]
