@@ -20,7 +20,7 @@ from ..objectives.choice import choose_objective
 from ..objectives.consistency import check_against_elbo
 from ..objectives.objective import Objective
 from ..objectives.schedules import Constant, Weight
-from ..pairs.checks import check_support
+from ..pairs.checks import check_support, explaining_data, explaining_support
 from ..pairs.inspection import inspect_pair
 from ..pairs.minibatch_scaling import ScaleData
 from ..pairs.parameters import parameters
@@ -116,7 +116,11 @@ def prepare(
     _let_check(model, data.rows[0])
     sample = next(data.batches(0))
     with pyro.validation_enabled(True), plain_errors():
-        with evaluating(model, guide):
+        with (
+            evaluating(model, guide),
+            explaining_data(model, sample, "training data"),
+            explaining_support(model, guide, sample),
+        ):
             structure = inspect_pair(model, guide, sample)
             suitable = choose_objective(objective, model, guide, sample, structure)
         _check_support(model, guide, data)
