@@ -402,7 +402,7 @@ def test_bounds_that_move_with_earlier_data_are_noticed():
         with pyro.plate("data", len(x)):
             normal_z(x)
 
-    # Given x_0 = 40, half of the draws would lie beyond 50 + 6; given the drawn x_0, none can.
+    # Given x_0 = 40, a third of the draws would lie beyond 50 + 6; given the drawn x_0, none can.
     (x,), values = simulate(model, guide, torch.full((3, 2), 40.0).double(), 40)
     assert ((x[:, 1] - values["z"]).abs() < 50.1).all()
 
