@@ -24,9 +24,9 @@ UNMOVED, TRANSFORMED = -1, -2
 class Place:
     """The elements of the arguments that one observed site observes."""
 
-    parts: tuple[tuple[int, Tensor, Tensor], ...]
+    parts: tuple[tuple[int, Tensor | slice, Tensor | slice], ...]
     """The number of an argument; elements of the flattened value; those of the flattened argument
-    that they are."""
+    that they are. An argument observed as it is has slices, which take no memory."""
     shape: torch.Size
     """Shape of the observed value."""
 
@@ -88,8 +88,12 @@ class ObservedValues:
 
     def num_observed(self, number: int) -> int:
         """How many elements of an argument are observed."""
-        places = self.places.values()
-        return sum(len(part[2]) for place in places for part in place.parts if part[0] == number)
+        return sum(
+            place.shape.numel() if isinstance(among, slice) else len(among)
+            for place in self.places.values()
+            for position, _, among in place.parts
+            if position == number
+        )
 
 
 def find_observed_values(program: Program, args: tuple[Tensor, ...]) -> ObservedValues:
@@ -164,6 +168,8 @@ def _place_in_memory(value: Tensor, args: tuple[Tensor, ...]) -> Place | None:
     for number, argument in enumerate(args):
         shares = value.untyped_storage().data_ptr() == argument.untyped_storage().data_ptr()
         if shares and value.dtype == argument.dtype:
+            if value.is_contiguous() and value.numel() == argument.numel():
+                return Place(((number, slice(None), slice(None)),), value.shape)
             elements = torch.arange(argument.numel(), device=argument.device)
             strides = value.stride(), value.storage_offset()
             among = elements.as_strided(value.shape, *strides).reshape(-1)
@@ -304,7 +310,7 @@ def _observed_twice(places: Mapping[str, Place], args: tuple[Tensor, ...]) -> di
                     f"data that {names[int(others.max())]!r} observes too: let one site observe "
                     "each value"
                 )
-            elif len(among.unique()) < len(among):
+            elif not isinstance(among, slice) and len(among.unique()) < len(among):
                 found[name] = "the same values more than once: let it observe each once"
             owner[number][among] = position
     return found
