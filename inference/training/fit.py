@@ -15,8 +15,9 @@ from ..execution.precision import Precision
 from ..execution.recorded import Compile
 from ..objectives.pyro_objectives import LossFunction
 from ..pairs.calling import as_written
+from ..pairs.checks import warn_of_bytes
 from ..pairs.parameters import placement
-from ..pairs.programs import Program, StoredProgram, modules, private_store
+from ..pairs.programs import Program, StoredProgram, evaluating, modules, private_store
 from .callbacks import Callback, check_callbacks
 from .device import resolve_device
 from .fit_callbacks import all_callbacks
@@ -78,7 +79,8 @@ def fit(
             has a method ``check_data(x)``, that is called first, and may refuse the data.
         guide: Pyro program of the same arguments and latent sites.
         data: what :func:`load_data` returns; or x, a tensor or array (N, *event_shape); or
-            a tuple (x, *context) of these.
+            a tuple (x, *context) of these. Bytes (``uint8``) are taken as they are; for a
+            distribution over all real numbers ``fit`` warns that they are not divided by 255.
         validation: the same, to validate on; ``data`` from :func:`load_data` has a validation part.
         objective: any ``pyro.infer.ELBO``. If not given, ``TraceEnum_ELBO()`` where a site is
             marked to be enumerated; ``TraceMeanField_ELBO()``, which takes KLs in closed form, only
@@ -160,6 +162,9 @@ def fit(
             model, guide, fit_data, settings, objective=objective, optimizer=optimizer,
             schedule=schedule, schedule_per=schedule_per, compile=compile,
         )  # fmt: skip
+        if _are_bytes(data):
+            with evaluating(model, guide):
+                warn_of_bytes(model, guide, fitted.measured)
         facts = {} if folder is None else describe_fit(fitted, config or {})
         state = State() if folder is None else open_folder(folder, fitted, facts, resume=resume)
         called = all_callbacks(fitted, state, callbacks, folder=folder, show_progress=show_progress)
@@ -184,6 +189,12 @@ def _learning_rate(learning_rate: float | None, optimizer: Any) -> float | None:
             f'out, and give "lr": {learning_rate:g} to the optimizer'
         )
     return None
+
+
+def _are_bytes(data: Any) -> bool:
+    """Whether x is given as whole numbers from 0 to 255."""
+    x = data[0] if isinstance(data, tuple) and data else data
+    return str(getattr(x, "dtype", "")).endswith("uint8")
 
 
 def _check_sizes(

@@ -22,7 +22,7 @@ from ..objectives.consistency import check_against_elbo
 from ..objectives.objective import Objective
 from ..objectives.pyro_objectives import LossFunction, check_objective, evaluate_loss
 from ..objectives.schedules import Constant, Weight
-from ..pairs.checks import check_support
+from ..pairs.checks import check_support, explaining_data, explaining_support
 from ..pairs.inspection import inspect_pair
 from ..pairs.minibatch_scaling import ScaleData
 from ..pairs.parameters import parameters, stated_parameters
@@ -120,7 +120,11 @@ def prepare(
     # Pyro's checks refuse NaN also where the model masks it.
     missing = any(bool(part.isnan().any()) for part in sample)
     with pyro.validation_enabled(not missing), plain_errors():
-        with evaluating(model, guide):
+        with (
+            evaluating(model, guide),
+            explaining_data(model, sample, "training data"),
+            explaining_support(model, guide, sample),
+        ):
             structure = inspect_pair(model, guide, sample)
             suitable = choose_objective(objective, model, guide, sample, structure)
         _check_support(model, guide, data)
