@@ -109,8 +109,6 @@ def _inspect(model: Program, guide: Program, rows: tuple[Rows, ...]) -> tuple[St
     args = place(tuple(part[:2] for part in rows), *placement(model, guide))
     with evaluating(model, guide), torch.random.fork_rng():
         structure = inspect_pair(model, guide, args)
-        if structure.enumerated:
-            return structure, False
         trace = trace_model(model, draw(guide, args, 1, structure))
     distributions = [site["fn"] for site in observed_sites(trace).values()]
     try:

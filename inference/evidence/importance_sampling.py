@@ -19,7 +19,7 @@ from ..pairs.checks import (
     explain_nonfinite,
     explaining_support,
 )
-from ..pairs.inspection import inspect_pair
+from ..pairs.inspection import check_summed_within_data, inspect_pair
 from ..pairs.log_terms import Terms
 from ..pairs.parameters import place, placement
 from ..pairs.programs import Program, evaluating
@@ -223,12 +223,7 @@ def inspect_local(model: Program, guide: Program, args: tuple[Tensor, ...]) -> S
             f"the latent site {names} stands outside the plate 'data': the data are not "
             "independent without it, so log p(x) of one datum is not defined"
         )
-    if structure.enumerated:
-        names = ", ".join(map(repr, structure.enumerated))
-        raise ValueError(
-            f"the latent site {names} is enumerated: log_evidence draws all latent variables from "
-            "the guide, which has no such site"
-        )
+    check_summed_within_data(structure)
     check_guide_covers_prior(model, guide, args)
     return structure
 

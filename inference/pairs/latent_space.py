@@ -13,7 +13,7 @@ from torch import Size, Tensor
 from torch.distributions import Transform, biject_to, constraints, identity_transform
 
 from .kl import is_delta
-from .log_terms import Draws, draw, read_terms, sum_sites, trace_model
+from .log_terms import Draws, draw, read_terms, trace_model
 from .programs import Program, plain_errors
 from .sites import in_data_plate, latent_sites
 from .structure import Structure
@@ -128,7 +128,9 @@ class LatentSpace:
             trace.add_node(site.name, **node, value=value)
         nothing = points.new_zeros(points.shape[:2])
         beyond = points.new_zeros(num_samples)
-        return Draws(trace, self.args, nothing, beyond, self.structure.nesting, plated), log_det
+        nesting, summed = self.structure.nesting, self.structure.enumerated
+        draws = Draws(trace, self.args, nothing, beyond, nesting, plated, summed)
+        return draws, log_det
 
     def log_joint(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """log p(x|z) and log p(z) + log |dz/du| at points (S, N, K), each (S, N)."""
@@ -140,10 +142,7 @@ class LatentSpace:
     def log_density(self, program: Program, points: Tensor) -> Tensor:
         """log q(z|x) + log |dz/du| of a program's latent sites at points (S, N, K): (S, N)."""
         draws, log_det = self.at(points)
-        trace = trace_model(program, draws)
-        shape = draws.num_samples, draws.num_data
-        local, _ = sum_sites(latent_sites(trace).values(), shape, draws.plated, points)
-        return local + log_det
+        return read_terms(trace_model(program, draws), draws).log_prior + log_det
 
     def values(self, points: Tensor) -> dict[str, Tensor]:
         """The values z of points u (S, N, K), by site: (S, N, *plates, *event)."""
@@ -198,7 +197,9 @@ def latent_space(
         p = in_model[name]
         support = _fixed(name, support_of(p["fn"]), support_of(again[name]["fn"]))
         if support.is_discrete and not discrete:
-            raise ValueError(f"the latent site {name!r} is discrete, and this needs real numbers")
+            raise ValueError(
+                f"the latent site {name!r} is discrete, and this needs real numbers{_advice(p)}"
+            )
         if name in structure.points:
             raise ValueError(
                 f"the guide puts {name!r} on one point, which is not a posterior to judge"
@@ -219,9 +220,24 @@ def latent_space(
         batch = value.shape[: value.dim() - event_dim]
         free = transform.inverse_shape(value.shape)
         sites.append(Coordinate(name, transform, batch[:-1], Size(free[len(batch) :]), value.dtype))
+    if not sites and structure.enumerated:
+        raise ValueError(
+            f"{', '.join(map(repr, structure.enumerated))} summed out, nothing is latent in the "
+            "plate 'data': there is no approximate posterior to judge"
+        )
     if not sites:
         raise ValueError("nothing is latent in the plate 'data': there is no posterior to judge")
     return LatentSpace(model, guide, args, structure, tuple(sites))
+
+
+def _advice(site: Any) -> str:
+    """How a discrete site is summed out, where it can be."""
+    if not getattr(site["fn"], "has_enumerate_support", False):
+        return ""
+    return (
+        ": mark it infer={'enumerate': 'parallel'} in the model, and leave it out of the guide, "
+        "and it is summed out"
+    )
 
 
 def _bijection(name: str, support: Any) -> Transform:

@@ -92,6 +92,9 @@ class Scorer:
             if size not in self._draw:
                 self._draw[size] = self._record(partial(self._drawn, size))
             *values, log_posterior = self._draw[size](*args)
+            if not values:  # all samples are the same
+                yield from self._exact_terms(args, log_posterior, chunk_size)
+                continue
             plated = self.structure.vectorized and size > 1
             rows = 1 if plated else num_data
             nothing = log_posterior.new_zeros(size)
@@ -109,6 +112,20 @@ class Scorer:
                     nothing[start:stop],
                     nothing[start:stop],
                 )
+
+    def _exact_terms(
+        self, args: tuple[Tensor, ...], log_posterior: Tensor, chunk_size: int
+    ) -> Iterator[Terms]:
+        """The terms of a pair that draws nothing: those of one run of the model, repeated."""
+        if (False, 1) not in self._score:
+            self._score[False, 1] = self._record(partial(self._scored, False, 1))
+        log_likelihood, log_prior = (term.clone() for term in self._score[False, 1](*args))
+        for rows in log_posterior.split(chunk_size):
+            nothing = rows.new_zeros(len(rows))
+            shape = rows.shape
+            yield Terms(
+                log_likelihood.expand(shape), log_prior.expand(shape), rows, nothing, nothing
+            )
 
     def _sizes(self, num_samples: int, num_data: int) -> list[int]:
         """How many samples the guide draws at once: fewer on repeated data, which take memory."""
@@ -128,6 +145,7 @@ class Scorer:
         for (name, site), value in zip(self._sites.items(), values, strict=True):
             trace.add_node(name, **{**site, "value": value})
         unknown = args[0].new_zeros(()).expand(count, len(args[0]))
-        nesting = self.structure.nesting
-        terms = score(self.model, Draws(trace, args, unknown, unknown[:, 0], nesting, plated))
+        nesting, summed = self.structure.nesting, self.structure.enumerated
+        draws = Draws(trace, args, unknown, unknown[:, 0], nesting, plated, summed)
+        terms = score(self.model, draws)
         return terms.log_likelihood, terms.log_prior
