@@ -543,6 +543,7 @@ CALIBRATION = Diagnostic(
     numbers=_numbers,
     groups=_groups,
     per_datum=True,
+    judges_draws=True,
     applies=lambda context: context.budget.simulations > 0,
 )
 """Simulation-based calibration: ranks, coverage, and medians shifted to one side."""

@@ -18,10 +18,12 @@ from ..common.progress import progress
 from ..data.load_data import evaluation_rows
 from ..data.rows import BLOCK_ROWS
 from ..pairs.checks import check_support
+from ..pairs.enumeration import draw_summed_out
 from ..pairs.inspection import inspect_drawn
 from ..pairs.parameters import place, placement
 from ..pairs.programs import Program, evaluating, plain_errors
 from ..pairs.sites import global_latent_sites, observed_sites
+from ..pairs.structure import Structure
 from ..simulation.simulate import (
     SampleObserved,
     check_distribution_ignores_x,
@@ -106,7 +108,8 @@ def predictive_check(
         posterior predictive:  zₙ ~ q(z|xₙ),  x_rep,ₙ ~ p(x|zₙ)
         prior predictive:      zₙ ~ p(z),     x_rep,ₙ ~ p(x|zₙ)
 
-    Latent variables outside the data plate are drawn once for each replicated data set, from the
+    Sites that are summed out are drawn from their exact posterior given x and the other sites, or
+    from their prior. Latent variables outside the data plate are drawn once for each replicated data set, from the
     guide or from their prior. Contexts stay as they are.
 
     Prior predictive p-values are uniform if the data come from the model as it stands. Posterior
@@ -129,7 +132,7 @@ def predictive_check(
 
     Raises:
         ValueError: if S < 1, there is no quantity, or one gives no finite number, the data cannot
-            be used, the pair sums a site out, or the model does not define how x is drawn: it
+            be used, a site outside the data plate is summed out, or the model does not define how x is drawn: it
             observes something other than x, or the distribution of x depends on x itself.
 
     >>> import pyro.distributions as dist
@@ -176,7 +179,7 @@ def predictive_check(
             progress("predictive check", num_samples, show=show_progress) as advance,
         ):
             for sample in range(num_samples):
-                x_rep = _replicate(model, guide, blocks, whole, from_prior)
+                x_rep = _replicate(model, guide, blocks, whole, from_prior, structure)
                 for name, quantity in quantities.items():
                     replicated[name][sample] = _number(name, quantity(x_rep))
                 advance(1, f"{sample + 1} of {num_samples} replications")
@@ -205,6 +208,7 @@ def _replicate(
     blocks: list[tuple[Tensor, ...]],
     whole: tuple[Tensor, ...] | None,
     from_prior: bool,
+    structure: Structure,
 ) -> Tensor:
     """One replicated data set, (N, *event_shape), on CPU.
 
@@ -219,6 +223,8 @@ def _replicate(
         given = shared
         if not from_prior:
             given = poutine.trace(poutine.replay(guide, trace=shared)).get_trace(*args)
+        if not from_prior and structure.enumerated:
+            given = draw_summed_out(model, args, given, -1 - structure.nesting)
         with plain_errors():
             program = poutine.replay(SampleObserved()(model), trace=given)
             drawn = poutine.trace(program).get_trace(*args)

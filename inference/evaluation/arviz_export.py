@@ -14,7 +14,7 @@ from ..data.load_data import evaluation_rows
 from ..evidence.pareto_smoothing import summarize_weights
 from ..pairs.checks import check_support, explain_nonfinite
 from ..pairs.inspection import inspect_drawn
-from ..pairs.log_terms import Draws, draw, read_terms, sum_sites, trace_model
+from ..pairs.log_terms import Draws, complete, draw, read_terms, sum_sites, trace_model
 from ..pairs.parameters import place_all
 from ..pairs.programs import Program, evaluating, plain_errors
 from ..pairs.sites import (
@@ -91,7 +91,8 @@ def to_datatree(
     ``khat`` shows whether the guide is right. In ``log_likelihood`` z is inferred from x itself, so
     leave-one-out with it means little for local latent variables: see :func:`psis_loo`. If the
     distribution of x depends on x itself, as in an autoregressive model, ``*_predictive`` draws are
-    conditional on the given x. A guide that is a point has no density: then there is no
+    conditional on the given x. A site that is summed out is drawn from its exact posterior given x and
+    the other sites; the weights are those of the guide's draws. A guide that is a point has no density: then there is no
     ``evidence``, and ``sample_stats`` holds only ``lp``.
 
     Args:
@@ -109,7 +110,8 @@ def to_datatree(
 
     Raises:
         ValueError: if S < 1, the data cannot be used, the draws would take more than 2 GB, ``dims``
-            or ``coords`` do not fit the sites, a site is enumerated, or a weight is not finite.
+            or ``coords`` do not fit the sites, a site outside the data plate is summed out, or a
+            weight is not finite.
 
     >>> import pyro.distributions as dist
     >>> def model(x):
@@ -171,7 +173,7 @@ def _draw_groups(
     model: Program, guide: Program, args: tuple[Tensor, ...], structure: Structure, count: int
 ) -> Groups:
     """Make ``count`` draws, by group and site."""
-    draws = draw(guide, args, count, structure)
+    draws = complete(model, draw(guide, args, count, structure))
     trace = trace_model(model, draws)
     terms = read_terms(trace, draws)
     shape = (draws.num_samples, draws.num_data)
@@ -271,7 +273,7 @@ def _constant_groups(
     model: Program, guide: Program, args: tuple[Tensor, ...], structure: Structure
 ) -> Groups:
     """The groups that are the same at all draws: observed values and contexts."""
-    draws = draw(guide, args, 1, structure)
+    draws = complete(model, draw(guide, args, 1, structure))
     observed = _observed(trace_model(model, draws))
     groups = {"observed_data": {name: _values(site, draws) for name, site in observed.items()}}
     data = _position_of_data(args, observed)

@@ -61,6 +61,9 @@ class Evidence:
     """S."""
     note: str = ""
     """Why the pair could not be recorded and ran plainly; empty otherwise."""
+    exact: bool = False
+    """Whether nothing is drawn, as all latent sites are summed out: then ``log_px`` is log p(x)
+    itself, all weights are equal, and ``standard_error`` is 0."""
 
     @property
     def mean(self) -> float:
@@ -135,6 +138,10 @@ def log_evidence(
     ``chunk_size`` at a time, and weights are summed in float64. So memory does not grow with S,
     and up to rounding the result is the same for every chunk size.
 
+    Sites that the model marks ``infer={"enumerate": "parallel"}``, and that the guide does not have,
+    are summed out exactly: p(x|z) p(z) is then Σ_k p(x, z, k). If the guide draws nothing, so that
+    all sites are summed out, the result is log p(x) itself.
+
     Args:
         model: Pyro program ``model(x, *context)``.
         guide: Pyro program of the same arguments and latent sites.
@@ -196,7 +203,8 @@ def log_evidence(
                 for name, values in _summarize(terms, (model, guide, args)).items():
                     figures[name][start : start + step] = values
                 advance(len(args[0]), f"{start + len(args[0])} of {num_rows} data")
-    return Evidence(**figures, num_samples=num_samples, note=scorer.note)
+    exact = bool(structure.enumerated) and not structure.local_latents
+    return Evidence(**figures, num_samples=num_samples, note=scorer.note, exact=exact)
 
 
 def inspect_local(model: Program, guide: Program, args: tuple[Tensor, ...]) -> Structure:

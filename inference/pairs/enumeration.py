@@ -1,7 +1,7 @@
 """Sum discrete sites out of a model's log densities, exactly, and draw them given all others."""
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from opt_einsum import contract_path
@@ -20,6 +20,15 @@ from .sites import DATA_PLATE, latent_sites
 def is_summed_out(site: Any) -> bool:
     """Whether a trace holds all values of a site, along a dimension of their own."""
     return site["infer"].get("_enumerate_dim") is not None
+
+
+def summed_out(in_guide: Mapping[str, Any], in_model: Mapping[str, Any]) -> tuple[str, ...]:
+    """The latent sites of a model that are to be summed out: the guide does not have them."""
+    return tuple(
+        name
+        for name in sorted(in_model.keys() - in_guide.keys())
+        if in_model[name]["infer"].get("enumerate")
+    )
 
 
 def check_can_be_summed(name: str, site: Any) -> None:
@@ -188,5 +197,3 @@ def _multiply(terms: Sequence[Any], summed: set[str]) -> Any:
     product = product.logsumexp(places) if places else product[...]
     product._pyro_dims = "".join(name for name in names if name not in summed)
     return product
-
-

@@ -9,7 +9,7 @@ from pyro.infer.autoguide import AutoGuide
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from .enumeration import check_can_be_summed
+from .enumeration import check_can_be_summed, summed_out
 from .kl import carries_density, is_delta
 from .log_terms import Draws, complete, draw, score, sum_sites
 from .programs import Program, plain_errors
@@ -35,11 +35,7 @@ def inspect_pair(model: Program, guide: Program, args: tuple[Any, ...]) -> Struc
         guide_trace = poutine.trace(guide).get_trace(*args)
         model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args)
     in_guide, in_model = latent_sites(guide_trace), latent_sites(model_trace)
-    enumerated = tuple(
-        name
-        for name in sorted(in_model.keys() - in_guide.keys())
-        if in_model[name]["infer"].get("enumerate")
-    )
+    enumerated = summed_out(in_guide, in_model)
     for name in enumerated:
         check_can_be_summed(name, in_model[name])
     _check_same_sites(in_guide, in_model, enumerated)

@@ -146,6 +146,7 @@ def trace_model(model: Program, draws: Draws, start: int = 0, stop: int | None =
     for name, site in latent_sites(draws.trace).items():
         value = site["value"] if count == draws.num_samples else site["value"][rows]
         trace.add_node(name, **{**site, "value": value})
+
     def run(*args: Any) -> Trace:
         if draws.enumerated:
             return trace_all_values(model, args, trace, -1 - draws.depth)
@@ -203,9 +204,10 @@ def _read_summed(model_trace: Trace, draws: Draws, start: int, stop: int) -> Ter
         log_likelihood = torch.where(log_prior.isfinite(), log_joint - log_prior, 0.0)
     else:
         log_prior = total(drawn)
-        log_likelihood = total([site for site in local if site["is_observed"]] + [
-            site for site in latent if is_summed_out(site)
-        ])
+        log_likelihood = total(
+            [site for site in local if site["is_observed"]]
+            + [site for site in latent if is_summed_out(site)]
+        )
     return Terms(
         log_likelihood,
         log_prior,

@@ -9,9 +9,10 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ..data.rows import BLOCK_ROWS, as_rows
+from ..pairs.enumeration import draw_summed_out, summed_out
 from ..pairs.parameters import place, place_all, placement
 from ..pairs.programs import Program, evaluating, plain_errors
-from ..pairs.sites import in_data_plate, latent_sites
+from ..pairs.sites import in_data_plate, latent_sites, nesting_of
 from .simulate import SampleObserved, reshape_like_x, site_of_x
 
 POSTERIOR_MEAN_SAMPLES = 1000
@@ -20,7 +21,9 @@ thousandth of the posterior's, is well below what makes a latent unit active."""
 
 
 def posterior_means(model: Program, guide: Program, data: Any) -> dict[str, Tensor]:
-    """Compute E_q[z|x] of each latent site in the data plate: (N, *event_shape), on CPU.
+    """Compute E_q[z|x] of each latent site that the guide draws in the data plate, on CPU.
+
+    Each is (N, *event_shape).
 
     Exact for a guide with one site whose distribution has a mean in closed form; otherwise the
     average of :data:`POSTERIOR_MEAN_SAMPLES` draws (for a discrete site, of its codes).
@@ -38,6 +41,8 @@ def posterior_means(model: Program, guide: Program, data: Any) -> dict[str, Tens
 
 def _block_means(guide: Program, args: tuple[Tensor, ...]) -> dict[str, Tensor]:
     sites = _local_sites(guide, args)
+    if not sites:
+        return {}
     means = {name: _mean_or_value(site) for name, site in sites.items()}
     exact = len(sites) == 1 and all(is_mean for _, is_mean in means.values())
     num_samples = 1 if exact else POSTERIOR_MEAN_SAMPLES
@@ -66,13 +71,18 @@ def _local_sites(guide: Program, args: tuple[Tensor, ...]) -> dict[str, Any]:
 def reconstruct(model: Program, guide: Program, data: Any) -> Tensor:
     """Compute E[x|z] at one draw z ~ q(z|x) for each datum, in the shape of the data, on CPU.
 
-    If the distribution of x has no mean in closed form, the result is a draw x ~ p(x|z).
+    A site that is summed out is drawn from its exact posterior given x and the other sites. If the distribution of x has no mean in closed form, the result is a draw x ~ p(x|z).
     """
     args = place_all(model, guide, as_rows(data, "data"))
     with evaluating(model, guide), torch.random.fork_rng(), pyro.validation_enabled(False):
         torch.manual_seed(0)
-        trace = poutine.trace(guide).get_trace(*args)
-        return _observed_mean(poutine.replay(model, trace=trace), args)
+        given = poutine.trace(guide).get_trace(*args)
+        with plain_errors():
+            trace = poutine.trace(poutine.replay(model, trace=given)).get_trace(*args)
+            if summed_out(latent_sites(given), latent_sites(trace)):
+                given = draw_summed_out(model, args, given, -1 - nesting_of(trace))
+                trace = poutine.trace(poutine.replay(model, trace=given)).get_trace(*args)
+        return _observed_mean(trace, args)
 
 
 def decode(model: Program, guide: Program, values: dict[str, Tensor], like: Any) -> Tensor:
@@ -81,7 +91,8 @@ def decode(model: Program, guide: Program, values: dict[str, Tensor], like: Any)
     If the distribution of x has no mean in closed form, the result is a draw x ~ p(x|z).
 
     Args:
-        values: z by site name, each (N, *event_shape).
+        values: z by site name, each (N, *event_shape). A site that is not among them is drawn from
+            its prior given the others.
         like: data whose shape and contexts the result takes; the values of x do not matter. If it
             has fewer than N rows, they are repeated in turn.
     """
@@ -97,7 +108,9 @@ def decode(model: Program, guide: Program, values: dict[str, Tensor], like: Any)
         trace.add_node(name, type="sample", is_observed=False, value=value, infer={})
     with evaluating(model, guide), torch.random.fork_rng(), pyro.validation_enabled(False):
         torch.manual_seed(0)
-        return _observed_mean(poutine.replay(model, trace=trace), args)
+        with plain_errors():
+            drawn = poutine.trace(poutine.replay(model, trace=trace)).get_trace(*args)
+        return _observed_mean(drawn, args)
 
 
 def sample_prior(
@@ -137,10 +150,9 @@ def _repeat_rows(model: Program, guide: Program, like: Any, num: int) -> tuple[T
     return place(tuple(part[index] for part in rows), *placement(model, guide))
 
 
-def _observed_mean(program: Program, args: tuple[Tensor, ...]) -> Tensor:
+def _observed_mean(trace: Trace, args: tuple[Tensor, ...]) -> Tensor:
     """E[x|z], or a draw of x if its distribution has no mean, in the shape of x, on CPU."""
-    with plain_errors():
-        site = site_of_x(poutine.trace(program).get_trace(*args), args)
+    site = site_of_x(trace, args)
     mean, is_mean = _mean_or_value(site)
     if not is_mean:  # classes have no mean; an autoregressive likelihood has none in closed form
         mean = site["fn"].sample()
