@@ -181,12 +181,9 @@ def _name_sites(names: Sequence[str]) -> str:
     ("'k' is", "'k_0', 'k_1', 'k_2' and 2 more are")
     """
     shown = ", ".join(map(repr, names[:3]))
-    rest = len(names) - 3
-    return (
-        f"{shown} and {rest} more are"
-        if rest > 0
-        else f"{shown} {'is' if len(names) == 1 else 'are'}"
-    )
+    if len(names) > 3:
+        return f"{shown} and {len(names) - 3} more are"
+    return f"{shown} {'is' if len(names) == 1 else 'are'}"
 
 
 def _exact(topics: Sequence[str], summed: Sequence[str]) -> Finding:
@@ -194,8 +191,8 @@ def _exact(topics: Sequence[str], summed: Sequence[str]) -> Finding:
     return Finding(
         "posterior of one datum",
         Level.GOOD,
-        f"Exact: the guide draws nothing, and {_name_sites(summed)} summed out. There is nothing to "
-        f"be judged by {', '.join(topics)}.",
+        f"Exact: the guide draws nothing, and {_name_sites(summed)} summed out. So there is nothing "
+        f"to be judged by {', '.join(topics)}.",
     )
 
 

@@ -130,8 +130,8 @@ def latent_information(
 
     (Hoffman and Johnson 2016). The first term is what z says about x, the second is how far the
     draws that the decoder was trained on are from draws of the prior. The KL of a dimension is in
-    closed form where there is one. Where a prior depends on a site that is summed out, the KL is that
-    of all sites together, and one part.
+    closed form where there is one. Where a prior depends on a site that is summed out, the KL is
+    that of all sites together, and one part.
 
     Args:
         data: x (N, *event_shape), or a tuple (x, *context); the test part of a ``Data``. Cost grows

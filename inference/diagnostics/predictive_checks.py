@@ -109,8 +109,8 @@ def predictive_check(
         prior predictive:      zₙ ~ p(z),     x_rep,ₙ ~ p(x|zₙ)
 
     Sites that are summed out are drawn from their exact posterior given x and the other sites, or
-    from their prior. Latent variables outside the data plate are drawn once for each replicated data set, from the
-    guide or from their prior. Contexts stay as they are.
+    from their prior. Latent variables outside the data plate are drawn once for each replicated
+    data set, from the guide or from their prior. Contexts stay as they are.
 
     Prior predictive p-values are uniform if the data come from the model as it stands. Posterior
     predictive ones are not: zₙ was found from the very xₙ that is then checked, so the data are
@@ -132,8 +132,9 @@ def predictive_check(
 
     Raises:
         ValueError: if S < 1, there is no quantity, or one gives no finite number, the data cannot
-            be used, a site outside the data plate is summed out, or the model does not define how x is drawn: it
-            observes something other than x, or the distribution of x depends on x itself.
+            be used, a site outside the data plate is summed out, or the model does not define how
+            x is drawn: it observes something other than x, or the distribution of x depends on x
+            itself.
 
     >>> import pyro.distributions as dist
     >>> def model(x):

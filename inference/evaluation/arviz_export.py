@@ -91,9 +91,9 @@ def to_datatree(
     ``khat`` shows whether the guide is right. In ``log_likelihood`` z is inferred from x itself, so
     leave-one-out with it means little for local latent variables: see :func:`psis_loo`. If the
     distribution of x depends on x itself, as in an autoregressive model, ``*_predictive`` draws are
-    conditional on the given x. A site that is summed out is drawn from its exact posterior given x and
-    the other sites; the weights are those of the guide's draws. A guide that is a point has no density: then there is no
-    ``evidence``, and ``sample_stats`` holds only ``lp``.
+    conditional on the given x. A site that is summed out is drawn from its exact posterior given x
+    and the other sites; the weights are those of the guide's draws. A guide that is a point has no
+    density: then there is no ``evidence``, and ``sample_stats`` holds only ``lp``.
 
     Args:
         model: Pyro program ``model(x, *context)``.

@@ -138,9 +138,9 @@ def log_evidence(
     ``chunk_size`` at a time, and weights are summed in float64. So memory does not grow with S,
     and up to rounding the result is the same for every chunk size.
 
-    Sites that the model marks ``infer={"enumerate": "parallel"}``, and that the guide does not have,
-    are summed out exactly: p(x|z) p(z) is then Σ_k p(x, z, k). If the guide draws nothing, so that
-    all sites are summed out, the result is log p(x) itself.
+    Sites that the model marks ``infer={"enumerate": "parallel"}``, and that the guide does not
+    have, are summed out exactly: p(x|z) p(z) is then Σ_k p(x, z, k). If the guide draws nothing,
+    because all sites are summed out, the result is log p(x) itself.
 
     Args:
         model: Pyro program ``model(x, *context)``.

@@ -14,7 +14,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from .programs import Program
-from .sites import DATA_PLATE, latent_sites
+from .sites import latent_sites
 
 
 def is_summed_out(site: Any) -> bool:

@@ -222,8 +222,8 @@ def latent_space(
         sites.append(Coordinate(name, transform, batch[:-1], Size(free[len(batch) :]), value.dtype))
     if not sites and structure.enumerated:
         raise ValueError(
-            f"{', '.join(map(repr, structure.enumerated))} summed out, nothing is latent in the "
-            "plate 'data': there is no approximate posterior to judge"
+            f"{structure.enumerated[0]!r} is summed out, and the guide draws nothing in the plate "
+            "'data': there is no approximate posterior to judge"
         )
     if not sites:
         raise ValueError("nothing is latent in the plate 'data': there is no posterior to judge")

@@ -71,7 +71,8 @@ def _local_sites(guide: Program, args: tuple[Tensor, ...]) -> dict[str, Any]:
 def reconstruct(model: Program, guide: Program, data: Any) -> Tensor:
     """Compute E[x|z] at one draw z ~ q(z|x) for each datum, in the shape of the data, on CPU.
 
-    A site that is summed out is drawn from its exact posterior given x and the other sites. If the distribution of x has no mean in closed form, the result is a draw x ~ p(x|z).
+    A site that is summed out is drawn from its exact posterior given x and the other sites. If the
+    distribution of x has no mean in closed form, the result is a draw x ~ p(x|z).
     """
     args = place_all(model, guide, as_rows(data, "data"))
     with evaluating(model, guide), torch.random.fork_rng(), pyro.validation_enabled(False):
