@@ -191,7 +191,7 @@ def _exact(topics: Sequence[str], summed: Sequence[str]) -> Finding:
     return Finding(
         "posterior of one datum",
         Level.GOOD,
-        f"Exact: the guide draws nothing, and {_name_sites(summed)} summed out. So there is nothing "
+        f"Exact: the guide draws nothing, and {_name_sites(summed)} summed out. There are no draws "
         f"to be judged by {', '.join(topics)}.",
     )
 

@@ -32,6 +32,8 @@ class Coordinate:
     """Event shape of the unconstrained numbers."""
     dtype: torch.dtype
     """Of the site's values."""
+    discrete: bool = False
+    """Whether the site's values are discrete; they are then its coordinates."""
 
     @property
     def size(self) -> int:
@@ -63,6 +65,11 @@ class LatentSpace:
     def size(self) -> int:
         """K, how many coordinates a datum has."""
         return sum(site.size for site in self.sites)
+
+    @property
+    def has_discrete(self) -> bool:
+        """Whether some of the sites are discrete."""
+        return any(site.discrete for site in self.sites)
 
     @property
     def names(self) -> list[str]:
@@ -219,7 +226,8 @@ def latent_space(
         transform = identity_transform if support.is_discrete else _bijection(name, support)
         batch = value.shape[: value.dim() - event_dim]
         free = transform.inverse_shape(value.shape)
-        sites.append(Coordinate(name, transform, batch[:-1], Size(free[len(batch) :]), value.dtype))
+        event, discrete = Size(free[len(batch) :]), support.is_discrete
+        sites.append(Coordinate(name, transform, batch[:-1], event, value.dtype, discrete))
     if not sites and structure.enumerated:
         raise ValueError(
             f"{structure.enumerated[0]!r} is summed out, and the guide draws nothing in the plate "
