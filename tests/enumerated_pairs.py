@@ -5,11 +5,9 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from .oracles import empty
+
 SUMMED = {"enumerate": "parallel"}
-
-
-def nothing(*_):
-    """A guide that draws nothing."""
 
 
 class Mixture:
@@ -24,7 +22,7 @@ class Mixture:
             k = pyro.sample("k", dist.Categorical(self.weights), infer=SUMMED)
             pyro.sample("x", dist.Normal(self.means[k], self.scales[k]), obs=x)
 
-    guide = staticmethod(nothing)
+    guide = staticmethod(empty)
 
     def joint(self, x: Tensor) -> Tensor:
         """log p(x, k), (N, 3)."""
@@ -77,7 +75,7 @@ class HiddenMarkov:
     steps = torch.tensor([[0.8, 0.15, 0.05], [0.1, 0.7, 0.2], [0.3, 0.3, 0.4]], dtype=torch.float64)
     means = torch.tensor([-1.5, 0.0, 2.0], dtype=torch.float64)
 
-    guide = staticmethod(nothing)
+    guide = staticmethod(empty)
 
     def model(self, x, lengths=None):
         with pyro.plate("data", len(x)):

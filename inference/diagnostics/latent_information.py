@@ -201,7 +201,7 @@ def _kl_parts(
     trace = trace_model(model, draws)
     drawn = [site for name, site in latent_sites(trace).items() if name not in draws.enumerated]
     # Sites whose priors share a parent that is summed out have one prior together.
-    if draws.enumerated and any(varies(site, draws.depth) for site in drawn):
+    if draws.enumerated and any(varies(site) for site in drawn):
         terms = read_terms(trace, draws)
         kl = (terms.log_posterior - terms.log_prior).double().mean(0).cpu()
         return (", ".join(structure.local_latents),), kl[:, None]

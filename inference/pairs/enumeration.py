@@ -100,13 +100,14 @@ def draw_summed_out(
     return complete
 
 
-def varies(site: Any, depth: int) -> bool:
+def varies(site: Any) -> bool:
     """Whether the log density of a site depends on a site that is summed out.
 
-    Args:
-        depth: number of batch dimensions of all plates, counted from the right.
+    It then has a dimension that belongs to none of its plates.
     """
-    return any(size > 1 for size in _log_density(site).shape[:-depth])
+    owned = {frame.dim for frame in site["cond_indep_stack"] if frame.vectorized}
+    shape = _log_density(site).shape
+    return any(size > 1 and dim - len(shape) not in owned for dim, size in enumerate(shape))
 
 
 def sum_out(sites: Sequence[Any], plates: Sequence[str]) -> Tensor:

@@ -184,7 +184,7 @@ def _read_summed(model_trace: Trace, draws: Draws, start: int, stop: int) -> Ter
     sites = [s for s in sample_sites(model_trace).values() if not is_deterministic(s)]
     outside = [site for site in sites if not in_data_plate(site)]
     for site in outside:
-        if is_summed_out(site) or varies(site, draws.depth):
+        if is_summed_out(site) or varies(site):
             what = "is summed out" if is_summed_out(site) else "depends on a site summed out"
             raise ValueError(
                 f"the site {site['name']!r} outside the plate 'data' {what}, so the data are not "
@@ -198,7 +198,7 @@ def _read_summed(model_trace: Trace, draws: Draws, start: int, stop: int) -> Ter
         nothing = torch.zeros(shape, dtype=like.dtype, device=like.device)
         return nothing + sum_out(chosen, plates).reshape(shape) if chosen else nothing
 
-    if any(varies(site, draws.depth) for site in drawn):
+    if any(varies(site) for site in drawn):
         log_prior, log_joint = total(latent), total(local)
         # Where p(z) is zero or NaN, that decides, and p(x|z) is not defined.
         log_likelihood = torch.where(log_prior.isfinite(), log_joint - log_prior, 0.0)
