@@ -166,6 +166,7 @@ def test_evidence_with_draws_beside_sums_is_right():
     assert log_evidence(narrow.model, narrow.guide, x, num_samples=2000).khat_bad_fraction > 0.5
 
 
+@pytest.mark.slow
 def test_a_recording_gives_the_numbers_of_plain_calls():
     for pair, x in ((MixturePrior(), reals(6)), (Topics(), torch.randint(5, (6, 4)))):
         structure = inspect_pair(pair.model, pair.guide, (x,))
@@ -212,7 +213,10 @@ def test_posterior_draws_have_their_exact_density(vectorized):
 
 
 def test_annealing_and_nuts_move_the_drawn_site_with_the_other_summed_out():
-    """Their target is log p(x, z) with k summed out, and its gradient, in closed form."""
+    """Their target is log p(x, z) with k summed out, and its gradient, in closed form.
+
+    The annealed evidence is within 5 standard errors of each of 3 data.
+    """
     pair, x = MixturePrior(), reals(3)
     space = latent_space(pair.model, pair.guide, (x,), inspect_pair(pair.model, pair.guide, (x,)))
     points = reals(2, 3, 1, seed=1).requires_grad_()
@@ -221,8 +225,10 @@ def test_annealing_and_nuts_move_the_drawn_site_with_the_other_summed_out():
     assert torch.allclose(found, exact, **EXACT)
     slopes = [torch.autograd.grad(value.sum(), points)[0] for value in (found, exact)]
     assert torch.allclose(*slopes, **EXACT)
-    annealed = annealed_evidence(pair.model, pair.guide, x, num_temperatures=40, num_chains=8, num_leapfrog=3)
-    assert ((annealed.log_px - pair.log_px(x)).abs() < 0.5).all()
+    annealed = annealed_evidence(
+        pair.model, pair.guide, x, num_temperatures=40, num_chains=40, num_leapfrog=3
+    )
+    assert ((annealed.log_px - pair.log_px(x)).abs() < 5 * annealed.standard_error).all()
 
 
 def global_pair():
@@ -307,7 +313,9 @@ def test_diagnose_says_that_nothing_is_approximate_where_all_is_summed_out():
     pair = Mixture()
     (x,), values = simulate(pair.model, pair.guide, torch.zeros(1).double(), 200)
     assert values["k"].shape == (200,)
-    diagnosis = diagnose(pair.model, pair.guide, x, budget=Budget(replications=50, tree_samples=10))
+    diagnosis = diagnose(
+        pair.model, pair.guide, x, budget=Budget(replications=250, tree_samples=10)
+    )
     assert diagnosis.verdict == "Nothing was found against this posterior."
     (finding,) = [one for one in diagnosis.findings if one.topic == "posterior of one datum"]
     assert finding.sentence == (
@@ -320,12 +328,13 @@ def test_diagnose_says_that_nothing_is_approximate_where_all_is_summed_out():
 
 
 def test_predictive_checks_draw_what_is_summed_out_from_its_posterior():
-    """Given x far out in one component, replications come from that one; the prior's do not."""
+    """Their mean is known; 0.1 is 10 standard errors. Replications of the prior differ."""
     pair = Mixture()
     x = torch.full((100,), 3.0).double()
     mean = {"mean": lambda x: x.mean()}
     own = predictive_check(pair.model, pair.guide, x, mean, num_samples=100)["mean"]
-    assert own.replicated.mean().item() == pytest.approx(3.0, abs=0.1)
+    exact = (pair.joint(x[:1]).softmax(-1) * pair.means).sum().item()
+    assert own.replicated.mean().item() == pytest.approx(exact, abs=0.1)
     prior = predictive_check(pair.model, pair.guide, x, mean, from_prior=True)["mean"]
     assert prior.p_value == 0
     # The component at 3 makes no datum at 9: the check fires.
@@ -469,7 +478,9 @@ def test_a_site_that_the_guide_enumerates_is_drawn_and_the_evidence_is_right():
     def guide(x):
         with pyro.plate("data", len(x)):
             y = pyro.sample(
-                "y", dist.Categorical(logits=-((x[:, None] - means) ** 2) / (2 * scale**2)), infer=SUMMED
+                "y",
+                dist.Categorical(logits=-((x[:, None] - means) ** 2) / (2 * scale**2)),
+                infer=SUMMED,
             )
             pyro.sample("z", dist.Normal((x - means[y]) / scale**2, 0.8))
 
