@@ -213,8 +213,8 @@ def calibrate(
 
         u_w = (Σ_l w_l 1[z_l < z*] + U w̄) / (Σ_l w_l + w̄),   w̄ = Σ_l w_l² / Σ_l w_l
 
-    which is u for equal weights. Ties, as between values of a discrete site, are broken at random, so
-    that u is uniform there too. Where u is not uniform and u_w is, the guide is wrong but good
+    which is u for equal weights. Ties, as between values of a discrete site, are broken at random,
+    so that u is uniform there too. Where u is not uniform and u_w is, the guide is wrong but good
     enough as a proposal. All of this is about simulated data: it does not tell whether the model
     fits the real ones.
 
