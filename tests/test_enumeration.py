@@ -9,7 +9,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pyro.infer import TraceEnum_ELBO
+from pyro.infer import TraceEnum_ELBO, config_enumerate
 
 from latente.inference import (
     Budget,
@@ -107,6 +107,82 @@ def test_one_datum_and_one_word_have_the_closed_form():
         draws, terms = read(pair, (x,), 2, vectorized=True)
         theta = draws.trace.nodes["theta"]["value"].reshape(2, len(x), 3)
         assert torch.allclose(terms.log_likelihood, pair.log_likelihood(x, theta), **EXACT)
+
+
+def test_a_plate_within_the_datum_shares_its_site():
+    """k of a datum, and five parts of it: log Σ_k π_k Π_j N(x_j; m_k, s_k)."""
+    pair, x = Mixture(), reals(4, 5)
+
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            k = pyro.sample("k", dist.Categorical(pair.weights), infer=SUMMED)
+            with pyro.plate("parts", x.shape[1], dim=-2):
+                pyro.sample("x", dist.Normal(pair.means[k], pair.scales[k]), obs=x.T)
+
+    parts = dist.Normal(pair.means, pair.scales).log_prob(x[..., None]).sum(1)
+    evidence = log_evidence(model, empty, x, num_samples=30)
+    assert torch.allclose(evidence.log_px, (pair.weights.log() + parts).logsumexp(-1), **EXACT)
+
+
+def test_half_known_labels_are_summed_out_where_they_are_missing():
+    """log p(x, y) where the label is known, log p(x) where it is not."""
+    pair, x, y = Mixture(), reals(6), torch.tensor([0, 1, 2, 0, 0, 0])
+    known = torch.tensor([True, True, True, False, False, False])
+
+    @config_enumerate
+    def model(x, y, known):
+        with pyro.plate("data", len(x)):
+            prior = dist.Categorical(pair.weights)
+            k = pyro.sample("k", prior, obs=y.long(), obs_mask=known.bool())
+            pyro.sample("x", dist.Normal(pair.means[k], pair.scales[k]), obs=x)
+
+    joint = pair.joint(x)
+    labelled = joint.gather(1, y[:, None])[:, 0]
+    exact = torch.where(known, labelled, joint.logsumexp(1))
+    evidence = log_evidence(model, empty, (x, y, known), num_samples=30)
+    assert torch.allclose(evidence.log_px, exact, **EXACT)
+
+
+class Switching:
+    """A chain of discrete states, summed out, that switches the steps of a drawn walk z_t."""
+
+    start, steps, drifts = HiddenMarkov.start, HiddenMarkov.steps, HiddenMarkov.means
+
+    def model(self, x):
+        with pyro.plate("data", len(x)):
+            k, z = None, torch.zeros(len(x)).double()
+            for t in pyro.markov(range(x.shape[1])):
+                row = self.start if k is None else self.steps[k]
+                k = pyro.sample(f"k_{t}", dist.Categorical(row), infer=SUMMED)
+                z = pyro.sample(f"z_{t}", dist.Normal(z + self.drifts[k], 0.5))
+                pyro.sample(f"x_{t}", dist.Normal(z, 1.0), obs=x[:, t])
+
+    def guide(self, x):
+        with pyro.plate("data", len(x)):
+            for t in range(x.shape[1]):
+                pyro.sample(f"z_{t}", dist.Normal(x[:, t], 1.0))
+
+    def log_joint(self, x, z):
+        """log p(x, z) of x (N, T), z (S, N, T), by the forward algorithm."""
+        before = torch.cat([torch.zeros_like(z[..., :1]), z[..., :-1]], -1)
+        moved = dist.Normal(before[..., None] + self.drifts, 0.5).log_prob(z[..., None])
+        message = self.start.log() + moved[..., 0, :]
+        for t in range(1, x.shape[1]):
+            message = (message[..., None] + self.steps.log()).logsumexp(-2) + moved[..., t, :]
+        return message.logsumexp(-1) + dist.Normal(z, 1.0).log_prob(x).sum(-1)
+
+
+@vectorized_or_not
+def test_a_chain_that_switches_a_drawn_walk_has_the_forward_algorithms_value(vectorized):
+    pair, x = Switching(), reals(4, 5)
+    draws, terms = read(pair, (x,), 3, vectorized=vectorized)
+    z = torch.stack([draws.trace.nodes[f"z_{t}"]["value"].reshape(3, 4) for t in range(5)], -1)
+    found = terms.log_likelihood + terms.log_prior
+    assert torch.allclose(found, pair.log_joint(x, z), **EXACT)
+    likelihood = dist.Normal(z, 1.0).log_prob(x).sum(-1)
+    assert torch.allclose(terms.log_likelihood, likelihood, **EXACT)
+    whole = complete(pair.model, draws)
+    assert torch.allclose(score(pair.model, whole).log_weight, terms.log_weight, **EXACT)
 
 
 def test_factors_that_contradict_each_other_do_not_underflow():

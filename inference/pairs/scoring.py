@@ -92,7 +92,7 @@ class Scorer:
             if size not in self._draw:
                 self._draw[size] = self._record(partial(self._drawn, size))
             *values, log_posterior = self._draw[size](*args)
-            if not values:  # all samples are the same
+            if self.structure.enumerated and not values:  # all samples are the same
                 yield from self._exact_terms(args, log_posterior, chunk_size)
                 continue
             plated = self.structure.vectorized and size > 1
