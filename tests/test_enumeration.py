@@ -307,22 +307,35 @@ def test_annealing_and_nuts_move_the_drawn_site_with_the_other_summed_out():
     assert ((annealed.log_px - pair.log_px(x)).abs() < 5 * annealed.standard_error).all()
 
 
+def test_an_exact_guide_beside_sums_is_calibrated_and_a_wide_one_is_not():
+    """Three families of tests at 0.1 % each: false-alarm rate 0.3 %."""
+    pair, x = MixturePrior(), reals(5)
+    evidence = log_evidence(pair.model, pair.exact_guide, x, num_samples=50)
+    assert torch.allclose(evidence.log_px, pair.log_px(x), **EXACT)
+    options = {"num_simulations": 300, "num_draws": 50, "level": 0.999}
+    found = calibrate(pair.model, pair.exact_guide, x, **options)
+    assert (found.miscalibrated, found.weighted_miscalibrated, found.biased) == ({}, {}, {})
+    assert calibrate(pair.model, pair.guide, x, **options).miscalibrated["z"] == "too wide"
+
+
 def global_pair():
     """w drawn for all data, k summed out: x | w, k ~ N(w + 2k, 1); and the exact log p(x|w)."""
+    share = torch.tensor(0.3, dtype=torch.float64)
 
     def model(x):
         w = pyro.sample("w", dist.Normal(torch.zeros(()).double(), 1.0))
         with pyro.plate("data", len(x)):
-            k = pyro.sample("k", dist.Bernoulli(torch.tensor(0.3).double()), infer=SUMMED)
+            k = pyro.sample("k", dist.Bernoulli(share), infer=SUMMED)
             pyro.sample("x", dist.Normal(w + 2 * k, 1.0), obs=x)
 
     def guide(x):
         pyro.sample("w", dist.Normal(torch.tensor(0.4).double(), 0.3))
 
     def log_px(x, w):
-        parts = [math.log(1 - q) + dist.Normal(w + 2 * k, 1.0).log_prob(x)
-                 for k, q in ((0, torch.tensor(0.3).double().item()),)]  # fmt: skip
-        parts.append(math.log(0.3) + dist.Normal(w + 2, 1.0).log_prob(x))
+        parts = [
+            math.log(share) + dist.Normal(w + 2 * k, 1.0).log_prob(x)
+            for k, share in enumerate((0.7, 0.3))
+        ]
         return torch.stack(parts).logsumexp(0)
 
     return model, guide, log_px
@@ -341,7 +354,7 @@ def test_data_are_predicted_from_a_global_site_with_the_others_summed_out():
 
 def test_leaving_one_out_takes_a_global_site_with_the_others_summed_out():
     model, _, log_px = global_pair()
-    x = reals(12) / 2 + 0.5
+    x = reals(12) / 4 + 0.8
     grid = torch.linspace(-3, 4, 4001).double()[:, None]
     log_joint = dist.Normal(0.0, 1.0).log_prob(grid) + log_px(x, grid).sum(1, keepdim=True)
     posterior = (log_joint - log_joint.logsumexp(0)).exp()
@@ -353,9 +366,9 @@ def test_leaving_one_out_takes_a_global_site_with_the_others_summed_out():
 
     without = log_joint - log_px(x, grid)
     exact = ((without - without.logsumexp(0)) + log_px(x, grid)).logsumexp(0).sum()
-    found = psis_loo(model, guide, x, num_samples=500)
-    # 1,000 repetitions of such estimates differ by 0.01 (one standard deviation).
-    assert found.elpd == pytest.approx(exact.item(), abs=0.05)
+    found = psis_loo(model, guide, x, num_samples=300)
+    # One standard deviation of such estimates is 0.034, by 12 repetitions.
+    assert found.elpd == pytest.approx(exact.item(), abs=0.2)
 
 
 def test_the_tree_has_posterior_draws_of_sites_that_are_summed_out():
