@@ -25,7 +25,7 @@ from ..common.plotting import (
 from ..data.load_data import evaluation_rows
 from ..evaluation.metrics import ACTIVE_VARIANCE
 from ..objectives.reading import Reading, closed_forms
-from ..pairs.enumeration import varies
+from ..pairs.enumeration import is_summed_out, varies
 from ..pairs.inspection import inspect_drawn
 from ..pairs.latent_space import LatentSpace, latent_space
 from ..pairs.log_terms import Draws, draw, read_terms, trace_model
@@ -199,7 +199,7 @@ def _kl_parts(
 ) -> tuple[tuple[str, ...], Tensor]:
     """Names of the parts that the KL splits into, and KL of each datum and part, (N, J)."""
     trace = trace_model(model, draws)
-    drawn = [site for name, site in latent_sites(trace).items() if name not in draws.enumerated]
+    drawn = [site for site in latent_sites(trace).values() if not is_summed_out(site)]
     # Sites whose priors share a parent that is summed out have one prior together.
     if draws.enumerated and any(varies(site) for site in drawn):
         terms = read_terms(trace, draws)
