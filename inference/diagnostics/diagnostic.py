@@ -50,6 +50,13 @@ class DiagnosticContext:
         """Whether no latent variable is shared by the data, so that p(z|x) is of one datum."""
         return not self.structure.global_latents
 
+    @property
+    def all_summed_out(self) -> bool:
+        """Whether all latent sites are summed out, so that nothing is drawn from the guide."""
+        structure = self.structure
+        drawn = structure.local_latents + structure.global_latents
+        return bool(structure.enumerated) and not drawn
+
     def first(self, count: int) -> tuple[Tensor, ...]:
         """The first rows of the data."""
         return tuple(part[:count] for part in self.rows)
@@ -167,6 +174,9 @@ class Diagnostic(Generic[R]):
     """Whether the question makes sense for the pair, and has a budget; else nothing is said."""
     per_datum: bool = False
     """Whether it judges the posterior of one datum. Where a latent variable is shared by all data,
+    such a diagnostic is not run, and a finding says so."""
+    judges_draws: bool = False
+    """Whether it judges draws of the guide. Where all latent sites are summed out there are none,
     such a diagnostic is not run, and a finding says so."""
     required: bool = False
     """Whether an error of ``run`` ends the whole diagnosis, and is not just noted."""

@@ -384,6 +384,7 @@ NUTS_REFERENCE = Diagnostic(
     ),
     numbers=_numbers,
     per_datum=True,
+    judges_draws=True,
     applies=lambda context: context.budget.nuts_data > 0,
 )
 """Means and standard deviations of the guide beside those of Markov chains."""

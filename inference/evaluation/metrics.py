@@ -12,7 +12,7 @@ from ..data.rows import BLOCK_ROWS, Rows
 from ..evidence.importance_sampling import log_evidence
 from ..pairs.checks import explaining_data
 from ..pairs.inspection import inspect_pair
-from ..pairs.log_terms import draw, score, trace_model
+from ..pairs.log_terms import complete, draw, score, trace_model
 from ..pairs.observed_values import find_observed_values
 from ..pairs.parameters import place, placement
 from ..pairs.programs import Program, evaluating
@@ -117,9 +117,7 @@ def _inspect(model: Program, guide: Program, rows: tuple[Rows, ...]) -> tuple[St
     with evaluating(model, guide), torch.random.fork_rng():
         with explaining_data(model, args, "data"):
             structure = inspect_pair(model, guide, args)
-        if structure.enumerated:
-            return structure, 0
-        draws = draw(guide, args, 1, structure)
+        draws = complete(model, draw(guide, args, 1, structure))
         sites = observed_sites(trace_model(model, draws))
         held = find_observed_values(poutine.replay(model, trace=draws.trace), args).held
     size = sum(site["value"].numel() for site in sites.values()) // len(args[0])

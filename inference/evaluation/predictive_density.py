@@ -94,8 +94,8 @@ def log_predictive_density(
     Raises:
         ValueError: if S < 2 or L < 1; if the data cannot be used; if the guide infers w from the
             data that it is given (held-out data would then inform it); if the guide puts a site of
-            the data plate on a point, or its support is smaller than a prior's; if a site is
-            enumerated; or if the data are not independent given w.
+            the data plate on a point, or its support is smaller than a prior's; if a site outside
+            the data plate is summed out; or if the data are not independent given w.
 
     >>> import pyro.distributions as dist
     >>> def model(x):

@@ -19,7 +19,7 @@ from ..pairs.checks import (
     explain_nonfinite,
     explaining_support,
 )
-from ..pairs.inspection import inspect_pair
+from ..pairs.inspection import check_summed_within_data, inspect_pair
 from ..pairs.log_terms import Terms
 from ..pairs.parameters import place, placement
 from ..pairs.programs import Program, evaluating
@@ -61,6 +61,9 @@ class Evidence:
     """S."""
     note: str = ""
     """Why the pair could not be recorded and ran plainly; empty otherwise."""
+    exact: bool = False
+    """Whether nothing is drawn, as all latent sites are summed out: then ``log_px`` is log p(x)
+    itself, all weights are equal, and ``standard_error`` is 0."""
 
     @property
     def mean(self) -> float:
@@ -136,6 +139,10 @@ def log_evidence(
     ``chunk_size`` at a time, and weights are summed in float64. So memory does not grow with S,
     and up to rounding the result is the same for every chunk size.
 
+    Sites that the model marks ``infer={"enumerate": "parallel"}``, and that the guide does not
+    have, are summed out exactly: p(x|z) p(z) is then Σ_k p(x, z, k). If the guide draws nothing,
+    because all sites are summed out, the result is log p(x) itself.
+
     Args:
         model: Pyro program ``model(x, *context)``.
         guide: Pyro program of the same arguments and latent sites.
@@ -198,7 +205,8 @@ def log_evidence(
                 for name, values in _summarize(terms, (model, guide, args)).items():
                     figures[name][start : start + step] = values
                 advance(len(args[0]), f"{start + len(args[0])} of {num_rows} data")
-    return Evidence(**figures, num_samples=num_samples, note=scorer.note)
+    exact = bool(structure.enumerated) and not structure.local_latents
+    return Evidence(**figures, num_samples=num_samples, note=scorer.note, exact=exact)
 
 
 def inspect_local(model: Program, guide: Program, args: tuple[Tensor, ...]) -> Structure:
@@ -225,12 +233,7 @@ def inspect_local(model: Program, guide: Program, args: tuple[Tensor, ...]) -> S
             f"the latent site {names} stands outside the plate 'data': the data are not "
             "independent without it, so log p(x) of one datum is not defined"
         )
-    if structure.enumerated:
-        names = ", ".join(map(repr, structure.enumerated))
-        raise ValueError(
-            f"the latent site {names} is enumerated: log_evidence draws all latent variables from "
-            "the guide, which has no such site"
-        )
+    check_summed_within_data(structure)
     check_guide_covers_prior(model, guide, args)
     return structure
 

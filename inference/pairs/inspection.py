@@ -1,18 +1,17 @@
 """Run a pair once, check that it fulfils the contract, and find its structure."""
 
-from dataclasses import replace
 from typing import Any
 
 import pyro
 import torch
 from pyro import poutine
 from pyro.infer.autoguide import AutoGuide
-from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from .calling import AdaptedProgram
+from .enumeration import check_can_be_summed, summed_out
 from .kl import carries_density, is_delta
-from .log_terms import Draws, draw, score, sum_sites
+from .log_terms import complete, draw, one_sample, score, sum_sites
 from .programs import Program, plain_errors, unwrapped
 from .sites import (
     DATA_PLATE,
@@ -29,18 +28,16 @@ def inspect_pair(model: Program, guide: Program, args: tuple[Any, ...]) -> Struc
 
     Raises:
         ValueError: if the model has no plate named ``"data"`` at dimension −1 with an observed
-            site inside; if the size of that plate is not the number of data; or if only one of
-            the two programs has a latent site.
+            site inside; if the size of that plate is not the number of data; if only one of the
+            two programs has a latent site; or if a site that is to be summed out cannot be.
     """
     with plain_errors():
         guide_trace = poutine.trace(guide).get_trace(*args)
         model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args)
     in_guide, in_model = latent_sites(guide_trace), latent_sites(model_trace)
-    enumerated = tuple(
-        name
-        for name in sorted(in_model.keys() - in_guide.keys())
-        if in_model[name]["infer"].get("enumerate")
-    )
+    enumerated = summed_out(in_guide, in_model)
+    for name in enumerated:
+        check_can_be_summed(name, in_model[name])
     _check_same_sites(in_guide, in_model, enumerated)
     sites = {"guide": sample_sites(guide_trace), "model": sample_sites(model_trace)}
     for found in sites.values():
@@ -67,9 +64,8 @@ def inspect_pair(model: Program, guide: Program, args: tuple[Any, ...]) -> Struc
             "that computes its posterior from x"
         )
     # Draws of a global variable never lie along a plate of samples: see log_evidence.
-    plain = not global_latents and not enumerated
     with pyro.validation_enabled(False):  # it refuses NaN also where the model masks it
-        vectorized = plain and _is_vectorized(model, guide, args, nesting)
+        vectorized = not global_latents and _is_vectorized(model, guide, args, nesting, enumerated)
     outside = tuple(
         name for name, site in observed_sites(model_trace).items() if not in_data_plate(site)
     )
@@ -80,8 +76,10 @@ def inspect_pair(model: Program, guide: Program, args: tuple[Any, ...]) -> Struc
         global_latents,
         outside,
         enumerated,
+        points,
+        enumerated_outside=tuple(n for n in enumerated if not in_data_plate(in_model[n])),
+        local_latents=tuple(name for name, site in in_guide.items() if in_data_plate(site)),
         repeatable=not one_datum,
-        points=points,
     )
 
 
@@ -166,58 +164,63 @@ def _check_plates(name: str, site: Any) -> None:
             )
 
 
-def _is_vectorized(model: Program, guide: Program, args: tuple[Any, ...], nesting: int) -> bool:
+def _is_vectorized(
+    model: Program,
+    guide: Program,
+    args: tuple[Any, ...],
+    nesting: int,
+    enumerated: tuple[str, ...],
+) -> bool:
     """Whether the pair gives the same log terms under a plate of two samples as one by one.
 
     A network written for one batch dimension fails there, or mixes samples with data. Such a pair
     is run on repeated data instead.
     """
+    structure = Structure(nesting, vectorized=True, global_latents=(), enumerated=enumerated)
     try:
-        draws = draw(guide, args, 2, Structure(nesting, vectorized=True, global_latents=()))
-        together = score(model, draws)
+        draws = draw(guide, args, 2, structure)
+        # Sites that are summed out are run with all their values, and with drawn ones.
+        tried = [draws, complete(model, draws)] if enumerated else [draws]
+        together = [score(model, each) for each in tried]
     except Exception:  # a user's network may fail on a further dimension in any way
         return False
-    apart = [_one_sample(draws, sample) for sample in range(2)]
-    terms = [score(model, one) for one in apart]
+    apart = [[one_sample(each, sample) for sample in range(2)] for each in tried]
     # Check the guide too: its log q at one sample's values, without the plate.
-    replayed = [poutine.trace(poutine.replay(guide, trace=one.trace)) for one in apart]
+    replayed = [poutine.trace(poutine.replay(guide, trace=one.trace)) for one in apart[0]]
     posteriors = [
         sum_sites(latent_sites(trace.get_trace(*args)).values(), (1, len(args[0])), False, args[0])
         for trace in replayed
     ]
-    pairs = [
-        (together.log_likelihood, torch.cat([term.log_likelihood for term in terms])),
-        (together.log_prior, torch.cat([term.log_prior for term in terms])),
-        (together.log_posterior, torch.cat([local for local, _ in posteriors])),
-    ]
+    pairs = [(together[0].log_posterior, torch.cat([local for local, _ in posteriors]))]
+    for plated, single in zip(together, apart, strict=True):
+        terms = [score(model, one) for one in single]
+        pairs += [
+            (plated.log_likelihood, torch.cat([term.log_likelihood for term in terms])),
+            (plated.log_prior, torch.cat([term.log_prior for term in terms])),
+        ]
     return all(torch.allclose(a, b, rtol=1e-3, atol=1e-3, equal_nan=True) for a, b in pairs)
 
 
-def _one_sample(draws: Draws, sample: int) -> Draws:
-    """One sample of plated draws, as draws without a plate."""
-    trace = Trace()
-    for name, site in latent_sites(draws.trace).items():
-        trace.add_node(name, **{**site, "value": site["value"][sample]})
-    rows = slice(sample, sample + 1)
-    return replace(
-        draws,
-        trace=trace,
-        log_posterior=draws.log_posterior[rows],
-        log_posterior_global=draws.log_posterior_global[rows],
-        plated=False,
-    )
-
-
 def inspect_drawn(model: Program, guide: Program, args: tuple[Tensor, ...]) -> Structure:
-    """Find the structure of a pair whose latent sites are all drawn.
+    """Find the structure of a pair whose latent sites are all drawn, or summed out for each datum.
 
     Raises:
-        ValueError: as :func:`inspect_pair` does, and if a site is summed out.
+        ValueError: as :func:`inspect_pair` does, and if a site outside the data plate is to be
+            summed out.
     """
     structure = inspect_pair(model, guide, args)
-    if structure.enumerated:
-        raise ValueError(
-            f"the latent site {structure.enumerated[0]!r} is enumerated, and the guide does not "
-            "draw it: use a guide that has the site (ExactPosterior, for a mixture)"
-        )
+    check_summed_within_data(structure)
     return structure
+
+
+def check_summed_within_data(structure: Structure) -> None:
+    """Refuse a pair that sums out a site outside the data plate, on which all data depend.
+
+    Raises:
+        ValueError: with the name of the site.
+    """
+    for name in structure.enumerated_outside:
+        raise ValueError(
+            f"the site {name!r} outside the plate 'data' is summed out, so the data are not "
+            "independent given what the guide draws: let the guide draw it"
+        )

@@ -13,7 +13,7 @@ from torch import Size, Tensor
 from torch.distributions import Transform, biject_to, constraints, identity_transform
 
 from .kl import is_delta
-from .log_terms import Draws, draw, read_terms, sum_sites, trace_model
+from .log_terms import Draws, draw, read_terms, trace_model
 from .programs import Program, plain_errors
 from .sites import in_data_plate, latent_sites, rows_dim
 from .structure import Structure
@@ -34,6 +34,8 @@ class Coordinate:
     """Event shape of the unconstrained numbers."""
     dtype: torch.dtype
     """Of the site's values."""
+    discrete: bool = False
+    """Whether the site's values are discrete; they are then its coordinates."""
 
     @property
     def size(self) -> int:
@@ -65,6 +67,11 @@ class LatentSpace:
     def size(self) -> int:
         """K, how many coordinates a datum has."""
         return sum(site.size for site in self.sites)
+
+    @property
+    def has_discrete(self) -> bool:
+        """Whether some of the sites are discrete."""
+        return any(site.discrete for site in self.sites)
 
     @property
     def names(self) -> list[str]:
@@ -135,8 +142,9 @@ class LatentSpace:
             trace.add_node(site.name, **node, value=value)
         nothing = points.new_zeros(points.shape[:2])
         beyond = points.new_zeros(num_samples)
+        nesting, summed = self.structure.nesting, self.structure.enumerated
         apart = plated and self.structure.apart
-        draws = Draws(trace, self.args, nothing, beyond, self.structure.nesting, plated, apart)
+        draws = Draws(trace, self.args, nothing, beyond, nesting, plated, summed, apart)
         return draws, log_det
 
     def log_joint(self, points: Tensor) -> tuple[Tensor, Tensor]:
@@ -149,10 +157,7 @@ class LatentSpace:
     def log_density(self, program: Program, points: Tensor) -> Tensor:
         """log q(z|x) + log |dz/du| of a program's latent sites at points (S, N, K): (S, N)."""
         draws, log_det = self.at(points)
-        trace = trace_model(program, draws)
-        shape = draws.num_samples, draws.num_data
-        local, _ = sum_sites(latent_sites(trace).values(), shape, draws.plated, points)
-        return local + log_det
+        return read_terms(trace_model(program, draws), draws).log_prior + log_det
 
     def values(self, points: Tensor) -> dict[str, Tensor]:
         """The values z of points u (S, N, K), by site: (S, N, *plates, *event)."""
@@ -209,7 +214,9 @@ def latent_space(
         p = in_model[name]
         support = _fixed(name, support_of(p["fn"]), support_of(again[name]["fn"]))
         if support.is_discrete and not discrete:
-            raise ValueError(f"the latent site {name!r} is discrete, and this needs real numbers")
+            raise ValueError(
+                f"the latent site {name!r} is discrete, and this needs real numbers{_advice(p)}"
+            )
         if name in structure.points:
             raise ValueError(
                 f"the guide puts {name!r} on one point, which is not a posterior to judge"
@@ -230,11 +237,26 @@ def latent_space(
         batch = value.shape[: value.dim() - event_dim]
         dim, free = rows_dim(q), transform.inverse_shape(value.shape)
         inner = Size(size for at, size in enumerate(batch, -len(batch)) if at != dim)
-        event = Size(free[len(batch) :])
-        sites.append(Coordinate(name, transform, inner, dim, event, value.dtype))
+        event, discrete = Size(free[len(batch) :]), support.is_discrete
+        sites.append(Coordinate(name, transform, inner, dim, event, value.dtype, discrete))
+    if not sites and structure.enumerated:
+        raise ValueError(
+            f"{structure.enumerated[0]!r} is summed out, and the guide draws nothing in the plate "
+            "'data': there is no approximate posterior to judge"
+        )
     if not sites:
         raise ValueError("nothing is latent in the plate 'data': there is no posterior to judge")
     return LatentSpace(model, guide, args, structure, tuple(sites))
+
+
+def _advice(site: Any) -> str:
+    """How a discrete site is summed out, where it can be."""
+    if not getattr(site["fn"], "has_enumerate_support", False):
+        return ""
+    return (
+        ": mark it infer={'enumerate': 'parallel'} in the model, and leave it out of the guide, "
+        "and it is summed out"
+    )
 
 
 def _bijection(name: str, support: Any) -> Transform:

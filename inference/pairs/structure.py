@@ -16,12 +16,16 @@ class Structure:
     observed_outside: tuple[str, ...] = ()
     """Observed sites, and factors, outside the data plate."""
     enumerated: tuple[str, ...] = ()
-    """Latent sites of the model that the guide does not have, and an objective sums out."""
+    """Latent sites of the model that the guide does not have, and that are summed out."""
+    points: tuple[str, ...] = ()
+    """Latent sites in the data plate that the guide puts on one point, without a density."""
+    enumerated_outside: tuple[str, ...] = ()
+    """Of these, those outside the data plate."""
+    local_latents: tuple[str, ...] = ()
+    """Latent sites in the data plate that the guide draws."""
     repeatable: bool = True
     """Whether it can be run on data repeated sample by sample, where it is not vectorized. A data
     set that is one datum cannot: each sample is then a run of its own."""
-    points: tuple[str, ...] = ()
-    """Latent sites in the data plate that the guide puts on one point, without a density."""
 
     def plated(self, num_samples: int) -> bool:
         """Whether so many samples lie along a dimension of their own."""
