@@ -106,7 +106,7 @@ def to_datatree(
     distribution of a site depends on its own value, as in an autoregressive model, ``*_predictive``
     draws are conditional on the given x. A site that is summed out is drawn from its exact
     posterior given x and the other sites; the weights are those of the guide's draws. A guide that
-    is a point has no density: then there is no ``evidence``, and ``sample_stats`` holds ``lp`` only.
+    is a point has no density: then there is no ``evidence``, and ``sample_stats`` has only ``lp``.
 
     Args:
         model: Pyro program ``model(x, *context)``.
