@@ -25,8 +25,9 @@ from ..common.plotting import (
 from ..data.load_data import evaluation_rows
 from ..evaluation.metrics import ACTIVE_VARIANCE
 from ..objectives.reading import Reading, closed_forms
+from ..pairs.cached_flows import UnknownDensityError
 from ..pairs.inspection import inspect_pair
-from ..pairs.latent_space import LatentSpace, latent_space
+from ..pairs.latent_space import LatentSpace, VaryingSupportError, latent_space
 from ..pairs.log_terms import draw, trace_model
 from ..pairs.parameters import place_all
 from ..pairs.programs import Program, evaluating
@@ -83,6 +84,8 @@ class LatentInformation:
     """KL(q(z) ‖ p(z)); NaN where the prior differs from datum to datum."""
     marginal_kl_error: float
     """Its standard error."""
+    note: str = ""
+    """Why I(x; z) is not known, where it needs a density that the pair does not give."""
 
     @property
     def num_data(self) -> int:
@@ -166,8 +169,13 @@ def latent_information(
         ]
         names, kl = found[0][0], torch.cat([part for _, part in found])
         carried = marginal = torch.full((2,), math.nan, dtype=torch.float64)
+        note = ""
         if not structure.global_latents and not structure.enumerated:
-            carried, marginal = _split(latent_space(model, guide, args, structure, discrete=True))
+            try:
+                space = latent_space(model, guide, args, structure, discrete=True)
+                carried, marginal = _split(space)
+            except (UnknownDensityError, VaryingSupportError) as error:
+                note = str(error)
         means = posterior_means(model, guide, args)
     return LatentInformation(
         names=names,
@@ -177,6 +185,7 @@ def latent_information(
         mutual_information_error=_error(carried),
         marginal_kl=marginal.mean().item(),
         marginal_kl_error=_error(marginal),
+        note=note,
     )
 
 
@@ -250,6 +259,7 @@ def judge_information(found: LatentInformation) -> list[Finding]:
         return [Finding("information", level, f"{said}.")]
     mutual, marginal = found.mutual_information, found.marginal_kl
     if math.isnan(mutual):  # not defined, with a global latent variable
+        said += f". I(x; z) is not known: {found.note}" if found.note else ""
         return [Finding("information", level, f"{said}.")]
     if found.limit - mutual < SATURATED_NATS:
         said += (

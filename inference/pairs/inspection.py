@@ -9,6 +9,7 @@ from pyro.infer.autoguide import AutoGuide
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
+from .cached_flows import UnknownDensityError
 from .kl import carries_density, is_delta
 from .log_terms import Draws, draw, score, sum_sites
 from .programs import Program, plain_errors
@@ -159,10 +160,15 @@ def _is_vectorized(model: Program, guide: Program, args: tuple[Any, ...], nestin
     terms = [score(model, one) for one in apart]
     # Check the guide too: its log q at one sample's values, without the plate.
     replayed = [poutine.trace(poutine.replay(guide, trace=one.trace)) for one in apart]
-    posteriors = [
-        sum_sites(latent_sites(trace.get_trace(*args)).values(), (1, len(args[0])), False, args[0])
-        for trace in replayed
-    ]
+    try:
+        posteriors = [
+            sum_sites(
+                latent_sites(trace.get_trace(*args)).values(), (1, len(args[0])), False, args[0]
+            )
+            for trace in replayed
+        ]
+    except UnknownDensityError:  # not known for one sample's values: it cannot be checked
+        return False
     pairs = [
         (together.log_likelihood, torch.cat([term.log_likelihood for term in terms])),
         (together.log_prior, torch.cat([term.log_prior for term in terms])),

@@ -11,9 +11,11 @@ from pyro.distributions.util import scale_and_mask
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
+from .cached_flows import log_prob_of
 from .programs import Program
 from .sites import in_data_plate, latent_sites, sample_sites
 from .structure import Structure
+from .supports import bounds_of, in_support
 
 SAMPLE_PLATE = "latente_samples"
 
@@ -134,18 +136,31 @@ def score_in_chunks(model: Program, draws: Draws, chunk_size: int) -> Iterator[T
 
 
 def sum_sites(
-    sites: Iterable[Any], shape: tuple[int, int], plated: bool, like: Tensor
+    sites: Iterable[Any],
+    shape: tuple[int, int],
+    plated: bool,
+    like: Tensor,
+    *,
+    anywhere: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Summed log densities of sites: those in the data plate (S, N), and the others (S,).
 
-    Masks are applied, scales are not.
+    Masks are applied, scales are not. Outside its support a distribution has the log density −∞:
+    some of PyTorch's (Pareto, for example) give another number there. That is looked at where the
+    support has bounds of its own, which a latent variable may cross.
+
+    Args:
+        anywhere: look at it for each site, as values may lie anywhere.
     """
     dtype = like.dtype if like.is_floating_point() else torch.get_default_dtype()
     local = torch.zeros(shape, dtype=dtype, device=like.device)
     beyond = torch.zeros(shape[0], dtype=dtype, device=like.device)
     first = 1 if plated else 0
     for site in sites:
-        log_prob = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+        log_prob = log_prob_of(site)
+        if anywhere or bounds_of(site["fn"]):
+            inside = in_support(site["fn"], site["value"])
+            log_prob = log_prob if inside is None else log_prob.where(inside, -torch.inf)
         log_prob = scale_and_mask(log_prob, mask=site["mask"])
         in_data = in_data_plate(site)
         inner = tuple(range(first, log_prob.dim() - (1 if in_data else 0)))
