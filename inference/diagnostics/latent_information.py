@@ -27,6 +27,7 @@ from ..evaluation.metrics import ACTIVE_VARIANCE
 from ..objectives.reading import Reading, closed_forms
 from ..pairs.cached_flows import UnknownDensityError
 from ..pairs.inspection import inspect_pair
+from ..pairs.kept_rows import rows_kept
 from ..pairs.latent_space import LatentSpace, VaryingSupportError, latent_space
 from ..pairs.log_terms import draw, trace_model
 from ..pairs.parameters import place_all
@@ -157,7 +158,7 @@ def latent_information(
         structure = inspect_pair(model, guide, args)
         if structure.points:
             raise ValueError(f"the guide puts {structure.points[0]!r} on one point: it has no KL")
-        step = max(1, SCORED_AT_ONCE // num_draws)
+        step = rows_kept(guide) or max(1, SCORED_AT_ONCE // num_draws)
         blocks = [
             tuple(part[start : start + step] for part in args)
             for start in range(0, len(args[0]), step)

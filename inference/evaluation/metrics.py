@@ -10,6 +10,7 @@ from ..data.load_data import evaluation_rows
 from ..data.rows import BLOCK_ROWS, Rows
 from ..evidence.importance_sampling import log_evidence
 from ..pairs.inspection import inspect_pair
+from ..pairs.kept_rows import rows_kept
 from ..pairs.log_terms import draw, score, trace_model
 from ..pairs.parameters import place, placement
 from ..pairs.programs import Program, evaluating
@@ -106,7 +107,7 @@ def _count_units(model: Program, guide: Program, rows: tuple[Rows, ...]) -> dict
 
 def _inspect(model: Program, guide: Program, rows: tuple[Rows, ...]) -> tuple[Structure, bool]:
     """The structure of a pair, and whether all its observed sites are discrete."""
-    args = place(tuple(part[:2] for part in rows), *placement(model, guide))
+    args = place(tuple(part[: rows_kept(guide) or 2] for part in rows), *placement(model, guide))
     with evaluating(model, guide), torch.random.fork_rng():
         structure = inspect_pair(model, guide, args)
         if structure.enumerated:

@@ -20,6 +20,7 @@ from ..pairs.checks import (
     explaining_support,
 )
 from ..pairs.inspection import inspect_pair
+from ..pairs.kept_rows import rows_kept
 from ..pairs.log_terms import Terms
 from ..pairs.parameters import place, placement
 from ..pairs.programs import Program, evaluating
@@ -175,14 +176,15 @@ def log_evidence(
     rows = evaluation_rows(data)
     num_rows = len(rows[0])
     device, dtype = placement(model, guide)
-    step = min(num_rows, max(1, DRAWS_AT_ONCE // num_samples))
+    step = rows_kept(guide) or min(num_rows, max(1, DRAWS_AT_ONCE // num_samples))
+    rows_checked = rows_kept(guide) or BLOCK_ROWS
     # Allocated first: small tensors kept among large temporary ones would fragment the memory,
     # and its peak would grow with S.
     figures = {name: torch.empty(num_rows, dtype=torch.float64) for name in PER_DATUM_FIELDS}
     with evaluating(model, guide), torch.random.fork_rng():
         torch.manual_seed(seed)
-        for start in range(0, num_rows, BLOCK_ROWS):
-            block = place(tuple(part[start : start + BLOCK_ROWS] for part in rows), device, dtype)
+        for start in range(0, num_rows, rows_checked):
+            block = place(tuple(part[start : start + rows_checked] for part in rows), device, dtype)
             check_support(model, guide, block, "data", start)
         first = place(tuple(part[:step] for part in rows), device, dtype)
         structure = inspect_local(model, guide, first)

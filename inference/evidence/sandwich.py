@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..common.progress import progress
+from ..pairs.kept_rows import check_amortized
 from ..pairs.latent_space import latent_space
 from ..pairs.programs import Program, evaluating
 from ..simulation.simulate import simulate
@@ -75,6 +76,7 @@ def bidirectional_evidence(
     True
     """
     settings = AnnealingSettings(num_temperatures, num_chains, num_leapfrog, start)
+    check_amortized(guide)
     args, latents = simulate(model, guide, like, num_data, seed=seed)
     block = max(1, CHAINS_PER_BLOCK // num_chains)
     total = 3 * num_temperatures * -(-num_data // block)

@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 from pyro import poutine
-from pyro.infer.autoguide import AutoGuide
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from .cached_flows import UnknownDensityError
+from .kept_rows import check_rows
 from .kl import carries_density, is_delta
 from .log_terms import Draws, draw, score, sum_sites
 from .programs import Program, plain_errors
@@ -28,9 +28,11 @@ def inspect_pair(model: Program, guide: Program, args: tuple[Any, ...]) -> Struc
 
     Raises:
         ValueError: if the model has no plate named ``"data"`` at dimension −1 with an observed
-            site inside; if the size of that plate is not the number of data; or if only one of
-            the two programs has a latent site.
+            site inside; if the size of that plate is not the number of data; if only one of
+            the two programs has a latent site; or if an autoguide of local sites is given other
+            data than its own.
     """
+    check_rows(guide, args)
     with plain_errors():
         guide_trace = poutine.trace(guide).get_trace(*args)
         model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args)
@@ -55,18 +57,13 @@ def inspect_pair(model: Program, guide: Program, args: tuple[Any, ...]) -> Struc
     _check_data_plate(in_guide, in_model, observed_sites(model_trace), frames, len(args[0]))
     nesting = max(-frame.dim for frame in frames)
     global_latents = tuple(name for name, site in in_guide.items() if not in_data_plate(site))
-    if isinstance(guide, AutoGuide) and len(global_latents) < len(in_guide):
-        raise ValueError(
-            "an autoguide has a posterior for each datum of the first batch only: write a guide "
-            "that computes its posterior from x"
-        )
     # Draws of a global variable never lie along a plate of samples: see log_evidence.
     plain = not global_latents and not enumerated
     vectorized = plain and _is_vectorized(model, guide, args, nesting)
     outside = tuple(
         name for name, site in observed_sites(model_trace).items() if not in_data_plate(site)
     )
-    points = _points(in_guide, in_model)
+    points = _points(guide, args, in_guide, in_model)
     return Structure(nesting, vectorized, global_latents, outside, enumerated, points)
 
 
@@ -120,16 +117,25 @@ def _check_data_plate(
             )
 
 
-def _points(in_guide: dict[str, Any], in_model: dict[str, Any]) -> tuple[str, ...]:
+def _points(
+    guide: Program, args: tuple[Any, ...], in_guide: dict[str, Any], in_model: dict[str, Any]
+) -> tuple[str, ...]:
     """The latent sites of the data plate that the guide puts on one point, without a density."""
     # A Delta that follows from an auxiliary site has a density: that site's, and its own.
-    if any(in_data_plate(in_guide[name]) for name in in_guide.keys() - in_model.keys()):
+    auxiliary = in_guide.keys() - in_model.keys()
+    if any(in_data_plate(in_guide[name]) for name in auxiliary):
         return ()
-    return tuple(
-        name
+    found = {
+        name: site["value"]
         for name, site in in_guide.items()
         if in_data_plate(site) and is_delta(site["fn"]) and not carries_density(site["fn"])
-    )
+    }
+    if found and auxiliary:
+        # The auxiliary site is shared by all data: what follows from it differs in another draw.
+        with torch.random.fork_rng(), plain_errors():
+            again = latent_sites(poutine.trace(guide).get_trace(*args))
+        found = {name: value for name, value in found.items() if again[name]["value"].equal(value)}
+    return tuple(found)
 
 
 def _check_plates(name: str, site: Any) -> None:

@@ -9,6 +9,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ..data.rows import BLOCK_ROWS, as_rows
+from ..pairs.kept_rows import rows_kept
 from ..pairs.parameters import place, place_all, placement
 from ..pairs.programs import Program, evaluating, plain_errors
 from ..pairs.sites import in_data_plate, latent_sites
@@ -30,8 +31,9 @@ def posterior_means(model: Program, guide: Program, data: Any) -> dict[str, Tens
     blocks: list[dict[str, Tensor]] = []
     with evaluating(model, guide), torch.random.fork_rng(), pyro.validation_enabled(False):
         torch.manual_seed(0)
-        for start in range(0, len(rows[0]), BLOCK_ROWS):
-            args = place(tuple(part[start : start + BLOCK_ROWS] for part in rows), device, dtype)
+        size = rows_kept(guide) or BLOCK_ROWS
+        for start in range(0, len(rows[0]), size):
+            args = place(tuple(part[start : start + size] for part in rows), device, dtype)
             blocks.append(_block_means(guide, args))
     return {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
 

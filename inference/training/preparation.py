@@ -22,6 +22,7 @@ from ..objectives.objective import Objective
 from ..objectives.schedules import Constant, Weight
 from ..pairs.checks import check_support
 from ..pairs.inspection import inspect_pair
+from ..pairs.kept_rows import ADVICE, keeps_rows, remember_rows, rows_kept
 from ..pairs.minibatch_scaling import ScaleData
 from ..pairs.parameters import parameters
 from ..pairs.programs import Program, evaluating, modules, plain_errors
@@ -115,6 +116,7 @@ def prepare(
         )
     _let_check(model, data.rows[0])
     sample = next(data.batches(0))
+    _check_whole(model, guide, data, sample)
     with pyro.validation_enabled(True), plain_errors():
         with evaluating(model, guide):
             structure = inspect_pair(model, guide, sample)
@@ -137,12 +139,32 @@ def prepare(
         model, guide, suitable, named, made, num_data=data.num_data,
         clip_norm=settings.clip_norm, compile=compile, precision=settings.precision,
     )  # fmt: skip
-    measured = data.measured_rows()
+    measured = data.rows_in_order() if rows_kept(guide) else data.measured_rows()
     torch.manual_seed(settings.seed)
     return Preparation(
         model, guide, data, measured, structure, suitable, named, made, scheduler, groups, step,
         settings,
     )  # fmt: skip
+
+
+def _check_whole(
+    model: Program, guide: Program, data: FitData, sample: tuple[Tensor, ...]
+) -> None:
+    """Refuse to fit a guide that keeps a posterior for each datum by minibatches."""
+    with evaluating(model, guide):
+        if not keeps_rows(guide, sample):
+            return
+    if len(sample[0]) < data.num_data or data.resample:
+        raise ValueError(
+            "an autoguide of a site inside the plate 'data' keeps a posterior for each datum, so "
+            f"it takes all data at once: give batch_size={data.num_data}, {ADVICE}"
+        )
+    if data.validation is not None:
+        raise ValueError(
+            "an autoguide of a site inside the plate 'data' has no posterior of the validation "
+            f"data: leave validation out, {ADVICE}"
+        )
+    remember_rows(guide, sample)
 
 
 SPEED_OPTIONS = {"foreach", "fused", "capturable", "differentiable"}
@@ -172,7 +194,7 @@ def _check_support(model: Program, guide: Program, data: FitData) -> None:
         parts.append(("validation data", data.validation, False))
     with evaluating(model, guide):
         for name, rows, resample in parts:
-            for start, block in data.blocks(rows):
+            for start, block in data.blocks(rows, rows_kept(guide)):
                 if resample:
                     block = (torch.bernoulli(block[0]), *block[1:])
                 check_support(model, guide, block, name, start)
