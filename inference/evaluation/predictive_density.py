@@ -18,11 +18,12 @@ from ..evidence.importance_sampling import log_evidence
 from ..evidence.pareto_smoothing import summarize_weights
 from ..pairs.checks import check_guide_covers_prior, check_support
 from ..pairs.inspection import inspect_drawn
+from ..pairs.kept_rows import check_rows, rows_kept
 from ..pairs.log_terms import Terms, draw, score, sum_sites
 from ..pairs.parameters import place_all
 from ..pairs.programs import Program, evaluating
 from ..pairs.sites import global_latent_sites, in_data_plate, latent_sites
-from ..pairs.structure import Structure
+from ..pairs.structure import Structure, check_drawn_apart
 
 
 @dataclass(frozen=True)
@@ -150,10 +151,12 @@ def check_finite_density(log_px: Tensor) -> None:
 
 def inspect_with_density(model: Program, guide: Program, args: tuple[Tensor, ...]) -> Structure:
     """Inspect a pair, check its data, and refuse a guide without a density."""
-    for start in range(0, len(args[0]), BLOCK_ROWS):
-        block = tuple(part[start : start + BLOCK_ROWS] for part in args)
+    check_rows(guide, args)
+    size = rows_kept(guide) or BLOCK_ROWS
+    for start in range(0, len(args[0]), size):
+        block = tuple(part[start : start + size] for part in args)
         check_support(model, guide, block, "data", start)
-    head = tuple(part[:BLOCK_ROWS] for part in args)
+    head = tuple(part[: rows_kept(guide) or BLOCK_ROWS] for part in args)
     check_guide_covers_prior(model, guide, head)
     structure = inspect_drawn(model, guide, head)
     if structure.points:
@@ -200,9 +203,10 @@ def densities_at_global_draws(
         log p̂(x|w), (S, N), log p(w), (S,), and log q(w), (S,); float64, on CPU.
     """
     num_data = len(args[0])
+    check_drawn_apart(structure)
     log_px = torch.empty(num_samples, num_data, dtype=torch.float64)
     log_p, log_q = (torch.empty(num_samples, dtype=torch.float64) for _ in range(2))
-    step = max(1, BLOCK_ROWS // inner_samples)
+    step = num_data if structure.keeps_rows else max(1, BLOCK_ROWS // inner_samples)
     with (
         pyro.validation_enabled(False),
         progress("global latent variables", num_samples, show=show_progress) as advance,

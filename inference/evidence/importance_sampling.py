@@ -25,7 +25,7 @@ from ..pairs.log_terms import Terms
 from ..pairs.parameters import place, placement
 from ..pairs.programs import Program, evaluating
 from ..pairs.scoring import DRAWS_AT_ONCE, Scorer
-from ..pairs.structure import Structure
+from ..pairs.structure import Structure, check_drawn_apart
 from .pareto_smoothing import KHAT_MIN_SAMPLES, summarize_weights
 
 PER_DATUM_FIELDS = (
@@ -214,6 +214,7 @@ def inspect_local(model: Program, guide: Program, args: tuple[Tensor, ...]) -> S
             f"the guide puts all of {structure.points[0]!r} on one point: importance sampling "
             "needs a posterior with a density"
         )
+    check_drawn_apart(structure)
     if structure.observed_outside:
         raise ValueError(
             f"the observed site {structure.observed_outside[0]!r} stands outside the plate 'data': "

@@ -9,7 +9,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from .cached_flows import UnknownDensityError
-from .kept_rows import check_rows
+from .kept_rows import check_rows, rows_kept
 from .kl import carries_density, is_delta
 from .log_terms import Draws, draw, score, sum_sites
 from .programs import Program, plain_errors
@@ -64,7 +64,11 @@ def inspect_pair(model: Program, guide: Program, args: tuple[Any, ...]) -> Struc
         name for name, site in observed_sites(model_trace).items() if not in_data_plate(site)
     )
     points = _points(guide, args, in_guide, in_model)
-    return Structure(nesting, vectorized, global_latents, outside, enumerated, points)
+    kept = rows_kept(guide) is not None
+    together = tuple(set(_without_density(in_guide, in_model)) - set(points))
+    return Structure(
+        nesting, vectorized, global_latents, outside, enumerated, points, kept, together
+    )
 
 
 def _check_same_sites(
@@ -121,21 +125,25 @@ def _points(
     guide: Program, args: tuple[Any, ...], in_guide: dict[str, Any], in_model: dict[str, Any]
 ) -> tuple[str, ...]:
     """The latent sites of the data plate that the guide puts on one point, without a density."""
-    # A Delta that follows from an auxiliary site has a density: that site's, and its own.
-    auxiliary = in_guide.keys() - in_model.keys()
-    if any(in_data_plate(in_guide[name]) for name in auxiliary):
-        return ()
     found = {
-        name: site["value"]
-        for name, site in in_guide.items()
-        if in_data_plate(site) and is_delta(site["fn"]) and not carries_density(site["fn"])
+        name: in_guide[name]["value"]
+        for name in _without_density(in_guide, in_model)
+        if not carries_density(in_guide[name]["fn"])
     }
-    if found and auxiliary:
+    if found and in_guide.keys() - in_model.keys():
         # The auxiliary site is shared by all data: what follows from it differs in another draw.
         with torch.random.fork_rng(), plain_errors():
             again = latent_sites(poutine.trace(guide).get_trace(*args))
         found = {name: value for name, value in found.items() if again[name]["value"].equal(value)}
     return tuple(found)
+
+
+def _without_density(in_guide: dict[str, Any], in_model: dict[str, Any]) -> list[str]:
+    """The latent sites of the data plate that are points given what is drawn outside of it."""
+    # A Delta that follows from an auxiliary site of its datum has a density: that site's.
+    if any(in_data_plate(in_guide[name]) for name in in_guide.keys() - in_model.keys()):
+        return []
+    return [name for name, site in in_guide.items() if in_data_plate(site) and is_delta(site["fn"])]
 
 
 def _check_plates(name: str, site: Any) -> None:

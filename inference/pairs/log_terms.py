@@ -1,7 +1,7 @@
 """Per-datum log terms log p(x|z), log p(z), log q(z|x) of draws from the guide."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyro
@@ -75,10 +75,13 @@ def draw(guide: Program, args: tuple[Any, ...], num_samples: int, structure: Str
     """Draw ``num_samples`` times from q(z|x) for each of a batch of data.
 
     A vectorized guide is run once, under a plate of samples to the left of its own plates, so its
-    encoder runs once. Any other guide is run on the data repeated ``num_samples`` times.
+    encoder runs once. Any other guide is run on the data repeated ``num_samples`` times; or, if it
+    keeps a posterior for each datum, ``num_samples`` times.
     """
     num_data = len(args[0])
     plated = structure.vectorized and num_samples > 1
+    if structure.keeps_rows and not plated and num_samples > 1:
+        return _join([draw(guide, args, 1, structure) for _ in range(num_samples)])
     if plated:
         with pyro.plate(SAMPLE_PLATE, num_samples, dim=-1 - structure.nesting):
             trace = poutine.trace(guide).get_trace(*args)
@@ -88,6 +91,23 @@ def draw(guide: Program, args: tuple[Any, ...], num_samples: int, structure: Str
         latent_sites(trace).values(), (num_samples, num_data), plated, like=args[0]
     )
     return Draws(trace, args, log_posterior, log_posterior_global, structure.nesting, plated)
+
+
+def _join(draws: list[Draws]) -> Draws:
+    """Single draws of all data as draws on repeated data; global sites are the same in all."""
+    trace = Trace()
+    for name, site in latent_sites(draws[0].trace).items():
+        value = site["value"]
+        if in_data_plate(site):
+            values = [one.trace.nodes[name]["value"] for one in draws]
+            value = torch.cat(values, dim=-1 - site["fn"].event_dim)
+        trace.add_node(name, **{**site, "value": value})
+    return replace(
+        draws[0],
+        trace=trace,
+        log_posterior=torch.cat([one.log_posterior for one in draws]),
+        log_posterior_global=torch.cat([one.log_posterior_global for one in draws]),
+    )
 
 
 def score(model: Program, draws: Draws, start: int = 0, stop: int | None = None) -> Terms:

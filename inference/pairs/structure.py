@@ -19,3 +19,21 @@ class Structure:
     """Latent sites of the model that the guide does not have, and an objective sums out."""
     points: tuple[str, ...] = ()
     """Latent sites in the data plate that the guide puts on one point, without a density."""
+    keeps_rows: bool = False
+    """Whether the guide keeps a posterior for each datum, and so runs on all of them only."""
+    drawn_together: tuple[str, ...] = ()
+    """Latent sites in the data plate that follow from an auxiliary site of all data."""
+
+
+def check_drawn_apart(structure: Structure) -> None:
+    """Refuse a guide that draws local latent sites of all data together.
+
+    Raises:
+        ValueError: naming the site.
+    """
+    for name in structure.drawn_together:
+        raise ValueError(
+            f"the guide draws {name!r} of all data together, in an auxiliary site outside the "
+            "plate 'data', so its density of one datum is not known: use a guide that draws "
+            f"{name!r} inside that plate, such as AutoNormal"
+        )
