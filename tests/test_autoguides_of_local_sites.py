@@ -69,14 +69,16 @@ def test_what_is_not_all_of_its_data_is_refused_with_advice():
     guide = AutoNormal(conjugate)
     with pytest.raises(ValueError, match=r"it takes all data at once: give batch_size=12, or"):
         fit(conjugate, guide, X, batch_size=5, show_progress=False)
-    with pytest.raises(ValueError, match="no posterior of the validation data: leave validation"):
+    with pytest.raises(ValueError, match=r"no posterior of the validation data: leave validation"):
         fit(conjugate, guide, X, validation=X, show_progress=False)
     fitted(conjugate, guide, epochs=1)  # the refusals have not fixed it to a part of the data
-    with pytest.raises(ValueError, match="each of the 12 data that it was first run on, and got 5"):
+    with pytest.raises(
+        ValueError, match=r"each of the 12 data that it was first run on, and got 5"
+    ):
         log_evidence(conjugate, guide, X[:5], num_samples=10)
     with pytest.raises(ValueError, match=r"fitted to, in their order, and these are others"):
         log_evidence(conjugate, guide, X.flip(0), num_samples=10)
-    with pytest.raises(ValueError, match="has none of data simulated from the model"):
+    with pytest.raises(ValueError, match=r"has none of data simulated from the model"):
         calibrate(conjugate, guide, X, num_simulations=20)
 
 
@@ -98,11 +100,11 @@ def test_sites_that_are_drawn_together_are_fitted_and_not_taken_for_points(kind)
     with torch.no_grad():
         draws = torch.stack([run.guide(X)["w"] for _ in range(200)])
     assert draws.mean().item() == pytest.approx(mean, abs=0.2)
-    with pytest.raises(ValueError, match="the guide draws 'z' of all data together, .*AutoNormal"):
+    with pytest.raises(ValueError, match=r"the guide draws 'z' of all data together, .*AutoNormal"):
         psis_loo(shared, guide, X, num_samples=25)
     alone = kind(conjugate)
     fitted(conjugate, alone, epochs=1)
-    with pytest.raises(ValueError, match="the guide draws 'z' of all data together, .*AutoNormal"):
+    with pytest.raises(ValueError, match=r"the guide draws 'z' of all data together, .*AutoNormal"):
         log_evidence(conjugate, alone, X)
 
 
@@ -111,5 +113,7 @@ def test_local_points_are_still_points():
     run = fitted(conjugate, guide, rate=0.2)
     assert (guide.median(X)["z"] - X / 2).abs().max() < 1e-2
     assert "elbo" not in run.history[-1]
-    with pytest.raises(ValueError, match="'z' on one point: importance sampling needs a posterior"):
+    with pytest.raises(
+        ValueError, match=r"'z' on one point: importance sampling needs a posterior"
+    ):
         log_evidence(conjugate, guide, X)

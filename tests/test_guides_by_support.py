@@ -103,7 +103,6 @@ def exact(case):
     return log_px, mean, (weight * (u - mean) ** 2).sum().sqrt()
 
 
-
 def check_guide(name, support, draws=1000):
     """The bound lies between that of the best normal, and log p(x); the moments of u are right.
 

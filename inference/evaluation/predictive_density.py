@@ -16,7 +16,7 @@ from ..data.load_data import evaluation_rows
 from ..data.rows import BLOCK_ROWS
 from ..evidence.importance_sampling import log_evidence
 from ..evidence.pareto_smoothing import summarize_weights
-from ..pairs.checks import check_guide_covers_prior, check_support
+from ..pairs.checks import check_guide_covers_prior, check_prior_covers_guide, check_support
 from ..pairs.inspection import inspect_drawn
 from ..pairs.kept_rows import check_rows, rows_kept
 from ..pairs.log_terms import Terms, draw, score, sum_sites
@@ -158,6 +158,7 @@ def inspect_with_density(model: Program, guide: Program, args: tuple[Tensor, ...
         check_support(model, guide, block, "data", start)
     head = tuple(part[: rows_kept(guide) or BLOCK_ROWS] for part in args)
     check_guide_covers_prior(model, guide, head)
+    check_prior_covers_guide(model, guide, head)
     structure = inspect_drawn(model, guide, head)
     if structure.points:
         raise ValueError(

@@ -15,6 +15,7 @@ from ..execution.precision import Precision
 from ..execution.recorded import Compile
 from ..pairs.checks import (
     check_guide_covers_prior,
+    check_prior_covers_guide,
     check_support,
     explain_nonfinite,
     explaining_support,
@@ -233,6 +234,7 @@ def inspect_local(model: Program, guide: Program, args: tuple[Tensor, ...]) -> S
             "the guide, which has no such site"
         )
     check_guide_covers_prior(model, guide, args)
+    check_prior_covers_guide(model, guide, args)
     return structure
 
 

@@ -61,6 +61,33 @@ def check_support(
         )
 
 
+def check_prior_covers_guide(model: Program, guide: Program, args: tuple[Any, ...]) -> None:
+    """Refuse a guide that draws outside the prior's support, where the prior's density is not 0.
+
+    Some densities do not look where they are: a Dirichlet's is a number off the simplex too, and a
+    Poisson's between whole numbers. Weights of such draws would be wrong in silence. Where the
+    density is 0, as that of Uniform or HalfNormal is, the weights are right.
+
+    Raises:
+        ValueError: naming the site, the prior, and a value outside its support.
+    """
+    with torch.random.fork_rng(), pyro.validation_enabled(False), plain_errors():
+        guide_trace = poutine.trace(guide).get_trace(*args)
+        trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args)
+        for name, site in latent_sites(trace).items():
+            if name not in guide_trace.nodes or bounds_of(site["fn"]):
+                continue  # summed out, or looked at when it is scored
+            inside = in_support(site["fn"], site["value"])
+            if inside is None or inside.all():
+                continue
+            if (~inside & (log_prob_of(site) != -math.inf) & counted(site)).any():
+                raise ValueError(
+                    f"the guide draws {name!r} where the prior, {_own_name(site['fn'])}, has no "
+                    f"mass, such as {_beyond(site['fn'], site['value'])}: give the guide a "
+                    "distribution with the prior's support"
+                )
+
+
 PRIOR_DRAWS = 20
 """Draws of the prior at which it is seen whether the joint has mass where the guide has none."""
 
@@ -128,7 +155,9 @@ def _has_mass(sites: Iterable[Any]) -> tuple[Tensor, Tensor]:
             possible = possible if inside is None else possible & inside
         possible = possible | ~counted(site)
         if in_data_plate(site):
-            local = local & possible.flatten(0, -2).all(0) if possible.dim() > 1 else local & possible
+            local = (
+                local & possible.flatten(0, -2).all(0) if possible.dim() > 1 else local & possible
+            )
         else:
             beyond = beyond & possible.all()
     return local, beyond
@@ -180,7 +209,9 @@ def _support_moves(model: Program, guide: Program, args: tuple[Any, ...], name: 
             trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args)
             found.append(bounds_of(observed_sites(trace)[name]["fn"]))
     first, again = found
-    return any(a.shape != b.shape or bool((a != b).any()) for a, b in zip(first, again, strict=True))
+    return any(
+        a.shape != b.shape or bool((a != b).any()) for a, b in zip(first, again, strict=True)
+    )
 
 
 def explain_nonfinite(model: Program, guide: Program, args: tuple[Any, ...], runs: int = 20) -> str:

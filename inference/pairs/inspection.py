@@ -54,6 +54,11 @@ def inspect_pair(model: Program, guide: Program, args: tuple[Any, ...]) -> Struc
         for frame in site["cond_indep_stack"]
         if frame.dim is not None
     ]
+    if not frames:
+        raise ValueError(
+            "no site of model or guide is inside a vectorized plate: put the data under "
+            "pyro.plate('data', len(x), dim=-1), as a context (with …), not as a loop (for …)"
+        )
     _check_data_plate(in_guide, in_model, observed_sites(model_trace), frames, len(args[0]))
     nesting = max(-frame.dim for frame in frames)
     global_latents = tuple(name for name, site in in_guide.items() if not in_data_plate(site))

@@ -142,9 +142,7 @@ def site_kl(
     q, p = posterior["fn"], prior["fn"]
     if not closed:
         log_q, log_p = (
-            scale_and_mask(
-                log_prob_of({**site, "value": posterior["value"]}), mask=site["mask"]
-            )
+            scale_and_mask(log_prob_of({**site, "value": posterior["value"]}), mask=site["mask"])
             for site in (posterior, prior)
         )
         kl = (log_q - log_p)[..., None]

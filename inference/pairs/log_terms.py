@@ -99,7 +99,7 @@ def _join(draws: list[Draws]) -> Draws:
     for name, site in latent_sites(draws[0].trace).items():
         value = site["value"]
         if in_data_plate(site):
-            values = [one.trace.nodes[name]["value"] for one in draws]
+            values: list[Any] = [latent_sites(one.trace)[name]["value"] for one in draws]
             value = torch.cat(values, dim=-1 - site["fn"].event_dim)
         trace.add_node(name, **{**site, "value": value})
     return replace(

@@ -147,9 +147,16 @@ def _check_generative(model: Program, guide: Program, args: tuple[Tensor, ...]) 
                 "alone is generated, so data cannot be simulated from it"
             )
         return
+    name, site = next(iter(observed.items()))
+    for position, context in enumerate(args[1:], 1):
+        if holds(site, context):
+            raise ValueError(
+                f"the model observes its argument {position} at {name!r}, counted from 0, and not "
+                "its first: give what is observed first, and then what it depends on"
+            )
     raise ValueError(
-        f"the model observes something other than x at {next(iter(observed))!r}, so data cannot be "
-        "simulated from it: transform x before it is given to the model"
+        f"the model observes something other than x at {name!r}, so data cannot be simulated from "
+        "it: transform x before it is given to the model"
     )
 
 

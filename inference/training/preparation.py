@@ -20,7 +20,7 @@ from ..objectives.choice import choose_objective
 from ..objectives.consistency import check_against_elbo
 from ..objectives.objective import Objective
 from ..objectives.schedules import Constant, Weight
-from ..pairs.checks import check_support
+from ..pairs.checks import check_support, explaining_support
 from ..pairs.inspection import inspect_pair
 from ..pairs.kept_rows import ADVICE, keeps_rows, remember_rows, rows_kept
 from ..pairs.minibatch_scaling import ScaleData
@@ -119,7 +119,8 @@ def prepare(
     _check_whole(model, guide, data, sample)
     with pyro.validation_enabled(True), plain_errors():
         with evaluating(model, guide):
-            structure = inspect_pair(model, guide, sample)
+            with explaining_support(model, guide, sample):
+                structure = inspect_pair(model, guide, sample)
             suitable = choose_objective(objective, model, guide, sample, structure)
         _check_support(model, guide, data)
         with evaluating(model, guide):
@@ -147,9 +148,7 @@ def prepare(
     )  # fmt: skip
 
 
-def _check_whole(
-    model: Program, guide: Program, data: FitData, sample: tuple[Tensor, ...]
-) -> None:
+def _check_whole(model: Program, guide: Program, data: FitData, sample: tuple[Tensor, ...]) -> None:
     """Refuse to fit a guide that keeps a posterior for each datum by minibatches."""
     with evaluating(model, guide):
         if not keeps_rows(guide, sample):
@@ -206,7 +205,8 @@ def _try_loss(
     """Run Pyro's own checks of this pair and objective once."""
     # An objective whose loss cannot be computed without its gradient is not checked.
     unknown = contextlib.suppress(NotImplementedError)
-    with evaluating(model, guide), scale, unknown:
+    explaining = explaining_support(model, guide, batch)
+    with evaluating(model, guide), explaining, scale, unknown:
         objective.loss(model, guide, *batch)  # pyright: ignore
 
 
