@@ -72,9 +72,7 @@ def test_what_is_not_all_of_its_data_is_refused_with_advice():
     with pytest.raises(ValueError, match=r"no posterior of the validation data: leave validation"):
         fit(conjugate, guide, X, validation=X, show_progress=False)
     fitted(conjugate, guide, epochs=1)  # the refusals have not fixed it to a part of the data
-    with pytest.raises(
-        ValueError, match=r"each of the 12 data that it was first run on, and got 5"
-    ):
+    with pytest.raises(ValueError, match=r"each of the 12 data that it was first run on, and got"):
         log_evidence(conjugate, guide, X[:5], num_samples=10)
     with pytest.raises(ValueError, match=r"fitted to, in their order, and these are others"):
         log_evidence(conjugate, guide, X.flip(0), num_samples=10)
@@ -113,7 +111,5 @@ def test_local_points_are_still_points():
     run = fitted(conjugate, guide, rate=0.2)
     assert (guide.median(X)["z"] - X / 2).abs().max() < 1e-2
     assert "elbo" not in run.history[-1]
-    with pytest.raises(
-        ValueError, match=r"'z' on one point: importance sampling needs a posterior"
-    ):
+    with pytest.raises(ValueError, match=r"'z' on one point: importance sampling needs"):
         log_evidence(conjugate, guide, X)

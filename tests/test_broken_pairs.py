@@ -164,7 +164,5 @@ def test_what_is_observed_second_is_named():
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(x * y / (1 + x**2), 1 / (1 + x**2).sqrt()))
 
-    with pytest.raises(
-        ValueError, match=r"observes its argument 1 at 'y', counted from 0, and not"
-    ):
+    with pytest.raises(ValueError, match=r"observes its argument 1 at 'y', counted from 0"):
         calibrate(model, guide, (X, 2 * X), num_simulations=20)

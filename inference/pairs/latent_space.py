@@ -269,8 +269,9 @@ def _fixed(name: str, support: Any, again: Any) -> Any:
         if value.shape == other.shape and (value != other).any():
             raise VaryingSupportError(
                 f"the support of {name!r} is not the same at two draws ({key} is "
-                f"{one.item():.4g} at one draw and {other.flatten()[0].item():.4g} at another), and "
-                "this needs fixed coordinates: write the site as a transform of a fixed distribution"
+                f"{one.item():.4g} at one draw and {other.flatten()[0].item():.4g} at another), "
+                "and this needs fixed coordinates: write the site as a transform of a fixed "
+                "distribution"
             )
         if (value != one).any() or (other != one).any():
             raise VaryingSupportError(
