@@ -17,6 +17,7 @@ from ..data.arguments import open_pair
 from ..data.batches import epoch_seed
 from ..evidence.importance_sampling import inspect_local
 from ..evidence.pareto_smoothing import pareto_smooth
+from ..pairs.kept_rows import check_amortized
 from ..pairs.latent_space import LatentSpace, latent_space
 from ..pairs.log_terms import draw, score_in_chunks
 from ..pairs.programs import Program, evaluating
@@ -256,6 +257,7 @@ def calibrate(
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, got {level}")
     model, guide, rows = open_pair(model, guide, like, data_plate=data_plate)
+    check_amortized(guide)
     args, values = simulate(model, guide, rows, num_simulations, seed=seed)
     step, blocks = max(1, SCORED_AT_ONCE // num_draws), []
     with evaluating(model, guide), torch.random.fork_rng():

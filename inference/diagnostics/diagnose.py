@@ -13,6 +13,7 @@ from ..data.load_data import Data
 from ..evaluation.arviz_export import to_datatree
 from ..pairs.checks import check_support
 from ..pairs.inspection import check_summed_within_data, inspect_pair
+from ..pairs.kept_rows import rows_kept
 from ..pairs.parameters import place, placement
 from ..pairs.programs import Program, evaluating
 from ..pairs.structure import Structure
@@ -155,7 +156,8 @@ def diagnose(
 
 def _inspect(model: Program, guide: Program, rows: tuple[Tensor, ...]) -> Structure:
     """The facts of a pair, which must have a posterior to judge."""
-    args = place(tuple(part[:INSPECTED_DATA] for part in rows), *placement(model, guide))
+    size = rows_kept(guide) or INSPECTED_DATA
+    args = place(tuple(part[:size] for part in rows), *placement(model, guide))
     with evaluating(model, guide), torch.random.fork_rng():
         check_support(model, guide, args, "data")
         structure = inspect_pair(model, guide, args)

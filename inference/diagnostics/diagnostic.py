@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from torch import Tensor
 
+from ..pairs.kept_rows import rows_kept
 from ..pairs.programs import Program
 from ..pairs.structure import Structure
 from .budget import Budget
@@ -58,7 +59,8 @@ class DiagnosticContext:
         return bool(structure.enumerated) and not drawn
 
     def first(self, count: int) -> tuple[Tensor, ...]:
-        """The first rows of the data."""
+        """The first rows of the data; all of them, if the guide keeps a posterior for each."""
+        count = rows_kept(self.guide) or count
         return tuple(part[:count] for part in self.rows)
 
     def result(self, name: str) -> Any:

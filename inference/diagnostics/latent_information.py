@@ -25,9 +25,11 @@ from ..common.plotting import (
 from ..data.arguments import open_pair
 from ..evaluation.metrics import ACTIVE_VARIANCE
 from ..objectives.reading import Reading, closed_forms
+from ..pairs.cached_flows import UnknownDensityError
 from ..pairs.enumeration import is_summed_out, varies
 from ..pairs.inspection import inspect_drawn
-from ..pairs.latent_space import LatentSpace, latent_space
+from ..pairs.kept_rows import rows_kept
+from ..pairs.latent_space import LatentSpace, VaryingSupportError, latent_space
 from ..pairs.log_terms import Draws, draw, read_terms, trace_model
 from ..pairs.parameters import place_all
 from ..pairs.programs import Program, evaluating
@@ -86,6 +88,8 @@ class LatentInformation:
     """KL(q(z) ‖ p(z)); NaN where the prior differs from datum to datum."""
     marginal_kl_error: float
     """Its standard error."""
+    note: str = ""
+    """Why I(x; z) is not known, where it needs a density that the pair does not give."""
 
     @property
     def num_data(self) -> int:
@@ -164,7 +168,7 @@ def latent_information(
         structure = inspect_drawn(model, guide, args)
         if structure.points:
             raise ValueError(f"the guide puts {structure.points[0]!r} on one point: it has no KL")
-        step = max(1, SCORED_AT_ONCE // num_draws)
+        step = rows_kept(guide) or max(1, SCORED_AT_ONCE // num_draws)
         blocks = [
             tuple(part[start : start + step] for part in args)
             for start in range(0, len(args[0]), step)
@@ -177,8 +181,13 @@ def latent_information(
         ]
         names, kl = found[0][0], torch.cat([part for _, part in found])
         carried = marginal = torch.full((2,), math.nan, dtype=torch.float64)
+        note = ""
         if not structure.global_latents:
-            carried, marginal = _split(latent_space(model, guide, args, structure, discrete=True))
+            try:
+                space = latent_space(model, guide, args, structure, discrete=True)
+                carried, marginal = _split(space)
+            except (UnknownDensityError, VaryingSupportError) as error:
+                note = str(error)
         means = posterior_means(model, guide, args)
     return LatentInformation(
         names=names,
@@ -188,6 +197,7 @@ def latent_information(
         mutual_information_error=_error(carried),
         marginal_kl=marginal.mean().item(),
         marginal_kl_error=_error(marginal),
+        note=note,
     )
 
 
@@ -269,6 +279,7 @@ def judge_information(found: LatentInformation) -> list[Finding]:
         return [Finding("information", level, f"{said}.")]
     mutual, marginal = found.mutual_information, found.marginal_kl
     if math.isnan(mutual):  # not defined, with a global latent variable
+        said += f". I(x; z) is not known: {found.note}" if found.note else ""
         return [Finding("information", level, f"{said}.")]
     if found.limit - mutual < SATURATED_NATS:
         said += (

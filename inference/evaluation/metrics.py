@@ -12,6 +12,7 @@ from ..data.rows import BLOCK_ROWS, Rows
 from ..evidence.importance_sampling import log_evidence
 from ..pairs.checks import explaining_data
 from ..pairs.inspection import inspect_pair
+from ..pairs.kept_rows import rows_kept
 from ..pairs.log_terms import complete, draw, score, trace_model
 from ..pairs.observed_values import find_observed_values
 from ..pairs.parameters import place, placement
@@ -113,7 +114,7 @@ def _inspect(model: Program, guide: Program, rows: tuple[Rows, ...]) -> tuple[St
 
     The latter is 0 unless all are discrete data; a conditioned site's value is none.
     """
-    args = place(tuple(part[:2] for part in rows), *placement(model, guide))
+    args = place(tuple(part[: rows_kept(guide) or 2] for part in rows), *placement(model, guide))
     with evaluating(model, guide), torch.random.fork_rng():
         with explaining_data(model, args, "data"):
             structure = inspect_pair(model, guide, args)

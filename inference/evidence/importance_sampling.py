@@ -15,16 +15,18 @@ from ..execution.precision import Precision
 from ..execution.recorded import Compile
 from ..pairs.checks import (
     check_guide_covers_prior,
+    check_prior_covers_guide,
     check_support,
     explain_nonfinite,
     explaining_support,
 )
 from ..pairs.inspection import check_summed_within_data, inspect_pair
+from ..pairs.kept_rows import rows_kept
 from ..pairs.log_terms import Terms
 from ..pairs.parameters import place, placement
 from ..pairs.programs import Program, evaluating
 from ..pairs.scoring import DRAWS_AT_ONCE, Scorer
-from ..pairs.structure import Structure
+from ..pairs.structure import Structure, check_drawn_apart
 from .pareto_smoothing import KHAT_MIN_SAMPLES, summarize_weights
 
 PER_DATUM_FIELDS = (
@@ -184,14 +186,15 @@ def log_evidence(
     model, guide, rows = open_pair(model, guide, data, data_plate=data_plate)
     num_rows = len(rows[0])
     device, dtype = placement(model, guide)
-    step = min(num_rows, max(1, DRAWS_AT_ONCE // num_samples))
+    step = rows_kept(guide) or min(num_rows, max(1, DRAWS_AT_ONCE // num_samples))
+    rows_checked = rows_kept(guide) or BLOCK_ROWS
     # Allocated first: small tensors kept among large temporary ones would fragment the memory,
     # and its peak would grow with S.
     figures = {name: torch.empty(num_rows, dtype=torch.float64) for name in PER_DATUM_FIELDS}
     with evaluating(model, guide), torch.random.fork_rng():
         torch.manual_seed(seed)
-        for start in range(0, num_rows, BLOCK_ROWS):
-            block = place(tuple(part[start : start + BLOCK_ROWS] for part in rows), device, dtype)
+        for start in range(0, num_rows, rows_checked):
+            block = place(tuple(part[start : start + rows_checked] for part in rows), device, dtype)
             check_support(model, guide, block, "data", start)
         first = place(tuple(part[:step] for part in rows), device, dtype)
         structure = inspect_local(model, guide, first)
@@ -222,6 +225,7 @@ def inspect_local(model: Program, guide: Program, args: tuple[Tensor, ...]) -> S
             f"the guide puts all of {structure.points[0]!r} on one point: importance sampling "
             "needs a posterior with a density"
         )
+    check_drawn_apart(structure)
     if structure.observed_outside:
         raise ValueError(
             f"the observed site {structure.observed_outside[0]!r} stands outside the plate 'data': "
@@ -235,6 +239,7 @@ def inspect_local(model: Program, guide: Program, args: tuple[Tensor, ...]) -> S
         )
     check_summed_within_data(structure)
     check_guide_covers_prior(model, guide, args)
+    check_prior_covers_guide(model, guide, args)
     return structure
 
 

@@ -6,6 +6,7 @@ from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
+import pyro
 import torch
 from pyro import poutine
 from pyro.poutine.trace_struct import Trace
@@ -17,6 +18,10 @@ from .log_terms import Draws, draw, read_terms, trace_model
 from .programs import Program, plain_errors
 from .sites import in_data_plate, latent_sites, rows_dim
 from .structure import Structure
+
+
+class VaryingSupportError(ValueError):
+    """A site's support differs between data or draws, so that it has no fixed coordinates."""
 
 
 @dataclass(frozen=True)
@@ -150,14 +155,16 @@ class LatentSpace:
     def log_joint(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """log p(x|z) and log p(z) + log |dz/du| at points (S, N, K), each (S, N)."""
         draws, log_det = self.at(points)
-        with plain_errors():
+        with pyro.validation_enabled(False), plain_errors():
             terms = read_terms(trace_model(self.model, draws), draws)
         return terms.log_likelihood, terms.log_prior + log_det
 
     def log_density(self, program: Program, points: Tensor) -> Tensor:
         """log q(z|x) + log |dz/du| of a program's latent sites at points (S, N, K): (S, N)."""
         draws, log_det = self.at(points)
-        return read_terms(trace_model(program, draws), draws).log_prior + log_det
+        with pyro.validation_enabled(False):  # a program may have no density at these points
+            trace = trace_model(program, draws)
+        return read_terms(trace, draws, anywhere=True).log_prior + log_det
 
     def values(self, points: Tensor) -> dict[str, Tensor]:
         """The values z of points u (S, N, K), by site: (S, N, *plates, *event)."""
@@ -284,7 +291,7 @@ def _fixed(name: str, support: Any, again: Any) -> Any:
         again: the support of the same site in another run.
 
     Raises:
-        ValueError: if they differ from datum to datum, or from one run to the next.
+        VaryingSupportError: if they differ from datum to datum, or from one run to the next.
     """
     if isinstance(support, constraints.independent):
         inside = _fixed(name, support.base_constraint, again.base_constraint)
@@ -294,10 +301,19 @@ def _fixed(name: str, support: Any, again: Any) -> Any:
     bounds = {key: value for key, value in vars(support).items() if isinstance(value, Tensor)}
     for key, value in bounds.items():
         one = value.flatten()[0]
-        if (value != one).any() or (getattr(again, key) != one).any():
-            raise ValueError(
-                f"the support of {name!r} is not the same for all data and dimensions: write the "
-                "site as a transform of a fixed distribution"
+        other = getattr(again, key)
+        if value.shape == other.shape and (value != other).any():
+            raise VaryingSupportError(
+                f"the support of {name!r} is not the same at two draws ({key} is "
+                f"{one.item():.4g} at one draw and {other.flatten()[0].item():.4g} at another), "
+                "and this needs fixed coordinates: write the site as a transform of a fixed "
+                "distribution"
+            )
+        if (value != one).any() or (other != one).any():
+            raise VaryingSupportError(
+                f"the support of {name!r} is not the same for all data and dimensions ({key} goes "
+                f"from {value.min().item():.4g} to {value.max().item():.4g}), and this needs fixed "
+                "coordinates: write the site as a transform of a fixed distribution"
             )
         support = copy(support)
         setattr(support, key, one)

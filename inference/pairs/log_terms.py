@@ -11,6 +11,7 @@ from pyro.distributions.util import scale_and_mask
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
+from .cached_flows import log_prob_of
 from .enumeration import draw_summed_out, is_summed_out, sum_out, trace_all_values, varies
 from .programs import Program
 from .sites import (
@@ -24,6 +25,7 @@ from .sites import (
 )
 from .stacking import stack_traces
 from .structure import Structure
+from .supports import bounds_of, in_support
 
 SAMPLE_PLATE = "latente_samples"
 
@@ -95,11 +97,13 @@ def draw(guide: Program, args: tuple[Any, ...], num_samples: int, structure: Str
     """Draw ``num_samples`` times from q(z|x) for each of a batch of data.
 
     A vectorized guide is run once, under a plate of samples to the left of its own plates, so its
-    encoder runs once. Any other guide is run on the data repeated ``num_samples`` times, or, where
-    the whole data set is one datum, so many times.
+    encoder runs once. Any other guide is run on the data repeated ``num_samples`` times; or, if it
+    keeps a posterior for each datum, or the whole data set is one datum, ``num_samples`` times.
     """
     num_data = len(args[0])
     plated = structure.plated(num_samples)
+    if structure.keeps_rows and not plated and num_samples > 1:
+        return _join([draw(guide, args, 1, structure) for _ in range(num_samples)])
     if plated and structure.apart:
         trace = stack_traces([poutine.trace(guide).get_trace(*args) for _ in range(num_samples)])
     elif plated:
@@ -148,6 +152,23 @@ def _program_and_args(model: Program, draws: Draws) -> tuple[Program, tuple[Any,
             return model(*args)
 
     return plated, draws.args
+
+
+def _join(draws: list[Draws]) -> Draws:
+    """Single draws of all data as draws on repeated data; global sites are the same in all."""
+    trace = Trace()
+    for name, site in latent_sites(draws[0].trace).items():
+        value = site["value"]
+        if in_data_plate(site):
+            values: list[Any] = [latent_sites(one.trace)[name]["value"] for one in draws]
+            value = torch.cat(values, dim=value_rows_dim(site))
+        trace.add_node(name, **{**site, "value": value})
+    return replace(
+        draws[0],
+        trace=trace,
+        log_posterior=torch.cat([one.log_posterior for one in draws]),
+        log_posterior_global=torch.cat([one.log_posterior_global for one in draws]),
+    )
 
 
 def score(model: Program, draws: Draws, start: int = 0, stop: int | None = None) -> Terms:
@@ -223,15 +244,28 @@ def _run_sample(model: Program, trace: Trace, args: tuple[Any, ...], sample: int
     return poutine.trace(poutine.replay(model, trace=own)).get_trace(*args)
 
 
-def read_terms(model_trace: Trace, draws: Draws, start: int = 0, stop: int | None = None) -> Terms:
-    """The log terms of draws ``start`` to ``stop``, from the model's trace at these draws."""
+def read_terms(
+    model_trace: Trace,
+    draws: Draws,
+    start: int = 0,
+    stop: int | None = None,
+    *,
+    anywhere: bool = False,
+) -> Terms:
+    """The log terms of draws ``start`` to ``stop``, from the model's trace at these draws.
+
+    Args:
+        anywhere: whether latent sites may lie outside their support: see :func:`sum_sites`.
+    """
     stop = draws.num_samples if stop is None else stop
     shape, like = (stop - start, draws.num_data), draws.log_posterior
     latent = latent_sites(model_trace)
     observed = [site for site in sample_sites(model_trace).values() if site["is_observed"]]
     if draws.enumerated:
         return _read_summed(model_trace, draws, start, stop)
-    log_prior, log_prior_global = sum_sites(latent.values(), shape, draws.plated, like)
+    log_prior, log_prior_global = sum_sites(
+        latent.values(), shape, draws.plated, like, anywhere=anywhere
+    )
     log_likelihood, unplated = sum_sites(observed, shape, draws.plated, like)
     return Terms(
         log_likelihood,
@@ -289,18 +323,31 @@ def score_in_chunks(model: Program, draws: Draws, chunk_size: int) -> Iterator[T
 
 
 def sum_sites(
-    sites: Iterable[Any], shape: tuple[int, int], plated: bool, like: Tensor
+    sites: Iterable[Any],
+    shape: tuple[int, int],
+    plated: bool,
+    like: Tensor,
+    *,
+    anywhere: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Summed log densities of sites: those in the data plate (S, N), and the others (S,).
 
-    Masks are applied, scales are not.
+    Masks are applied, scales are not. Outside its support a distribution has the log density −∞:
+    some of PyTorch's (Pareto, for example) give another number there. That is looked at where the
+    support has bounds of its own, which a latent variable may cross.
+
+    Args:
+        anywhere: look at it for each site, as values may lie anywhere.
     """
     dtype = like.dtype if like.is_floating_point() else torch.get_default_dtype()
     local = torch.zeros(shape, dtype=dtype, device=like.device)
     beyond = torch.zeros(shape[0], dtype=dtype, device=like.device)
     first = 1 if plated else 0
     for site in sites:
-        log_prob = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+        log_prob = log_prob_of(site)
+        if anywhere or bounds_of(site["fn"]):
+            inside = in_support(site["fn"], site["value"])
+            log_prob = log_prob if inside is None else log_prob.where(inside, -torch.inf)
         log_prob = scale_and_mask(log_prob, mask=site["mask"])
         in_data = in_data_plate(site)
         if in_data and rows_dim(site) != -1:

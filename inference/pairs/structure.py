@@ -26,6 +26,10 @@ class Structure:
     repeatable: bool = True
     """Whether it can be run on data repeated sample by sample, where it is not vectorized. A data
     set that is one datum cannot: each sample is then a run of its own."""
+    keeps_rows: bool = False
+    """Whether the guide keeps a posterior for each datum, and so runs on all of them only."""
+    drawn_together: tuple[str, ...] = ()
+    """Latent sites in the data plate that follow from an auxiliary site of all data."""
 
     def plated(self, num_samples: int) -> bool:
         """Whether so many samples lie along a dimension of their own."""
@@ -35,3 +39,17 @@ class Structure:
     def apart(self) -> bool:
         """Whether each sample is a run of its own."""
         return not self.vectorized and not self.repeatable
+
+
+def check_drawn_apart(structure: Structure) -> None:
+    """Refuse a guide that draws local latent sites of all data together.
+
+    Raises:
+        ValueError: naming the site.
+    """
+    for name in structure.drawn_together:
+        raise ValueError(
+            f"the guide draws {name!r} of all data together, in an auxiliary site outside the "
+            "plate 'data', so its density of one datum is not known: use a guide that draws "
+            f"{name!r} inside that plate, such as AutoNormal"
+        )

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..data.arguments import open_pair
 from ..data.rows import BLOCK_ROWS, Rows
 from ..pairs.enumeration import draw_summed_out, summed_out
+from ..pairs.kept_rows import rows_kept
 from ..pairs.observed_values import ObservedValues, find_observed_values
 from ..pairs.parameters import place, place_all, placement
 from ..pairs.programs import Program, evaluating, plain_errors
@@ -37,8 +38,9 @@ def posterior_means(model: Program, guide: Program, data: Any) -> dict[str, Tens
     blocks: list[dict[str, Tensor]] = []
     with evaluating(model, guide), torch.random.fork_rng(), pyro.validation_enabled(False):
         torch.manual_seed(0)
-        for start in range(0, len(rows[0]), BLOCK_ROWS):
-            args = place(tuple(part[start : start + BLOCK_ROWS] for part in rows), device, dtype)
+        size = rows_kept(guide) or BLOCK_ROWS
+        for start in range(0, len(rows[0]), size):
+            args = place(tuple(part[start : start + size] for part in rows), device, dtype)
             blocks.append(_block_means(guide, args))
     return {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
 
