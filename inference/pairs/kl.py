@@ -94,10 +94,10 @@ def carries_density(distribution: Any) -> bool:
 def is_weighed_alike(posterior: Any, prior: Any) -> bool:
     """Whether the guide's site and the model's have the same scale and the same mask."""
     scales = torch.as_tensor(posterior["scale"]) == torch.as_tensor(prior["scale"])
-    return bool(scales.all()) and _equal(_mask(posterior), _mask(prior))
+    return bool(scales.all()) and _equal(site_mask(posterior), site_mask(prior))
 
 
-def _mask(site: Any) -> Tensor:
+def site_mask(site: Any) -> Tensor:
     """Which elements of a site count: by ``poutine.mask`` and by the distribution's own mask."""
     distribution = site["fn"]
     counts = torch.as_tensor(True if site["mask"] is None else site["mask"])

@@ -1,18 +1,19 @@
 """The latent sites of a pair's data plate as one vector of unconstrained numbers a datum."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from pyro import poutine
 from pyro.poutine.trace_struct import Trace
 from torch import Size, Tensor
-from torch.distributions import Transform, biject_to, constraints, identity_transform
+from torch.distributions import Transform, constraints, identity_transform
 
-from .kl import is_delta
+from .coordinates import coordinates, is_circular, nearest_told_apart
+from .kl import is_delta, site_mask
 from .log_terms import Draws, draw, read_terms, sum_sites, trace_model
 from .programs import Program, plain_errors
 from .sites import in_data_plate, latent_sites
@@ -32,6 +33,8 @@ class Coordinate:
     """Event shape of the unconstrained numbers."""
     dtype: torch.dtype
     """Of the site's values."""
+    circular: bool = False
+    """Whether the values are angles. Any real number is then a coordinate, modulo 2π."""
 
     @property
     def size(self) -> int:
@@ -44,8 +47,9 @@ class LatentSpace:
     """Unconstrained coordinates u of the local latent variables z of N data.
 
     Each site's support is that of its prior; u ↦ z is PyTorch's ``biject_to`` of it, the identity
-    where z is any real number. Densities are with respect to u: log p(x, z) + log |dz/du|. Points
-    are (S, N, K): S for each of N data. Gradients flow through all of it.
+    where z is any real number; :class:`LogRatios` for a simplex, and u modulo 2π for angles.
+    Densities are with respect to u: log p(x, z) + log |dz/du|. Points are (S, N, K): S for each of
+    N data. Gradients flow through all of it.
     """
 
     model: Program
@@ -53,6 +57,12 @@ class LatentSpace:
     args: tuple[Any, ...]
     structure: Structure
     sites: tuple[Coordinate, ...]
+    idle: Tensor | None = None
+    """Coordinates that are masked in the model, and on which nothing depends, (N, K); ``None`` if
+    there are none. The pair says nothing about them."""
+    flat: tuple[str, ...] = ()
+    """Sites whose prior is masked where the likelihood depends on them: draws of the masked
+    distribution are no draws of their prior."""
 
     @property
     def num_data(self) -> int:
@@ -75,6 +85,11 @@ class LatentSpace:
             for site in self.sites
             for index in range(site.size)
         ]
+
+    @property
+    def circular(self) -> Tensor:
+        """Which coordinates are angles, (K,)."""
+        return torch.tensor([site.circular for site in self.sites for _ in range(site.size)])
 
     def draw(self, program: Program, num_samples: int) -> tuple[Tensor, Tensor]:
         """S draws of a program's local latent sites: u (S, N, K), log density of u (S, N).
@@ -130,8 +145,32 @@ class LatentSpace:
         beyond = points.new_zeros(num_samples)
         return Draws(trace, self.args, nothing, beyond, self.structure.nesting, plated), log_det
 
+    def near(self, points: Tensor) -> Tensor:
+        """The nearest points u (S, N, K) whose values differ from the edges of the supports.
+
+        See :func:`nearest_told_apart`. The points themselves, not a copy, if there are no edges.
+        """
+        parts, edged, start = [], False, 0
+        for site in self.sites:
+            own = points[..., start : start + site.size]
+            start += site.size
+            free = own.reshape(*own.shape[:-1], *site.inner, *site.free_event)
+            near = nearest_told_apart(site.transform, free, site.dtype)
+            edged = edged or near is not free
+            parts.append(near.reshape(own.shape))
+        near = torch.cat(parts, dim=-1) if edged else points
+        return points if torch.equal(near, points) else near
+
     def log_joint(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """log p(x|z) and log p(z) + log |dz/du| at points (S, N, K), each (S, N)."""
+        """log p(x|z) and log p(z) + log |dz/du| at points (S, N, K), each (S, N).
+
+        Beyond :meth:`near`, each is continued in a straight line. That is what it is at the edge of
+        the supports of Gamma, Beta and Dirichlet: its slope in u is the shape parameter.
+        """
+        likelihood, prior = self._continued(points, self._log_joint)
+        return likelihood, prior
+
+    def _log_joint(self, points: Tensor) -> tuple[Tensor, Tensor]:
         draws, log_det = self.at(points)
         with plain_errors():
             terms = read_terms(trace_model(self.model, draws), draws)
@@ -139,11 +178,40 @@ class LatentSpace:
 
     def log_density(self, program: Program, points: Tensor) -> Tensor:
         """log q(z|x) + log |dz/du| of a program's latent sites at points (S, N, K): (S, N)."""
-        draws, log_det = self.at(points)
-        trace = trace_model(program, draws)
-        shape = draws.num_samples, draws.num_data
-        local, _ = sum_sites(latent_sites(trace).values(), shape, draws.plated, points)
-        return local + log_det
+
+        def density(points: Tensor) -> tuple[Tensor]:
+            draws, log_det = self.at(points)
+            trace = trace_model(program, draws)
+            shape = draws.num_samples, draws.num_data
+            local, _ = sum_sites(latent_sites(trace).values(), shape, draws.plated, points)
+            return (local + log_det,)
+
+        return self._continued(points, density)[0]
+
+    def _continued(
+        self, points: Tensor, terms: Callable[[Tensor], tuple[Tensor, ...]]
+    ) -> tuple[Tensor, ...]:
+        """Terms (S, N) at points; beyond :meth:`near`, along their slope there."""
+        near = self.near(points)
+        if near is points:
+            return terms(points)
+        wanted = torch.is_grad_enabled() and points.requires_grad
+        with torch.enable_grad():
+            near = near if near.requires_grad else near.detach().requires_grad_()
+            found = []
+            for term in terms(near):
+                (slope,) = torch.autograd.grad(term.sum(), near, retain_graph=True)
+                found.append(term + (slope * (points - near)).sum(-1))
+        return tuple(found) if wanted else tuple(term.detach() for term in found)
+
+    def rest(self, points: Tensor) -> Tensor:
+        """A log density of the :attr:`idle` coordinates, (S, N), so that a chain stays in place.
+
+        It is that of a standard normal; zero where no coordinate is idle.
+        """
+        if self.idle is None:
+            return points.new_zeros(points.shape[:2])
+        return -0.5 * (points * self.idle).square().sum(-1)
 
     def values(self, points: Tensor) -> dict[str, Tensor]:
         """The values z of points u (S, N, K), by site: (S, N, *plates, *event)."""
@@ -197,6 +265,7 @@ def latent_space(
             continue
         p = in_model[name]
         support = _fixed(name, support_of(p["fn"]), support_of(again[name]["fn"]))
+        circular = is_circular(p["fn"])
         if support.is_discrete and not discrete:
             raise ValueError(f"the latent site {name!r} is discrete, and this needs real numbers")
         if name in structure.points:
@@ -215,18 +284,57 @@ def latent_space(
                 "distribution with the prior's support"
             )
         event_dim, value = p["fn"].event_dim, p["value"]
-        transform = identity_transform if support.is_discrete else _bijection(name, support)
+        transform = (
+            identity_transform if support.is_discrete else _bijection(name, support, circular)
+        )
         batch = value.shape[: value.dim() - event_dim]
         free = transform.inverse_shape(value.shape)
-        sites.append(Coordinate(name, transform, batch[:-1], Size(free[len(batch) :]), value.dtype))
+        inner, free_event = batch[:-1], Size(free[len(batch) :])
+        sites.append(Coordinate(name, transform, inner, free_event, value.dtype, circular))
     if not sites:
         raise ValueError("nothing is latent in the plate 'data': there is no posterior to judge")
-    return LatentSpace(model, guide, args, structure, tuple(sites))
+    space = LatentSpace(model, guide, args, structure, tuple(sites))
+    masked = _masked(space, in_model)
+    if not masked.any():
+        return space
+    idle = masked & ~_matters(space)
+    names = [site.name for site in sites for _ in range(site.size)]
+    flat = (masked & ~idle).any(0).tolist()
+    found = dict.fromkeys(name for name, one in zip(names, flat, strict=True) if one)
+    return replace(space, idle=idle if idle.any() else None, flat=tuple(found))
 
 
-def _bijection(name: str, support: Any) -> Transform:
+def _masked(space: LatentSpace, in_model: dict[str, Any]) -> Tensor:
+    """Which coordinates have no density in the model, by a mask: (N, K)."""
+    masked = []
+    for site in space.sites:
+        found = in_model[site.name]
+        shape = found["fn"].batch_shape
+        counts = site_mask(found).to(space.args[0].device).expand(shape)
+        rows = counts.movedim(-1, 0).reshape(space.num_data, -1, 1)
+        masked.append(~rows.expand(-1, -1, math.prod(site.free_event)).flatten(1))
+    return torch.cat(masked, dim=-1)
+
+
+def _matters(space: LatentSpace) -> Tensor:
+    """Which coordinates any density of the model depends on, by its gradient at two draws, (N, K).
+
+    Under ``mask(False)`` a site has a flat prior, and the likelihood may use its values.
+    """
+    with torch.enable_grad(), plain_errors():
+        points = space.draw(space.guide, 2)[0].detach().requires_grad_()
+        draws, _ = space.at(points)
+        terms = read_terms(trace_model(space.model, draws), draws)
+        total = (terms.log_likelihood + terms.log_prior).sum()
+        if not total.requires_grad:
+            return torch.zeros_like(points[0], dtype=torch.bool)
+        (slope,) = torch.autograd.grad(total, points, allow_unused=True)
+    return torch.zeros_like(points[0], dtype=torch.bool) if slope is None else (slope != 0).any(0)
+
+
+def _bijection(name: str, support: Any, circular: bool) -> Transform:
     try:
-        return biject_to(support)
+        return coordinates(support, circular=circular)
     except NotImplementedError:
         raise ValueError(
             f"PyTorch has no bijection (biject_to) to the support of {name!r}, {support}: write "
