@@ -280,14 +280,20 @@ def _rank(space: LatentSpace, truth: Tensor, num_draws: int) -> tuple[Tensor, Te
         )
     read, log_q = space.read(draws)
     points, truth = space.near(read), space.near(truth)
+    densities: Any
     if points is read:
         terms = list(score_in_chunks(space.model, draws, max(1, SCORED_AT_ONCE // space.num_data)))
         log_joint = torch.cat([part.log_likelihood + part.log_prior for part in terms])
         log_joint = log_joint + (log_q - draws.log_posterior)
-    else:  # a draw at the edge of a support, where its density is infinite, is taken just inside
-        log_q, log_joint = space.log_density(space.guide, points), sum(space.log_joint(points))
+        densities = space.log_density(space.guide, truth), sum(space.log_joint(truth))
+    else:
+        # A draw at the edge of a support, where its density is infinite, is taken just inside. All
+        # are scored in one call, as ties of z* and draws there are to be ties of their densities.
+        both = torch.cat([truth, points])
+        scored = space.log_density(space.guide, both), sum(space.log_joint(both))
+        densities = [part[:1] for part in scored]  # pyright: ignore
+        log_q, log_joint = (part[1:] for part in scored)  # pyright: ignore
     drawn = torch.cat([points, log_q[..., None], log_joint[..., None]], dim=-1).cpu()
-    densities = space.log_density(space.guide, truth), sum(space.log_joint(truth))
     own = torch.cat([truth, *[part[..., None] for part in densities]], dim=-1).cpu()  # pyright: ignore
     for index, name in enumerate((*space.names, LOG_Q, LOG_JOINT)):
         if drawn[..., index].isnan().any() or own[..., index].isnan().any():

@@ -21,7 +21,7 @@ from ..pairs.checks import check_support
 from ..pairs.inspection import inspect_drawn
 from ..pairs.parameters import place, placement
 from ..pairs.programs import Program, evaluating, plain_errors
-from ..pairs.sites import global_latent_sites, observed_sites
+from ..pairs.sites import check_prior_has_draws, global_latent_sites, observed_sites
 from ..simulation.simulate import (
     SampleObserved,
     check_distribution_ignores_x,
@@ -167,7 +167,7 @@ def predictive_check(
         structure = inspect_drawn(model, guide, blocks[0])
         _check_draws_x(model, guide, blocks[0])
         if from_prior:
-            _check_no_factor(model, blocks[0])
+            _check_prior(model, blocks[0])
         # A guide may compute shared variables from all data: it must see them together.
         together = structure.global_latents and not from_prior
         whole = tuple(map(torch.cat, zip(*blocks, strict=True))) if together else None
@@ -228,10 +228,11 @@ def _replicate(
     return torch.cat(parts)
 
 
-def _check_no_factor(model: Program, args: tuple[Tensor, ...]) -> None:
-    """Refuse to draw from a prior that a factor reweights: its draws would ignore the factor."""
+def _check_prior(model: Program, args: tuple[Tensor, ...]) -> None:
+    """Refuse a prior that has no draws, or that a factor reweights, which its draws would ignore."""
     with pyro.validation_enabled(False), plain_errors():
         trace = poutine.trace(model).get_trace(*args)
+    check_prior_has_draws(trace)
     for name, site in observed_sites(trace).items():
         if isinstance(site["fn"], Unit):
             raise ValueError(

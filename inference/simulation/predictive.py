@@ -9,9 +9,10 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ..data.rows import BLOCK_ROWS, as_rows
+from ..pairs.coordinates import is_circular
 from ..pairs.parameters import place, place_all, placement
 from ..pairs.programs import Program, evaluating, plain_errors
-from ..pairs.sites import in_data_plate, latent_sites
+from ..pairs.sites import check_prior_has_draws, in_data_plate, latent_sites
 from .simulate import SampleObserved, reshape_like_x, site_of_x
 
 POSTERIOR_MEAN_SAMPLES = 1000
@@ -21,6 +22,8 @@ thousandth of the posterior's, is well below what makes a latent unit active."""
 
 def posterior_means(model: Program, guide: Program, data: Any) -> dict[str, Tensor]:
     """Compute E_q[z|x] of each latent site in the data plate: (N, *event_shape), on CPU.
+
+    Of an angle, it is the mean direction.
 
     Exact for a guide with one site whose distribution has a mean in closed form; otherwise the
     average of :data:`POSTERIOR_MEAN_SAMPLES` draws (for a discrete site, of its codes).
@@ -41,10 +44,18 @@ def _block_means(guide: Program, args: tuple[Tensor, ...]) -> dict[str, Tensor]:
     means = {name: _mean_or_value(site) for name, site in sites.items()}
     exact = len(sites) == 1 and all(is_mean for _, is_mean in means.values())
     num_samples = 1 if exact else POSTERIOR_MEAN_SAMPLES
-    total = {name: value for name, (value, _) in means.items()}
+    turned = {name for name, site in sites.items() if is_circular(site["fn"])}
+
+    def added(name: str, value: Tensor) -> Tensor:
+        """What is summed: of an angle its unit vector, as a complex number."""
+        return torch.polar(torch.ones_like(value), value) if name in turned else value
+
+    total = {name: added(name, value) for name, (value, _) in means.items()}
     for _ in range(num_samples - 1):
         for name, site in _local_sites(guide, args).items():
-            total[name] = total[name] + _mean_or_value(site)[0]
+            total[name] = total[name] + added(name, _mean_or_value(site)[0])
+    total = {name: value.angle() * num_samples if name in turned else value
+             for name, value in total.items()}  # fmt: skip
     # The data dimension first, before plates within a datum.
     return {
         name: (value / num_samples).movedim(_data_dim(sites[name]), 0).cpu()
@@ -113,7 +124,7 @@ def sample_prior(
         and the draws x. Each is (num, *event_shape), on CPU.
 
     Raises:
-        ValueError: if ``num`` < 1, or the data cannot be used.
+        ValueError: if ``num`` < 1, the data cannot be used, or a prior is masked and has no draws.
     """
     if num < 1:
         raise ValueError(f"the number of samples must be at least 1, got {num}")
@@ -122,6 +133,7 @@ def sample_prior(
         torch.manual_seed(seed)
         with plain_errors():
             prior = poutine.trace(SampleObserved()(model)).get_trace(*args)
+    check_prior_has_draws(prior)
     site = site_of_x(prior, args)
     mean, value = (
         reshape_like_x(part, site["fn"], args[0])

@@ -15,6 +15,7 @@ from ..pairs.inspection import inspect_pair
 from ..pairs.parameters import place, placement
 from ..pairs.programs import Program, evaluating, plain_errors
 from ..pairs.sites import (
+    check_prior_has_draws,
     in_data_plate,
     is_deterministic,
     latent_sites,
@@ -132,6 +133,7 @@ def _check_generative(model: Program, guide: Program, args: tuple[Tensor, ...]) 
     with pyro.validation_enabled(False):  # the values of x do not matter
         structure = inspect_pair(model, guide, args)
         trace = poutine.trace(model).get_trace(*args)
+    check_prior_has_draws(trace)
     for name in (*structure.global_latents, *structure.observed_outside):
         raise ValueError(
             f"the site {name!r} stands outside the plate 'data', but data and their latent "
