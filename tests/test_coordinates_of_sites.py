@@ -22,7 +22,8 @@ from latente.inference.diagnostics.predictive_checks import predictive_check
 from latente.inference.pairs.coordinates import LogRatios, OpenCircle, Wrap
 from latente.inference.simulation.predictive import posterior_means
 
-SHORT = {"num_samples": 150, "warmup_steps": 100, "num_temperatures": 40}
+SHORT = {"num_samples": 120, "warmup_steps": 60, "num_temperatures": 30}
+MODES = {"num_samples": 40, "warmup_steps": 30, "num_temperatures": 60}
 
 
 def data(*values, dtype=torch.float64):
@@ -95,12 +96,18 @@ class Rate:
         return guide
 
 
+COUNTS = data([1.0, 2.0, 0.0], [0.0, 0.0, 3.0], dtype=torch.float32)
+
+
 CASES = {
     "circle": (Angle(), data(3.1, -3.0), {"sharpen": 3.0}),
-    "simplex": (Parts(), data([1.0, 2.0, 0.0], [0.0, 0.0, 3.0], dtype=torch.float32), {"factor": 2.0}),
+    "simplex": (Parts(), COUNTS, {"factor": 2.0}),
     "edges": (Share(), data(0.0, 2.0, dtype=torch.float32), {"factor": 2.0}),
     "underflow": (Rate(), data(0.0, 2.0, dtype=torch.float32), {"factor": 3.0}),
 }  # fmt: skip
+
+
+NUTS_CASES = ["circle", *(pytest.param(name, marks=pytest.mark.slow) for name in list(CASES)[1:])]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -112,7 +119,7 @@ def test_ranks_of_an_exact_guide_are_uniform_and_of_a_wrong_one_are_not(name):
     assert "too narrow" in found.miscalibrated.values()
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", NUTS_CASES)
 def test_nuts_passes_an_exact_guide(name):
     pair, x, _ = CASES[name]
     nuts = nuts_posterior(pair.model, pair.guide(), x, **SHORT)
@@ -122,7 +129,7 @@ def test_nuts_passes_an_exact_guide(name):
     assert (nuts.ratio[settled].log().abs() < 0.35).all()
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", NUTS_CASES)
 def test_nuts_does_not_pass_a_wrong_guide(name):
     pair, x, wrong = CASES[name]
     nuts = nuts_posterior(pair.model, pair.guide(**wrong), x, **SHORT)
@@ -156,14 +163,16 @@ def test_the_mean_of_an_angle_is_a_direction():
     assert torch.allclose(posterior_means(pair.model, pair.guide(), x)["z"], exact)
 
     def two_sites(x):
-        pair.guide()(x)
         with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.VonMises(exact, 4.0))
             pyro.sample("other", dist.Gamma(x.new_tensor(3.0), 1.0))
 
     found = posterior_means(two_sites, two_sites, x)["z"]
-    assert ((found - exact).cos() > 0.999).all()
+    assert ((found - exact).cos() > 0.99).all()
     information = latent_information(pair.model, pair.guide(), x)
-    assert information.mean_variance["z"] == pytest.approx((exact % (2 * math.pi)).var(), abs=1e-6)
+    assert information.mean_variance["z"] == pytest.approx(
+        (exact % (2 * math.pi)).var().item(), abs=1e-6
+    )
 
 
 def test_evidence_of_an_angle_is_that_of_quadrature():
@@ -232,7 +241,7 @@ def test_masked_elements_are_left_out():
 
 
 def test_masked_elements_are_not_idle():
-    """c is known for all data but 20 of 400: it counts for these alone, where its KL is large."""
+    """c is known for all data but 2 of 400: it counts for these alone, where its KL is large."""
     pair = Missing()
     x = 3 * torch.randn(400, generator=torch.Generator().manual_seed(0)).double()
     known = torch.arange(400) >= 2
@@ -302,20 +311,20 @@ class Square:
 def test_a_mode_that_the_guide_misses_is_found():
     """All chains from the guide would stay in its one mode. Both modes have the weight ½."""
     pair, x = Square(), data(4.0, 6.0)
-    nuts = nuts_posterior(pair.model, pair.guide(1.0), x, **SHORT)
+    nuts = nuts_posterior(pair.model, pair.guide(1.0), x, **MODES)
     assert nuts.modes.apart.all()
     assert torch.allclose(nuts.modes.annealed_share, torch.tensor(0.5).double(), atol=0.25)
     (finding,) = judge_nuts(nuts)
     assert finding.level == Level.BAD
     assert "stay in different modes of 2 of 2 coordinates" in finding.sentence
     assert "the guide has 0% of its draws where annealing finds" in finding.sentence
-    blind = nuts_posterior(pair.model, pair.guide(1.0), x, **{**SHORT, "num_temperatures": 0})
+    blind = nuts_posterior(pair.model, pair.guide(1.0), x, **{**MODES, "num_temperatures": 0})
     assert not blind.modes.apart.any()
 
 
 def test_a_guide_with_both_modes_is_not_bad():
     pair, x = Square(), data(4.0, 6.0)
-    nuts = nuts_posterior(pair.model, pair.guide(0.5), x, **SHORT)
+    nuts = nuts_posterior(pair.model, pair.guide(0.5), x, **MODES)
     assert nuts.modes.apart.all()
     assert not nuts.modes.missed().any()
     (finding,) = judge_nuts(nuts)

@@ -203,8 +203,9 @@ def calibrate(
 
     If q(z|x) is the posterior, z* is one more draw of it, and u is uniform (Talts et al. 2018,
     arXiv 1804.06788). Ranked are each unconstrained coordinate, a circle cut opposite to the mean
-    direction of z* and z_l; log q(z|x), for regions of highest density; and log p(x, z), as a posterior that ignores x passes all tests that do not
-    look at x (Modrák et al. 2023, arXiv 2211.02383). Densities are those of the coordinates.
+    direction of z* and z_l; log q(z|x), for regions of highest density; and log p(x, z), as a
+    posterior that ignores x passes all tests that do not look at x (Modrák et al. 2023, arXiv
+    2211.02383). Densities are those of the coordinates.
 
     Each is also ranked with Pareto-smoothed weights w_l = p(x*, z_l) / q(z_l|x*)::
 

@@ -88,7 +88,7 @@ class LatentInformation:
     marginal_kl_error: float
     """Its standard error."""
     counted: Tensor | None = None
-    """Of which data a part counts, (N, J): not of those for which it is masked. ``None`` for all."""
+    """For which data a part counts, (N, J): not where it is masked. ``None`` if for all."""
 
     @property
     def num_data(self) -> int:
@@ -208,8 +208,10 @@ def _counts(reading: Reading) -> dict[str, Tensor]:
     """
     found = {}
     for name, (_, p) in reading.local_sites().items():
-        mask = site_mask(p).to(reading.draws.log_posterior.device).expand(p["fn"].batch_shape)
-        mask = mask.movedim(-1, 1 if reading.draws.plated else 0).reshape(*reading.shape, -1)
+        mask = site_mask(p).expand(p["fn"].batch_shape)
+        if reading.draws.plated and mask.dim() > reading.draws.nesting:
+            mask = mask[0]  # of the plate of samples
+        mask = mask.movedim(-1, 0).reshape(-1, reading.draws.num_data, mask[..., 0].numel())
         found[name] = mask[0].cpu()
     return found
 

@@ -11,7 +11,7 @@ from ..evidence.annealing_path import AnnealingPath, AnnealingSettings
 from ..pairs.coordinates import cut_opposite
 from ..pairs.latent_space import LatentSpace
 
-PARTICLES = 64
+PARTICLES = 128
 """Annealed chains of each datum, by which modes are found and weighed."""
 
 
@@ -21,6 +21,10 @@ NUM_LEAPFROG = 5
 
 PLAUSIBLE_SHARE = 0.1
 """Share of an equal weight that a particle must have for a Markov chain to start there."""
+
+
+CENTRAL = 0.01, 0.99
+"""Quantiles of a chain between which it stays."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ class Modes:
     """
 
     apart: Tensor
-    """Whether the chains have settled, each by itself, in different places: (M, K)."""
+    """Whether the central 98 % of two chains' draws do not overlap: (M, K)."""
     guide_share: Tensor
     """Share of the guide's draws in the mode of each chain, (C, M, K)."""
     annealed_share: Tensor
@@ -92,7 +96,7 @@ class Modes:
     error: Tensor
     """The largest standard error of the particles' shares, (M,); NaN where there are none."""
 
-    def missed(self, *, tolerance: float = 0.2, level: float = 0.95) -> Tensor:
+    def missed(self, *, tolerance: float = 0.1, level: float = 0.95) -> Tensor:
         """Where guide and particles differ by more than ``tolerance`` in the share of a mode.
 
         That is beyond noise: for an exact guide, the probability that any coordinate is marked is
@@ -107,7 +111,7 @@ class Modes:
 
 
 def find_modes(
-    draws: Tensor, guide_draws: Tensor, particles: Particles | None, apart: Tensor
+    draws: Tensor, guide_draws: Tensor, particles: Particles | None, judged: Tensor
 ) -> Modes:
     """Compare the shares of guide and particles in the modes of the chains.
 
@@ -115,9 +119,11 @@ def find_modes(
         draws: of the chains, (C, S, M, K).
         guide_draws: (S′, M, K).
         particles: of the same data, if there are any.
-        apart: as in :class:`Modes`.
+        judged: the coordinates that have a posterior, (M, K).
     """
     centre, sd = draws.mean(1), draws.std(1) + 1e-12
+    low, high = (draws.quantile(share, dim=1) for share in CENTRAL)
+    apart = judged & (low.amax(0) > high.amin(0))
 
     def share(points: Tensor, weight: Tensor) -> Tensor:
         nearest = ((points - centre[:, None]) / sd[:, None]).abs().argmin(0)

@@ -216,9 +216,7 @@ def nuts_posterior(
             starts = start_apart(starts, particles, space.circular)
             # Circles are cut where chains seldom come.
             likely = guide_draws if particles is None else particles.likely
-            draws, divergences = _run_chains(
-                space, starts, direction(likely), settings, advance
-            )
+            draws, divergences = _run_chains(space, starts, direction(likely), settings, advance)
         return _summarize(space, draws, guide_draws, particles, divergences)
 
 
@@ -284,9 +282,7 @@ def _summarize(
         particles = Particles(points, particles.weight.double().cpu())
     masked = None if space.idle is None else space.idle.cpu()
     rhat, ess = _converge(draws)
-    alone = [_converge(chain[None]) for chain in draws]
-    settled = torch.stack([(r < CONVERGED_RHAT) & (e > CONVERGED_ESS / 2) for r, e in alone]).all(0)
-    apart = settled & (rhat >= CONVERGED_RHAT)
+    judged = torch.ones_like(rhat, dtype=torch.bool) if masked is None else ~masked
     return NUTSReference(
         names=tuple(space.names),
         mean=draws.mean((0, 1)),
@@ -299,9 +295,7 @@ def _summarize(
         draws=draws,
         guide_draws=guide_draws,
         masked=masked,
-        modes=find_modes(
-            draws, guide_draws, particles, apart if masked is None else apart & ~masked
-        ),
+        modes=find_modes(draws, guide_draws, particles, judged),
     )
 
 

@@ -229,7 +229,7 @@ def _replicate(
 
 
 def _check_prior(model: Program, args: tuple[Tensor, ...]) -> None:
-    """Refuse a prior that has no draws, or that a factor reweights, which its draws would ignore."""
+    """Refuse a prior without draws, or one that a factor reweights: its draws would ignore that."""
     with pyro.validation_enabled(False), plain_errors():
         trace = poutine.trace(model).get_trace(*args)
     check_prior_has_draws(trace)

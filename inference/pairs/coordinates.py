@@ -1,4 +1,4 @@
-"""What kind of coordinates a latent site has: a line, the edge of a support, a circle, a simplex."""
+"""What kind of coordinates a latent site has: a line, a circle, a simplex, an edge."""
 
 import math
 from typing import Any
@@ -160,11 +160,11 @@ class LogRatios(Transform):
 
     def forward_shape(self, shape: Any) -> Any:
         """J − 1 numbers give J parts."""
-        return shape[:-1] + (shape[-1] + 1,)
+        return torch.Size((*shape[:-1], shape[-1] + 1))
 
     def inverse_shape(self, shape: Any) -> Any:
         """J parts have J − 1 numbers."""
-        return shape[:-1] + (shape[-1] - 1,)
+        return torch.Size((*shape[:-1], shape[-1] - 1))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, LogRatios)
