@@ -26,7 +26,7 @@ from ..common.progress import Advance, progress
 from ..data.load_data import evaluation_rows
 from ..evidence.importance_sampling import inspect_local
 from ..pairs.coordinates import OpenCircle, cut_opposite, direction
-from ..pairs.latent_space import LatentSpace, latent_space
+from ..pairs.latent_space import LatentSpace, hold_idle, latent_space
 from ..pairs.parameters import place_all
 from ..pairs.programs import Program, evaluating
 from .diagnostic import Diagnostic, DiagnosticContext, DiagnosticFigure, Number
@@ -242,7 +242,7 @@ def _run_chains(
         line = values["u"][None]
         points = closed(line) if circular.any() else line
         log_likelihood, log_prior = space.log_joint(points)
-        total = (log_likelihood + log_prior + space.rest(points)).sum()
+        total = (log_likelihood + log_prior + hold_idle(space, points)).sum()
         if circular.any():
             total = total + opened.log_abs_det_jacobian(line, points)[..., circular].sum()
         return -total

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..common.arguments import check_least
 from ..common.progress import Advance
-from ..pairs.latent_space import LatentSpace
+from ..pairs.latent_space import LatentSpace, hold_idle
 from ..pairs.programs import Program
 from .pareto_smoothing import summarize_weights
 
@@ -226,7 +226,7 @@ class AnnealingPath:
         with torch.enable_grad():
             points = points.detach().requires_grad_()
             log_likelihood, log_prior = self.space.log_joint(points)
-            rest = self.space.rest(points)  # in both ends of the path, so in no weight
+            rest = hold_idle(self.space, points)  # in both ends of the path, so in no weight
             log_prior = log_prior + rest
             log_start, log_ratio = log_prior, log_likelihood
             if self.settings.start is not None:

@@ -1,7 +1,7 @@
 """The latent sites of a pair's data plate as one vector of unconstrained numbers a datum."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,7 +12,8 @@ from pyro.poutine.trace_struct import Trace
 from torch import Size, Tensor
 from torch.distributions import Transform, constraints, identity_transform
 
-from .coordinates import coordinates, is_circular, nearest_told_apart
+from .coordinates import coordinates, is_circular
+from .edges import continued, nearest_told_apart
 from .kl import is_delta, site_mask
 from .log_terms import Draws, draw, read_terms, sum_sites, trace_model
 from .programs import Program, plain_errors
@@ -76,10 +77,7 @@ class LatentSpace:
 
     @property
     def names(self) -> list[str]:
-        """The names of the coordinates: the site's, with an index where it has several.
-
-        A simplex of J parts has J − 1 coordinates.
-        """
+        """The names of the coordinates: the site's, with an index where it has several."""
         return [
             site.name if site.size == 1 else f"{site.name}[{index}]"
             for site in self.sites
@@ -150,24 +148,14 @@ class LatentSpace:
 
         See :func:`nearest_told_apart`. The points themselves, not a copy, if there are no edges.
         """
-        parts, edged, start = [], False, 0
-        for site in self.sites:
-            own = points[..., start : start + site.size]
-            start += site.size
-            free = own.reshape(*own.shape[:-1], *site.inner, *site.free_event)
-            near = nearest_told_apart(site.transform, free, site.dtype)
-            edged = edged or near is not free
-            parts.append(near.reshape(own.shape))
-        near = torch.cat(parts, dim=-1) if edged else points
-        return points if torch.equal(near, points) else near
+        return _near(self.sites, points)
 
     def log_joint(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """log p(x|z) and log p(z) + log |dz/du| at points (S, N, K), each (S, N).
 
-        Beyond :meth:`near`, each is continued in a straight line. That is what it is at the edge of
-        the supports of Gamma, Beta and Dirichlet: its slope in u is the shape parameter.
+        Beyond :meth:`near`, each is continued in a straight line.
         """
-        likelihood, prior = self._continued(points, self._log_joint)
+        likelihood, prior = continued(points, self.near(points), self._log_joint)
         return likelihood, prior
 
     def _log_joint(self, points: Tensor) -> tuple[Tensor, Tensor]:
@@ -186,32 +174,7 @@ class LatentSpace:
             local, _ = sum_sites(latent_sites(trace).values(), shape, draws.plated, points)
             return (local + log_det,)
 
-        return self._continued(points, density)[0]
-
-    def _continued(
-        self, points: Tensor, terms: Callable[[Tensor], tuple[Tensor, ...]]
-    ) -> tuple[Tensor, ...]:
-        """Terms (S, N) at points; beyond :meth:`near`, along their slope there."""
-        near = self.near(points)
-        if near is points:
-            return terms(points)
-        wanted = torch.is_grad_enabled() and points.requires_grad
-        with torch.enable_grad():
-            near = near if near.requires_grad else near.detach().requires_grad_()
-            found = []
-            for term in terms(near):
-                (slope,) = torch.autograd.grad(term.sum(), near, retain_graph=True)
-                found.append(term + (slope * (points - near)).sum(-1))
-        return tuple(found) if wanted else tuple(term.detach() for term in found)
-
-    def rest(self, points: Tensor) -> Tensor:
-        """A log density of the :attr:`idle` coordinates, (S, N), so that a chain stays in place.
-
-        It is that of a standard normal; zero where no coordinate is idle.
-        """
-        if self.idle is None:
-            return points.new_zeros(points.shape[:2])
-        return -0.5 * (points * self.idle).square().sum(-1)
+        return continued(points, self.near(points), density)[0]
 
     def values(self, points: Tensor) -> dict[str, Tensor]:
         """The values z of points u (S, N, K), by site: (S, N, *plates, *event)."""
@@ -229,6 +192,29 @@ class LatentSpace:
         if plated:
             return value.movedim(data, 1).reshape(num_samples, self.num_data, -1)
         return value.movedim(data, 0).reshape(num_samples, self.num_data, -1)
+
+
+def _near(sites: tuple[Coordinate, ...], points: Tensor) -> Tensor:
+    parts, start = [], 0
+    for site in sites:
+        own = points[..., start : start + site.size]
+        start += site.size
+        free = own.reshape(*own.shape[:-1], *site.inner, *site.free_event)
+        parts.append((own, free, nearest_told_apart(site.transform, free, site.dtype)))
+    if all(near is free for _, free, near in parts):
+        return points
+    near = torch.cat([near.reshape(own.shape) for own, _, near in parts], dim=-1)
+    return points if torch.equal(near, points) else near
+
+
+def hold_idle(space: LatentSpace, points: Tensor) -> Tensor:
+    """A log density of the idle coordinates, (S, N), so that a chain keeps them in place.
+
+    It is that of a standard normal; zero where no coordinate is idle.
+    """
+    if space.idle is None:
+        return points.new_zeros(points.shape[:2])
+    return -0.5 * (points * space.idle).square().sum(-1)
 
 
 def _values(site: Coordinate, free: Tensor) -> Tensor:
