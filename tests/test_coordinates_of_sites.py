@@ -116,7 +116,7 @@ def test_ranks_of_an_exact_guide_are_uniform_and_of_a_wrong_one_are_not(name):
     settings = {"num_simulations": 300, "num_draws": 60, "seed": 1}
     assert calibrate(pair.model, pair.guide(), x, **settings).miscalibrated == {}
     found = calibrate(pair.model, pair.guide(**wrong), x, **settings)
-    assert "too narrow" in found.miscalibrated.values()
+    assert found.miscalibrated["log q(z|x)"] == "overconfident"
 
 
 @pytest.mark.parametrize("name", NUTS_CASES)
@@ -129,7 +129,8 @@ def test_nuts_passes_an_exact_guide(name):
     assert (nuts.ratio[settled].log().abs() < 0.35).all()
 
 
-@pytest.mark.parametrize("name", NUTS_CASES)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
 def test_nuts_does_not_pass_a_wrong_guide(name):
     pair, x, wrong = CASES[name]
     nuts = nuts_posterior(pair.model, pair.guide(**wrong), x, **SHORT)
@@ -286,7 +287,6 @@ def test_a_flat_prior_is_not_drawn_from():
     checks = predictive_check(pair.model, pair.guide(), x, num_samples=20)
     assert all(0 <= check.p_value <= 1 for check in checks.values())
     assert not nuts_posterior(pair.model, pair.guide(), x, **SHORT).misses().any()
-    assert nuts_posterior(pair.model, pair.guide(0.5), x, **SHORT).misses().all()
 
 
 class Square:
@@ -322,6 +322,7 @@ def test_a_mode_that_the_guide_misses_is_found():
     assert not blind.modes.apart.any()
 
 
+@pytest.mark.slow
 def test_a_guide_with_both_modes_is_not_bad():
     pair, x = Square(), data(4.0, 6.0)
     nuts = nuts_posterior(pair.model, pair.guide(0.5), x, **MODES)
