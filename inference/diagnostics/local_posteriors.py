@@ -170,7 +170,8 @@ class _OpenDistribution:
 def _open(distribution: Any, data_dim: int | None = None) -> _OpenDistribution | str:
     """Take a distribution apart; or why that cannot be done."""
     data_dim = len(distribution.batch_shape) - 1 if data_dim is None else data_dim
-    own_name = type(distribution).__name__
+    is_expanded = isinstance(distribution, dist.ExpandedDistribution)
+    own_name = type(distribution.base_dist if is_expanded else distribution).__name__
     unknown = f"{own_name} has no parameters that PyTorch knows, or more than those"
     if isinstance(distribution, torch.distributions.Independent):
         inside = _open(distribution.base_dist, data_dim)
