@@ -352,6 +352,7 @@ def test_data_are_predicted_from_a_global_site_with_the_others_summed_out():
     assert ((found.log_density - exact).abs() < 5 * found.standard_error).all()
 
 
+@pytest.mark.filterwarnings("ignore:Estimated shape parameter of Pareto")
 def test_leaving_one_out_takes_a_global_site_with_the_others_summed_out():
     model, _, log_px = global_pair()
     x = reals(12) / 4 + 0.8
