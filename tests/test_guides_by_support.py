@@ -132,7 +132,7 @@ def check_guide(name, support, draws=1000):
     ("name", "support"),
     [
         ("AutoNormal", "correlation"),
-        ("AutoNormalizingFlow planar", "positive"),
+        ("AutoLaplaceApproximation", "positive"),
         ("AutoGuideList", "circle"),
         ("flow by hand", "simplex"),
     ],
