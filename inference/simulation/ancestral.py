@@ -216,8 +216,12 @@ def snapshot_of(site: Any, value: Tensor) -> Snapshot:
     return Snapshot(distribution.log_prob(value), dict(_tensors(distribution)))
 
 
-def _tensors(part: Any, path: str = "") -> Any:
-    """Copies of the tensors that a distribution is made of, with their paths."""
+def _tensors(part: Any, path: str = "", within: tuple[Any, ...] = ()) -> Any:
+    """Copies of the tensors that a distribution is made of, with their paths.
+
+    Args:
+        within: what contains the part: a transform and its inverse contain one another.
+    """
     for name, value in list(vars(part).items()):
         if name.startswith("_cached"):  # what a transform remembers of its last value
             continue
@@ -225,8 +229,10 @@ def _tensors(part: Any, path: str = "") -> Any:
             here = f"{path}.{name}.{number}"
             if isinstance(inner, Tensor):
                 yield here, inner.detach().clone()
-            elif isinstance(inner, Distribution | TorchDistribution | Transform):
-                yield from _tensors(inner, here)
+            elif isinstance(inner, Distribution | TorchDistribution | Transform) and not any(
+                inner is outer for outer in within
+            ):
+                yield from _tensors(inner, here, (*within, part))
 
 
 def _first_changed(given: Mapping[str, Snapshot], drawn: Trace, again: Trace) -> str | None:
