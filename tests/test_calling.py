@@ -523,3 +523,27 @@ def test_data_that_cannot_be_taken_are_refused_in_one_line(data, message):
     model, guide = _plate("data", True)
     with pytest.raises(ValueError, match=message):
         log_evidence(model, guide, data)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
+def test_local_posteriors_are_guides_that_go_with_the_model_as_it_was_written(form):
+    model, guide, data = form()
+    gap = inference_gap(model, guide, data, num_steps=5)
+    found = log_evidence(model, gap.full_rank, data, num_samples=500)
+    assert ((found.log_px - EXACT).abs() < 4.5 * found.standard_error + 1e-6).all()
+
+
+def test_a_subsample_of_all_probed_rows_is_noticed():
+    def model(x):
+        mean = pyro.sample("mean", STANDARD)
+        with pyro.plate("rows", len(x), subsample_size=50) as index:
+            pyro.sample("x", dist.Normal(mean, NOISE), obs=x[index])
+
+    def guide(x):
+        size = len(x)
+        pyro.sample("mean", dist.Normal(x.sum() / (1 + size), (1 + size) ** -0.5))
+
+    _, _, (rows,) = open_pair(model, guide, torch.zeros(120).double())
+    assert rows.shape == (120,)
+    found, _, _ = open_pair(model, guide, torch.zeros(120).double())
+    assert found.calling.subsample_size == 50

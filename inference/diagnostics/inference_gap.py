@@ -31,6 +31,7 @@ from ..common.progress import Advance, progress
 from ..data.arguments import open_pair
 from ..evidence.importance_sampling import inspect_local
 from ..evidence.pareto_smoothing import summarize_weights
+from ..pairs.calling import called_as_written
 from ..pairs.latent_space import latent_space
 from ..pairs.log_terms import draw, score, sum_sites, trace_model
 from ..pairs.parameters import place_all
@@ -75,9 +76,9 @@ class InferenceGap:
     """The best found among full-rank normals of the unconstrained latent variables."""
     elbo_error: Tensor
     """Monte Carlo standard error of ``elbo``; ``elbo_local``'s is about the same."""
-    local: LocalPosterior | None = field(repr=False)
+    local: Program | None = field(repr=False)
     """The posteriors of ``elbo_local``, a guide for these data; ``None`` where there are none."""
-    full_rank: LocalPosterior = field(repr=False)
+    full_rank: Program = field(repr=False)
     """The posteriors of ``elbo_full_rank``, a guide for these data: nearest to the posterior in z.
 
     The ELBO penalizes draws outside the posterior strongly, and a tail that is left out hardly. So,
@@ -194,8 +195,8 @@ def inference_gap(
         elbo_local=measured["elbo"] if measured else unknown,
         elbo_full_rank=richest["elbo"],
         elbo_error=encoder["error"],
-        local=local,
-        full_rank=wide,
+        local=None if local is None else called_as_written(model, local),
+        full_rank=called_as_written(model, wide),
         reason=own if isinstance(own, str) else "",
     )
 

@@ -1,6 +1,6 @@
 """How a pair's programs are called: rows of data as their arguments, and their plate of data."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -139,8 +139,8 @@ class AdaptedProgram(WrappedProgram):
             if whole:
                 plate = pyro.plate(SET_PLATE, len(rows[0]), dim=-1 - calling.nesting)
                 stack.enter_context(plate)
-            for plate in calling.taken_whole:
-                stack.enter_context(_all_of(plate))
+            if calling.taken_whole:
+                stack.enter_context(taking_all(calling.taken_whole))
             return self.program(*by_position, **by_keyword)
 
     def _set_up(self, rows: tuple[Any, ...]) -> None:
@@ -170,6 +170,30 @@ def as_written(program: Program) -> Program:
     return program.program if isinstance(program, AdaptedProgram) else program
 
 
+class CalledAsWritten(WrappedProgram):
+    """A program in the library's form that is called with the arguments of a user's programs."""
+
+    def __init__(self, program: Program, calling: Calling):
+        super().__init__(program)
+        self.calling = calling
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the program on the rows among the arguments."""
+        given = iter(args)
+        parts = [
+            next(given) if argument.keyword is None else kwargs[argument.keyword]
+            for argument in self.calling.arguments
+        ]
+        return self.program(*self.calling.arrange(parts))
+
+
+def called_as_written(model: Program, program: Program) -> Program:
+    """A program in the library's form, so that it goes with the model that its user wrote."""
+    if not isinstance(model, AdaptedProgram):
+        return program
+    return CalledAsWritten(program, model.calling)
+
+
 class _DataPlate(Messenger):
     """Name a program's plate ``"data"``, and give it its size if it has none."""
 
@@ -196,24 +220,31 @@ def replace_frame(frame: CondIndepStackFrame, name: str, size: int) -> CondIndep
 
 
 @contextmanager
-def _all_of(plate: str) -> Iterator[None]:
-    """Let a plate of this name take all its data, where it asks for a subsample.
+def taking_all(plates: Collection[str] | None = None) -> Iterator[dict[str, int]]:
+    """Let plates take all of their data, where they ask for a subsample drawn at random.
 
     Pyro draws the indices in the plate's constructor, with no statement at which a handler could
     change how many there are.
-    """
-    original = SubsampleMessenger._subsample
 
-    def all_of(
+    Args:
+        plates: their names; all plates if not given.
+
+    Yields:
+        The size of the subsample that each of them asked for, by name.
+    """
+    original, asked = SubsampleMessenger._subsample, {}
+
+    def whole(
         name: str, size: int | None = None, subsample_size: int | None = None,
         subsample: Tensor | None = None, *args: Any,
     ) -> Any:  # fmt: skip
-        own = name == plate and subsample is None
-        return original(name, size, None if own else subsample_size, subsample, *args)
+        if subsample_size is not None and subsample is None and (plates is None or name in plates):
+            asked[name], subsample_size = subsample_size, None
+        return original(name, size, subsample_size, subsample, *args)
 
-    SubsampleMessenger._subsample = staticmethod(all_of)  # pyright: ignore
+    SubsampleMessenger._subsample = staticmethod(whole)  # pyright: ignore
     try:
-        yield
+        yield asked
     finally:
         SubsampleMessenger._subsample = staticmethod(original)
 

@@ -10,7 +10,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from .calling import AdaptedProgram, Argument, Calling
+from .calling import AdaptedProgram, Argument, Calling, taking_all
 from .parameters import place, placement
 from .programs import Program, attributes_kept, evaluating
 from .sites import DATA_PLATE, observed_sites, sample_sites
@@ -37,7 +37,7 @@ class _Probe:
     observed: dict[str, Any]
     """The observed sites of the model."""
     subsampled: dict[str, int]
-    """The sizes of plates that draw a subsample of their own."""
+    """Plates that draw a subsample of their own, and its size."""
 
     @property
     def sites(self) -> tuple[Any, ...]:
@@ -181,6 +181,7 @@ def _run(
         attributes_kept(model, guide),
         torch.random.fork_rng(),
         pyro.validation_enabled(False),
+        taking_all() as subsampled,
     ):
         torch.manual_seed(seed)
         try:
@@ -190,12 +191,6 @@ def _run(
         except Exception:  # a user's program may fail in any way: reported where it is used
             return None
     of_guide, of_model = (tuple(sample_sites(trace).values()) for trace in (in_guide, in_model))
-    subsampled = {
-        frame.name: frame.size
-        for site in of_guide + of_model
-        for frame in site["cond_indep_stack"]
-        if frame.full_size not in (None, frame.size)
-    }
     return _Probe(args, of_guide, of_model, observed_sites(in_model), subsampled)
 
 
