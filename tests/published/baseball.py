@@ -24,8 +24,8 @@ def model(at_bats, hits):
 
 def evidence() -> Tensor:
     """Exact log p(hits) of all players, by quadrature over m and log kappa."""
-    m = torch.linspace(0, 1, 502, dtype=torch.float64)[1:-1]
-    log_kappa = torch.linspace(0, 16, 800, dtype=torch.float64)
+    m = torch.linspace(0, 1, 202, dtype=torch.float64)[1:-1]
+    log_kappa = torch.linspace(0, 16, 300, dtype=torch.float64)
     mean, spread = m[:, None], log_kappa.exp()
     beta_binomial = dist.BetaBinomial(
         (mean * spread)[..., None], ((1 - mean) * spread)[..., None], 45, validate_args=False

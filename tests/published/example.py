@@ -9,6 +9,9 @@ from pyro.infer import ELBO
 from torch import Tensor
 
 
+EPS = torch.finfo(torch.float32).eps
+
+
 @dataclass(frozen=True)
 class Example:
     """A model, a guide, the arguments of ``svi.step`` and the published objective."""
@@ -40,7 +43,9 @@ def grid(num_dims: int, num_points: int, half_width: float = 6.0) -> tuple[Tenso
 
 def bernoulli(probs: Tensor, x: Tensor) -> Tensor:
     """Log probabilities (..., N, P) of binary data (..., N, D) under probabilities (..., P, D)."""
-    probs, x = probs.double(), x.double()
+    # As torch.distributions.Bernoulli does in float32: a logit is finite.
+    probs = probs.float().clamp(EPS, 1 - EPS).double()
+    x = x.double()
     return x @ probs.log().mT + (1 - x) @ (-probs).log1p().mT
 
 

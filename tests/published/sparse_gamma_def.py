@@ -77,5 +77,5 @@ def build(auto: bool = False) -> Example:
     if auto:
         guide = AutoDiagonalNormal(model.model, init_loc_fn=init_to_feasible)
         return Example(model.model, guide, (x,), Trace_ELBO(), learning_rate=0.05)
-    return Example(model.model, model.guide, (x,), TraceMeanField_ELBO(), learning_rate=0.1,
+    return Example(model.model, model.guide, (x,), TraceMeanField_ELBO(), learning_rate=0.05,
                    after_step=model.clip_params)  # fmt: skip
