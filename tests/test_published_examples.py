@@ -2,11 +2,15 @@
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 import pyro
 import pytest
 import torch
 from pyro.infer import SVI
+
+from latente.inference import Budget, Run, diagnose, fit, log_evidence
 
 from .published import (
     air,
@@ -77,3 +81,63 @@ def test_the_example_fits_in_pyro(name):
         example.after_step()
     assert loss_of(example, svi) < before
     pyro.clear_param_store()
+
+
+@dataclass(frozen=True)
+class Use:
+    """What one writes for an example, and what is to be said of it."""
+
+    arguments: dict[str, Any] = field(default_factory=dict)
+    """The further arguments of fit, log_evidence and diagnose."""
+    batch_size: int | None = None
+    refused: dict[str, str] = field(default_factory=dict)
+    """The error of a function that cannot take the example, by its name."""
+
+
+USES: dict[str, Use] = {name: Use() for name in EXAMPLES}
+BUDGET = Budget(
+    num_data=20, num_samples=200, annealed_data=4, temperatures=20, chains=4, gap_data=4,
+    gap_steps=10, simulations=20, draws=20, nuts_data=1, nuts_samples=10, replications=20,
+    tree_data=5, tree_samples=10,
+)  # fmt: skip
+
+
+@functools.cache
+def fitted(name: str) -> tuple[Example, Run]:
+    """An example after some epochs of ``fit``, with the arguments of its ``Use``."""
+    torch.manual_seed(0)
+    example, use = EXAMPLES[name](), USES[name]
+    run = fit(
+        example.model, example.guide, example.data, epochs=10, batch_size=use.batch_size,
+        learning_rate=example.learning_rate, show_progress=False, **use.arguments,
+    )  # fmt: skip
+    return example, run
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_fit_takes_the_example(name):
+    _, run = fitted(name)
+    assert run.history[-1]["loss"] < run.history[0]["loss"]
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_evidence_of_the_example(name):
+    example, run = fitted(name)
+    evidence = log_evidence(run.model, run.guide, example.data, num_samples=500,
+                            **USES[name].arguments)  # fmt: skip
+    if example.exact is not None:
+        exact = example.exact()
+        # Five standard errors of a mean, which is biased by half its variance at most: a false
+        # alarm in 10⁶ runs if the weights have a variance; the seed is fixed.
+        error = evidence.mean_standard_error
+        assert abs(evidence.mean - exact.mean().item()) < 5 * error + 0.01
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_diagnosis_of_the_example(name):
+    example, run = fitted(name)
+    diagnosis = diagnose(run.model, run.guide, example.data, budget=BUDGET,
+                         **USES[name].arguments)  # fmt: skip
+    assert diagnosis.verdict
+    not_looked_at = [f.sentence for f in diagnosis.findings if "Not looked at" in f.sentence]
+    assert not not_looked_at

@@ -85,9 +85,7 @@ class DMM(nn.Module):
                 z_loc, z_scale = self.trans(z_prev)
                 mask = mini_batch_mask[:, t - 1 : t]
                 with poutine.scale(scale=annealing_factor):
-                    z_t = pyro.sample(
-                        f"z_{t}", dist.Normal(z_loc, z_scale).mask(mask).to_event(1)
-                    )
+                    z_t = pyro.sample(f"z_{t}", dist.Normal(z_loc, z_scale).mask(mask).to_event(1))
                 pyro.sample(
                     f"obs_x_{t}",
                     dist.Bernoulli(self.emitter(z_t)).mask(mask).to_event(1),
@@ -119,9 +117,7 @@ class DMM(nn.Module):
                 with poutine.scale(scale=annealing_factor):
                     z_prev = pyro.sample(
                         f"z_{t}",
-                        dist.Normal(z_loc, z_scale)
-                        .mask(mini_batch_mask[:, t - 1 : t])
-                        .to_event(1),
+                        dist.Normal(z_loc, z_scale).mask(mini_batch_mask[:, t - 1 : t]).to_event(1),
                     )
 
 
@@ -137,9 +133,9 @@ def pack(sequences: Tensor, lengths: Tensor):
 
 
 def build(packed: bool = True) -> Example:
-    """Sequences of 2 to 4 steps. Their author packs them outside the guide; ``packed=False``: in it.
+    """Sequences of 2 to 4 steps, packed by their author; ``packed=False``: by the guide.
 
-    The fifth argument is the annealing factor of one step, here 1.
+    The fifth argument, the annealing factor of a step, is left at its default.
     """
     torch.manual_seed(0)
     dmm = DMM()

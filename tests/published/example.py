@@ -8,7 +8,6 @@ import torch
 from pyro.infer import ELBO
 from torch import Tensor
 
-
 EPS = torch.finfo(torch.float32).eps
 
 
@@ -26,7 +25,6 @@ class Example:
     """Exact log p(data) under the pair's present parameters, in nats: (N,), or one number."""
     after_step: Callable[[], None] = lambda: None
     """What the example does after each gradient step."""
-
 
     def call(self, function: Callable[..., Any]) -> Any:
         """Call a function with the arguments of both programs."""

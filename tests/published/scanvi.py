@@ -49,9 +49,7 @@ class SCANVI(nn.Module):
         )
         with pyro.plate("batch", len(x)), poutine.scale(scale=self.scale_factor):
             z1 = pyro.sample("z1", dist.Normal(0, x.new_ones(self.latent_dim)).to_event(1))
-            y = pyro.sample(
-                "y", dist.OneHotCategorical(logits=x.new_zeros(self.num_labels)), obs=y
-            )
+            y = pyro.sample("y", dist.OneHotCategorical(logits=x.new_zeros(self.num_labels)), obs=y)
             z2_loc, z2_scale = self.z2_decoder(z1, y).chunk(2, -1)
             z2 = pyro.sample("z2", dist.Normal(z2_loc, softplus(z2_scale)).to_event(1))
             l_scale = self.l_scale * x.new_ones(1)

@@ -65,7 +65,7 @@ def build_minibatch() -> Example:
 
 
 def build_local() -> Example:
-    """A latent variable of each datum; both programs take the same 20 data, which the guide draws."""
+    """A latent variable of each datum; the guide draws 20 data, and the model takes the same."""
     net = nn.Linear(1, 2)
 
     def model(data):
