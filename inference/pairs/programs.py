@@ -1,6 +1,7 @@
 """The Pyro programs of a pair: their modules, their parameter stores, and their evaluation."""
 
 import contextlib
+import functools
 import inspect
 import re
 import warnings
@@ -42,7 +43,8 @@ def modules(model: Program, guide: Program) -> dict[str, nn.Module]:
 
     If a program is a module, or a method of one, it is that module; if it is a method of another
     object, the modules among the object's attributes; if it is a plain function, the modules that
-    the function refers to.
+    the function refers to; if it is a ``functools.partial``, or a program within a handler of
+    Pyro's (``config_enumerate(guide)``), also the modules among its arguments.
 
     >>> net = nn.Linear(1, 1)
     >>> modules(net.forward, lambda x: net(x))
@@ -61,6 +63,8 @@ def modules(model: Program, guide: Program) -> dict[str, nn.Module]:
 def _modules_within(program: Program) -> dict[str, nn.Module]:
     while isinstance(program, StoredProgram):
         program = program.program
+    if isinstance(program, functools.partial):
+        return _modules_of_partial(program)
     owner = getattr(program, "__self__", program)
     if isinstance(owner, nn.Module):
         return {"": owner}
@@ -72,6 +76,17 @@ def _modules_within(program: Program) -> dict[str, nn.Module]:
     elif not inspect.isbuiltin(function):
         named |= getattr(program, "__dict__", {})
     return {name: value for name, value in named.items() if isinstance(value, nn.Module)}
+
+
+def _modules_of_partial(program: "functools.partial[Any]") -> dict[str, nn.Module]:
+    """The modules of a program with some arguments bound, by the names of these arguments."""
+    within_handler = getattr(program, "__wrapped__", None)
+    if within_handler is not None:  # as Pyro's handlers wrap a program
+        return _modules_within(within_handler)
+    found = _modules_within(program.func)
+    bound = inspect.signature(program.func).bind_partial(*program.args, **program.keywords)
+    named = bound.arguments.items()
+    return found | {name: value for name, value in named if isinstance(value, nn.Module)}
 
 
 @contextlib.contextmanager
