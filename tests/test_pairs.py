@@ -266,7 +266,26 @@ def test_modules_within_handlers_and_bound_arguments_are_found():
         within_handler = poutine.scale(bound, scale=1.0)
         assert modules(model, bound) == modules(model, within_handler) == {"guide.network": network}
     log_evidence(model, partial(guide, network, 1.0), torch.randn(5), num_samples=10)
+    assert modes
     assert not any(modes)
+
+
+def test_modules_that_a_program_refers_to_through_others_are_found():
+    vae, network = TutorialVAE(), nn.Linear(1, 1)
+    model, guide = vae.model, vae.guide
+    adapted = (lambda x: model(x), lambda x, context: guide(x))
+    assert modules(*adapted) == {"model.model": vae}
+
+    def encode(x):
+        return network(x) if len(x) else again(x)
+
+    def again(x):  # a circle of calls ends
+        return encode(x)
+
+    def encoding_guide(x):
+        pyro.sample("z", dist.Normal(encode(x), 1.0))
+
+    assert modules(lambda x: None, encoding_guide) == {"guide.network": network}
 
 
 class PyroModulePair(PyroModule):
