@@ -1,5 +1,6 @@
 """Rows of data, in memory or streamed from disk."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -76,18 +77,35 @@ def as_rows(data: Any, name: str) -> tuple[Rows, ...]:
         raise ValueError(f"{name} is an empty tuple: give x, or (x, *context)")
     rows: list[Rows] = []
     for position, part in enumerate(parts):
-        rows.append(_as_part(part, name if position == 0 else f"context {position} of {name}"))
+        rows.append(as_part(part, part_name(name, position)))
+        check_part(rows[-1], name, position)
     if isinstance(rows[0], Tensor) and not rows[0].is_floating_point():
         exceeds = exceeds_float32(rows[0].cpu().numpy())
         rows[0] = rows[0].to(torch.float64 if exceeds else torch.get_default_dtype())
-    lengths = [len(part) for part in rows]
-    if len(set(lengths)) > 1:
-        raise ValueError(f"{name} and its contexts have different lengths: {lengths}")
+    check_same_lengths(rows, name)
     return tuple(rows)
 
 
-def _as_part(part: Any, name: str) -> Rows:
-    """Rows of x or of a context, checked."""
+def check_same_lengths(rows: Sequence[Rows], name: str) -> None:
+    """Refuse data and contexts with different numbers of rows."""
+    lengths = [len(part) for part in rows]
+    if len(set(lengths)) > 1:
+        raise ValueError(f"{name} and its contexts have different lengths: {lengths}")
+
+
+def part_name(name: str, position: int) -> str:
+    """The name of x or of a context in errors."""
+    return name if position == 0 else f"context {position} of {name}"
+
+
+def check_part(part: Rows, name: str, position: int) -> None:
+    """Refuse rows in memory that hold NaN or infinity."""
+    if isinstance(part, Tensor):
+        check_finite(part.detach().cpu(), part_name(name, position))
+
+
+def as_part(part: Any, name: str) -> Rows:
+    """Rows of one argument of a program; values that are not finite are not refused."""
     if isinstance(part, str | Path):
         raise ValueError(f"{name} is the name {str(part)!r}: give load_data({str(part)!r})")
     if isinstance(part, Streamed):
@@ -104,7 +122,6 @@ def _as_part(part: Any, name: str) -> Rows:
         raise ValueError(f"{name} holds no rows")
     if part.numel() == 0:
         raise ValueError(f"{name} holds rows without values, of shape {tuple(part.shape)}")
-    check_finite(part.detach().cpu(), name)
     return part
 
 

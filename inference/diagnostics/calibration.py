@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..common.plotting import BLUE, GREY, ORANGE, RED, SKY, legend_below, new_figure
 from ..common.progress import progress
+from ..data.arguments import open_pair
 from ..data.batches import epoch_seed
 from ..evidence.importance_sampling import inspect_local
 from ..evidence.pareto_smoothing import pareto_smooth
@@ -191,6 +192,7 @@ def calibrate(
     num_simulations: int = 1000,
     num_draws: int = 100,
     level: float = 0.95,
+    data_plate: str | None = None,
     seed: int = 0,
     show_progress: bool = False,
 ) -> Calibration:
@@ -248,7 +250,8 @@ def calibrate(
         raise ValueError(f"num_draws must be at least 1, got {num_draws}")
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, got {level}")
-    args, values = simulate(model, guide, like, num_simulations, seed=seed)
+    model, guide, rows = open_pair(model, guide, like, data_plate=data_plate)
+    args, values = simulate(model, guide, rows, num_simulations, seed=seed)
     step, blocks = max(1, SCORED_AT_ONCE // num_draws), []
     with evaluating(model, guide), torch.random.fork_rng():
         torch.manual_seed(epoch_seed(seed, 1))

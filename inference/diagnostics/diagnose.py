@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..data.load_data import evaluation_rows
+from ..data.arguments import open_pair
+from ..data.load_data import Data
 from ..evaluation.arviz_export import to_datatree
 from ..pairs.checks import check_support
 from ..pairs.inspection import inspect_pair
@@ -41,6 +42,7 @@ def diagnose(
     diagnostics: Sequence[Diagnostic[Any]] = DIAGNOSTICS,
     quantities: Mapping[str, Quantity] = DEFAULT_QUANTITIES,
     budget: Budget = DEFAULT_BUDGET,
+    data_plate: str | None = None,
     seed: int = 0,
     show_progress: bool = False,
 ) -> Diagnosis:
@@ -65,6 +67,7 @@ def diagnose(
         diagnostics: which ones to run, in order. ``(*DIAGNOSTICS, mine)`` adds one of your own.
         quantities: functions of a data set by name, for the predictive checks.
         budget: how many data and draws each diagnostic takes.
+        data_plate: the name of the plate over the data, where two plates fit.
         seed: of all draws.
         show_progress: show how far each diagnostic has come.
 
@@ -86,7 +89,9 @@ def diagnose(
     0.0
     """
     _check_names(diagnostics)
-    rows = tuple(part[: budget.num_data] for part in evaluation_rows(data))
+    model, guide, rows = open_pair(model, guide, data, data_plate=data_plate)
+    data = data if isinstance(data, Data) else rows
+    rows = tuple(part[: budget.num_data] for part in rows)
     structure = _inspect(model, guide, rows)
     results: dict[str, Any] = {}
     context = DiagnosticContext(

@@ -28,7 +28,7 @@ from ..common.plotting import (
     write_beside,
 )
 from ..common.progress import Advance, progress
-from ..data.load_data import evaluation_rows
+from ..data.arguments import open_pair
 from ..evidence.importance_sampling import inspect_local
 from ..evidence.pareto_smoothing import summarize_weights
 from ..pairs.latent_space import latent_space
@@ -116,6 +116,7 @@ def inference_gap(
     num_draws: int = 8,
     learning_rate: float = 0.05,
     num_samples: int = 1000,
+    data_plate: str | None = None,
     seed: int = 0,
     show_progress: bool = False,
 ) -> InferenceGap:
@@ -140,6 +141,7 @@ def inference_gap(
         num_draws: draws of each posterior in a step.
         learning_rate: Adam's, at first.
         num_samples: draws by which the ELBOs and log p(x) are then measured.
+        data_plate: the name of the plate over the data, where two plates fit.
         seed: of all draws.
         show_progress: show the steps done.
 
@@ -164,7 +166,7 @@ def inference_gap(
             "num_samples": (num_samples, 2),
         }
     )
-    rows = evaluation_rows(data)
+    model, guide, rows = open_pair(model, guide, data, data_plate=data_plate)
     args = place_all(model, guide, rows)
     with evaluating(model, guide), torch.random.fork_rng(), pyro.validation_enabled(False):
         torch.manual_seed(seed)

@@ -22,7 +22,7 @@ from ..common.plotting import (
     write_below,
     write_beside,
 )
-from ..data.load_data import evaluation_rows
+from ..data.arguments import open_pair
 from ..evaluation.metrics import ACTIVE_VARIANCE
 from ..objectives.reading import Reading, closed_forms
 from ..pairs.inspection import inspect_pair
@@ -117,7 +117,13 @@ class LatentInformation:
 
 
 def latent_information(
-    model: Program, guide: Program, data: Any, *, num_draws: int = 10, seed: int = 0
+    model: Program,
+    guide: Program,
+    data: Any,
+    *,
+    num_draws: int = 10,
+    data_plate: str | None = None,
+    seed: int = 0,
 ) -> LatentInformation:
     """KL by dimension, active units, mutual information and the aggregated posterior's KL.
 
@@ -147,7 +153,7 @@ def latent_information(
     """
     if num_draws < 1:
         raise ValueError(f"num_draws must be at least 1, got {num_draws}")
-    rows = evaluation_rows(data)
+    model, guide, rows = open_pair(model, guide, data, data_plate=data_plate)
     args = place_all(model, guide, rows)
     with evaluating(model, guide), torch.random.fork_rng():
         torch.manual_seed(seed)

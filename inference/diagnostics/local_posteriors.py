@@ -18,7 +18,7 @@ from torch.distributions import transform_to, transforms
 from ..pairs.latent_space import Coordinate, LatentSpace
 from ..pairs.programs import Program
 from ..pairs.scoring import REPEATED_ROWS
-from ..pairs.sites import DATA_PLATE, in_data_plate, latent_sites
+from ..pairs.sites import DATA_PLATE, in_data_plate, latent_sites, rows_dim
 
 EQUIVALENT_PARAMETERS = (
     ("scale_tril", ("covariance_matrix", "precision_matrix")),
@@ -114,7 +114,10 @@ def own_family(guide: Program, args: tuple[Tensor, ...]) -> LocalPosterior | Non
         return LocalPosterior(args, [guide.features(*args)], sample)
     distributions: dict[str, _OpenDistribution] = {}
     for name, site in sites.items():
-        distribution, other = _open(site["fn"]), _open(again[name]["fn"])
+        distribution, other = (
+            _open(fn, len(fn.batch_shape) + rows_dim(site))
+            for fn in (site["fn"], again[name]["fn"])
+        )
         # Parameters that differ from one run to the next depend on what was drawn before them.
         if (
             distribution is None
@@ -168,10 +171,9 @@ class _OpenDistribution:
     """The distribution of given parameters."""
 
 
-def _open(distribution: Any, data_dim: int | None = None) -> _OpenDistribution | None:
+def _open(distribution: Any, data_dim: int) -> _OpenDistribution | None:
     """Take a distribution apart; ``None`` where its parameters are not known, or give no
     gradient."""
-    data_dim = len(distribution.batch_shape) - 1 if data_dim is None else data_dim
     if isinstance(distribution, torch.distributions.Independent):
         inside = _open(distribution.base_dist, data_dim)
         if inside is None:
@@ -263,19 +265,26 @@ def full_rank(space: LatentSpace, program: Program, num_draws: int) -> LocalPost
         lower = torch.diag_embed(log_diagonal.exp())
         lower[:, rows, columns] = below
         noise = mean.new_zeros(*mean.shape[:-1], 0)
-        start, plate = 0, pyro.plate(DATA_PLATE, len(mean), dim=-1)
+        dim_of_data = space.sites[0].rows_dim
+        start, plate = 0, pyro.plate(DATA_PLATE, len(mean), dim=dim_of_data)
+        beside = (1,) * (-dim_of_data - 1)  # plates within the data, to the right of them
         for site in space.sites:
             part = slice(start, start + site.size)
             centre = mean[:, part] + (lower[:, part, :start] @ noise[..., None]).squeeze(-1)
-            distribution = dist.MultivariateNormal(centre, scale_tril=lower[:, part, part])
+            tril = lower[:, part, part]
+            distribution = dist.MultivariateNormal(
+                centre.reshape(*centre.shape[:-1], *beside, site.size),
+                scale_tril=tril.reshape(-1, *beside, site.size, site.size),
+            )
             with plate:
                 value = pyro.sample(site.name, _in_support(distribution, site))
             start += site.size
             if start < dim:  # ε of this site, for those after it
                 free: Any = site.transform.inv(value)
-                free = free.reshape(*free.shape[: free.dim() - len(site.free_event)], site.size)
+                batch = free.shape[: free.dim() - len(site.free_event) - len(beside)]
+                free = free.reshape(*batch, site.size)
                 away = (free - centre)[..., None]
-                own = torch.linalg.solve_triangular(lower[:, part, part], away, upper=False)
+                own = torch.linalg.solve_triangular(tril, away, upper=False)
                 own = own.squeeze(-1)
                 noise = torch.cat([noise.expand(*own.shape[:-1], noise.shape[-1]), own], dim=-1)
 

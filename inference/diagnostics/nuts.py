@@ -23,7 +23,7 @@ from ..common.plotting import (
     shorten,
 )
 from ..common.progress import progress
-from ..data.load_data import evaluation_rows
+from ..data.arguments import open_pair
 from ..evidence.importance_sampling import inspect_local
 from ..pairs.latent_space import latent_space
 from ..pairs.parameters import place_all
@@ -133,6 +133,7 @@ def nuts_posterior(
     num_samples: int = 500,
     warmup_steps: int = 300,
     num_chains: int = 2,
+    data_plate: str | None = None,
     seed: int = 0,
     show_progress: bool = False,
 ) -> NUTSReference:
@@ -147,6 +148,7 @@ def nuts_posterior(
         num_samples: draws of each chain that are kept.
         warmup_steps: steps before, in which step size and scales adapt.
         num_chains: at least 2, for R̂.
+        data_plate: the name of the plate over the data, where two plates fit.
         seed: of all draws.
         show_progress: show the steps done.
 
@@ -168,7 +170,7 @@ def nuts_posterior(
             "num_chains": (num_chains, 2),
         }
     )
-    rows = evaluation_rows(data)
+    model, guide, rows = open_pair(model, guide, data, data_plate=data_plate)
     args = place_all(model, guide, rows)
     with evaluating(model, guide), torch.random.fork_rng(), pyro.validation_enabled(False):
         torch.manual_seed(seed)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..common.plotting import BLUE, RED, counted, grid, legend_below, num_bins
 from ..common.progress import progress
-from ..data.load_data import evaluation_rows
+from ..data.arguments import open_pair
 from ..data.rows import BLOCK_ROWS
 from ..pairs.checks import check_support
 from ..pairs.inspection import inspect_drawn
@@ -95,6 +95,7 @@ def predictive_check(
     *,
     num_samples: int = 200,
     from_prior: bool = False,
+    data_plate: str | None = None,
     seed: int = 0,
     show_progress: bool = False,
 ) -> dict[str, PredictiveCheck]:
@@ -124,6 +125,7 @@ def predictive_check(
             number; :data:`DEFAULT_QUANTITIES` if not given.
         num_samples: S, replicated data sets.
         from_prior: whether latent variables come from the model's prior.
+        data_plate: the name of the plate over the data, where two plates fit.
         seed: of the draws.
         show_progress: show the replications done.
 
@@ -150,7 +152,7 @@ def predictive_check(
         raise ValueError(f"num_samples must be at least 1, got {num_samples}")
     if not quantities:
         raise ValueError("there is no quantity to check: give functions of x by name")
-    rows = evaluation_rows(data)
+    model, guide, rows = open_pair(model, guide, data, data_plate=data_plate)
     num_rows = len(rows[0])
     device, dtype = placement(model, guide)
     blocks = [
@@ -224,7 +226,7 @@ def _replicate(
             drawn = poutine.trace(program).get_trace(*args)
         shared = shared or global_latent_sites(drawn)
         site = site_of_x(drawn, args)
-        parts.append(reshape_like_x(site["value"], site["fn"], args[0]).to(args[0]).cpu())
+        parts.append(reshape_like_x(site["value"], site, args[0]).to(args[0]).cpu())
     return torch.cat(parts)
 
 
@@ -246,7 +248,7 @@ def _check_draws_x(model: Program, guide: Program, args: tuple[Tensor, ...]) -> 
         given = poutine.trace(guide).get_trace(*args)
         trace = poutine.trace(poutine.replay(model, trace=given)).get_trace(*args)
     site = site_of_x(trace, args)
-    if not torch.equal(reshape_like_x(site["value"], site["fn"], args[0]).to(args[0]), args[0]):
+    if not torch.equal(reshape_like_x(site["value"], site, args[0]).to(args[0]), args[0]):
         raise ValueError(
             f"the model observes something other than x at {site['name']!r}, so no x can be drawn "
             "from it: transform x before it is given to the model"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..common.progress import progress
-from ..data.load_data import evaluation_rows
+from ..data.arguments import open_pair
 from ..evidence.pareto_smoothing import summarize_weights
 from ..pairs.checks import check_support, explain_nonfinite
 from ..pairs.inspection import inspect_drawn
@@ -23,6 +23,7 @@ from ..pairs.sites import (
     is_deterministic,
     latent_sites,
     observed_sites,
+    rows_dim,
 )
 from ..pairs.structure import Structure
 from ..simulation.simulate import SampleObserved, holds
@@ -67,6 +68,7 @@ def to_datatree(
     num_samples: int = 200,
     coords: Mapping[str, Sequence[Any]] | None = None,
     dims: Mapping[str, Sequence[str]] | None = None,
+    data_plate: str | None = None,
     seed: int = 0,
     show_progress: bool = False,
 ) -> "DataTree":
@@ -104,6 +106,7 @@ def to_datatree(
             one of ``dims``); by default 0, 1, ….
         dims: names of the event dimensions of a site or a context, by its name; by default
             ``"<site>_dim_0"``, ….
+        data_plate: the name of the plate over the data, where two plates fit.
         seed: seed of the draws.
         show_progress: whether to show the draws done.
 
@@ -127,7 +130,7 @@ def to_datatree(
     """
     if num_samples < 1:
         raise ValueError(f"num_samples must be at least 1, got {num_samples}")
-    rows = evaluation_rows(data)
+    model, guide, rows = open_pair(model, guide, data, data_plate=data_plate)
     args = place_all(model, guide, rows)
     with evaluating(model, guide), torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -233,10 +236,10 @@ def _values(site: Any, draws: Draws) -> _SiteValues:
     local, dims = in_data_plate(site), list(range(-len(batch), 0))
     if not local:  # one draw
         value = value.unsqueeze(0)
-    elif draws.plated:  # (samples, …, plates, data, event)
-        value, dims = value.movedim(len(batch) - 1, 1), dims[1:-1]
-    else:  # (…, plates, samples and data, event)
-        value, dims = value.movedim(len(batch) - 1, 0), dims[:-1]
+    else:  # ([samples,] …, plates, data, event), or samples and data together
+        data = rows_dim(site)
+        value = value.movedim(len(batch) + data, 1 if draws.plated else 0)
+        dims = [dim for dim in dims[draws.plated :] if dim != data]
     # Dimensions without a plate have size one: they only keep the others in place.
     plates = {names[dim]: batch[dim] for dim in dims if dim in names}
     lead = (draws.num_samples, draws.num_data) if local else (1,)

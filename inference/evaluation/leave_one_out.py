@@ -8,8 +8,8 @@ from pyro.distributions import Delta
 from torch import Tensor
 
 from ..common.arguments import check_least
+from ..data.arguments import open_pair
 from ..data.load_data import Data
-from ..data.rows import as_rows
 from ..evidence.pareto_smoothing import KHAT_MIN_SAMPLES
 from ..pairs.parameters import place_all
 from ..pairs.programs import Program, evaluating
@@ -31,6 +31,7 @@ def psis_loo(
     *,
     num_samples: int = 1000,
     inner_samples: int = 20,
+    data_plate: str | None = None,
     seed: int = 0,
     show_progress: bool = False,
 ) -> "ELPDData":
@@ -87,7 +88,8 @@ def psis_loo(
     """
     least = {"num_samples": (num_samples, KHAT_MIN_SAMPLES), "inner_samples": (inner_samples, 1)}
     check_least(least)
-    rows = as_rows(data.rows("train") if isinstance(data, Data) else data, "data")
+    data = data.rows("train") if isinstance(data, Data) else data
+    model, guide, rows = open_pair(model, guide, data, data_plate=data_plate)
     if len(rows[0]) < 2:
         raise ValueError("there is one datum only: leave-one-out needs two or more")
     args = place_all(model, guide, rows)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..data.load_data import evaluation_rows
+from ..data.arguments import open_pair
 from ..data.rows import BLOCK_ROWS, Rows
 from ..evidence.importance_sampling import log_evidence
 from ..pairs.inspection import inspect_pair
@@ -43,6 +43,7 @@ def evaluate(
     data: Any,
     *,
     num_samples: int = 1000,
+    data_plate: str | None = None,
     seed: int = 0,
     show_progress: bool = False,
 ) -> dict[str, float]:
@@ -52,6 +53,7 @@ def evaluate(
         data: x or (x, *context), all of which is used; of what :func:`load_data` returns, the
             test part is used.
         num_samples: S of :func:`log_evidence`.
+        data_plate: the name of the plate over the data, where two plates fit.
         seed: seed of the draws.
         show_progress: whether to show the data done.
 
@@ -66,7 +68,7 @@ def evaluate(
     Raises:
         ValueError: as :func:`log_evidence` does.
     """
-    rows = evaluation_rows(data)
+    model, guide, rows = open_pair(model, guide, data, data_plate=data_plate)
     structure, is_discrete = _inspect(model, guide, rows)
     if structure.points:
         return {

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..common.arguments import check_least, name_rows
 from ..common.progress import progress
-from ..data.load_data import evaluation_rows
+from ..data.arguments import open_pair
 from ..data.rows import BLOCK_ROWS
 from ..evidence.importance_sampling import log_evidence
 from ..evidence.pareto_smoothing import summarize_weights
@@ -62,6 +62,7 @@ def log_predictive_density(
     *,
     num_samples: int = 500,
     inner_samples: int = 20,
+    data_plate: str | None = None,
     seed: int = 0,
     show_progress: bool = False,
 ) -> PredictiveDensity:
@@ -85,6 +86,7 @@ def log_predictive_density(
             the test part is used.
         num_samples: S, draws of w, at least 2.
         inner_samples: L, draws of z for each draw of w.
+        data_plate: the name of the plate over the data, where two plates fit.
         seed: seed of the draws.
         show_progress: whether to show the draws done.
 
@@ -108,7 +110,7 @@ def log_predictive_density(
     True
     """
     check_least({"num_samples": (num_samples, 2), "inner_samples": (inner_samples, 1)})
-    rows = evaluation_rows(data)
+    model, guide, rows = open_pair(model, guide, data, data_plate=data_plate)
     args = place_all(model, guide, rows)
     with evaluating(model, guide), torch.random.fork_rng():
         torch.manual_seed(seed)

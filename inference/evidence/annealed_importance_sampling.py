@@ -6,7 +6,7 @@ import pyro
 import torch
 
 from ..common.progress import progress
-from ..data.load_data import evaluation_rows
+from ..data.arguments import called_like, open_pair
 from ..pairs.latent_space import latent_space
 from ..pairs.parameters import place, placement
 from ..pairs.programs import Program, evaluating
@@ -27,6 +27,7 @@ def annealed_evidence(
     num_chains: int = 16,
     num_leapfrog: int = 10,
     start: Program | None = None,
+    data_plate: str | None = None,
     seed: int = 0,
     show_progress: bool = False,
 ) -> Annealed:
@@ -52,6 +53,7 @@ def annealed_evidence(
         num_leapfrog: leapfrog steps of each Hamiltonian transition.
         start: the program that draws from π₀; by default the model, whose prior is then π₀. From
             the guide the path is shorter, but modes that the guide misses may stay missed.
+        data_plate: the name of the plate over the data, where two plates fit.
         seed: seed of all draws.
         show_progress: whether to show the steps done.
 
@@ -67,8 +69,9 @@ def annealed_evidence(
     >>> bool(((annealed.log_px - model.log_prob(x)).abs() < 0.5).all())
     True
     """
+    model, guide, rows = open_pair(model, guide, data, data_plate=data_plate)
+    start = called_like(model, start)
     settings = AnnealingSettings(num_temperatures, num_chains, num_leapfrog, start)
-    rows = evaluation_rows(data)
     block = max(1, CHAINS_PER_BLOCK // num_chains)
     total = 2 * num_temperatures * -(-len(rows[0]) // block)
     parts: list[Annealed] = []

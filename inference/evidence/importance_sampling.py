@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..common.progress import progress
-from ..data.load_data import evaluation_rows
+from ..data.arguments import open_pair
 from ..data.rows import BLOCK_ROWS
 from ..execution.precision import Precision
 from ..execution.recorded import Compile
@@ -118,6 +118,7 @@ def log_evidence(
     *,
     num_samples: int = 1000,
     chunk_size: int | None = None,
+    data_plate: str | None = None,
     seed: int = 0,
     compile: Compile = "recorded",
     precision: Precision = "float32",
@@ -143,6 +144,7 @@ def log_evidence(
         num_samples: S, at least 2; 2,200 or more for the full k̂ threshold of 0.7.
         chunk_size: how many samples of each datum the model scores at once. By default as many as
             stay in a CPU's cache and fit into a quarter of the free memory.
+        data_plate: the name of the plate over the data, where two plates fit.
         seed: seed of the draws.
         compile: how model and guide are run, as in :func:`fit`: ``"recorded"`` (plain until a
             recording pays), ``"inductor"`` or ``"plain"``.
@@ -172,7 +174,7 @@ def log_evidence(
         raise ValueError(f"num_samples must be at least 2 to estimate an error, got {num_samples}")
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
-    rows = evaluation_rows(data)
+    model, guide, rows = open_pair(model, guide, data, data_plate=data_plate)
     num_rows = len(rows[0])
     device, dtype = placement(model, guide)
     step = min(num_rows, max(1, DRAWS_AT_ONCE // num_samples))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..common.progress import progress
+from ..data.arguments import called_like, open_pair
 from ..pairs.latent_space import latent_space
 from ..pairs.programs import Program, evaluating
 from ..simulation.simulate import simulate
@@ -45,6 +46,7 @@ def bidirectional_evidence(
     num_chains: int = 16,
     num_leapfrog: int = 10,
     start: Program | None = None,
+    data_plate: str | None = None,
     seed: int = 0,
     show_progress: bool = False,
 ) -> Sandwich:
@@ -74,8 +76,10 @@ def bidirectional_evidence(
     >>> sandwich.lower.mean - 0.1 < exact < sandwich.upper.mean + 0.1
     True
     """
+    model, guide, rows = open_pair(model, guide, like, data_plate=data_plate)
+    start = called_like(model, start)
     settings = AnnealingSettings(num_temperatures, num_chains, num_leapfrog, start)
-    args, latents = simulate(model, guide, like, num_data, seed=seed)
+    args, latents = simulate(model, guide, rows, num_data, seed=seed)
     block = max(1, CHAINS_PER_BLOCK // num_chains)
     total = 3 * num_temperatures * -(-num_data // block)
     lower, upper = [], []

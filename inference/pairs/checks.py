@@ -5,13 +5,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pyro
+import torch
 from pyro import poutine
 from pyro.distributions import ExpandedDistribution, MaskedDistribution
 from torch import Tensor
 from torch.distributions import Independent
 
 from ..common.arguments import name_rows
-from .programs import Program, plain_errors
+from .log_terms import sum_sites
+from .programs import Program, evaluating, plain_errors
 from .sites import base_distribution, latent_sites, observed_sites, sample_sites
 
 
@@ -41,6 +43,19 @@ def check_support(
                 f"site {site_name!r}, such as {_outlier(distribution, value[int(bad[0])])}, in "
                 f"{name_rows(bad + first_row)}{_advice(distribution)}"
             )
+
+
+def explains_missing(model: Program, guide: Program, args: tuple[Tensor, ...]) -> bool:
+    """Whether all log terms are finite, as where the model masks values that are NaN."""
+    with pyro.validation_enabled(False), torch.random.fork_rng(), evaluating(model, guide):
+        try:
+            guide_trace = poutine.trace(guide).get_trace(*args)
+            trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args)
+        except Exception:  # a user's program may fail in any way on such values
+            return False
+        sites = *sample_sites(guide_trace).values(), *sample_sites(trace).values()
+        terms = sum_sites(sites, (1, len(args[0])), False, args[0])
+        return all(bool(term.isfinite().all()) for term in terms)
 
 
 def check_guide_covers_prior(model: Program, guide: Program, args: tuple[Any, ...]) -> None:

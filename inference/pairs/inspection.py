@@ -9,9 +9,10 @@ from pyro.infer.autoguide import AutoGuide
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
+from .calling import AdaptedProgram
 from .kl import carries_density, is_delta
 from .log_terms import Draws, draw, score, sum_sites
-from .programs import Program, plain_errors
+from .programs import Program, plain_errors, unwrapped
 from .sites import (
     DATA_PLATE,
     in_data_plate,
@@ -52,9 +53,14 @@ def inspect_pair(model: Program, guide: Program, args: tuple[Any, ...]) -> Struc
         if frame.dim is not None
     ]
     _check_data_plate(in_guide, in_model, observed_sites(model_trace), frames, len(args[0]))
+    one_datum = isinstance(model, AdaptedProgram) and model.calling.plate is None
     nesting = max(-frame.dim for frame in frames)
     global_latents = tuple(name for name, site in in_guide.items() if not in_data_plate(site))
-    if isinstance(guide, AutoGuide) and len(global_latents) < len(in_guide):
+    if (
+        not one_datum
+        and isinstance(unwrapped(guide), AutoGuide)
+        and len(global_latents) < len(in_guide)
+    ):
         raise ValueError(
             "an autoguide has a posterior for each datum of the first batch only: write a guide "
             "that computes its posterior from x"
@@ -66,7 +72,15 @@ def inspect_pair(model: Program, guide: Program, args: tuple[Any, ...]) -> Struc
         name for name, site in observed_sites(model_trace).items() if not in_data_plate(site)
     )
     points = _points(in_guide, in_model)
-    return Structure(nesting, vectorized, global_latents, outside, enumerated, points)
+    return Structure(
+        nesting,
+        vectorized,
+        global_latents,
+        outside,
+        enumerated,
+        repeatable=not one_datum,
+        points=points,
+    )
 
 
 def _check_same_sites(
@@ -111,12 +125,18 @@ def _check_data_plate(
                 f"{name!r} is inside the plate 'data' in the {inside}, and not in the {outside}: "
                 "put it under pyro.plate('data', len(x), dim=-1) in both"
             )
+    dims = {frame.dim for frame in frames if frame.name == DATA_PLATE}
     for frame in frames:
-        if frame.name == DATA_PLATE and (frame.dim != -1 or frame.size != num_data):
+        if frame.name == DATA_PLATE and frame.size != num_data:
             raise ValueError(
                 f"the plate 'data' has size {frame.size} at dimension {frame.dim}; "
-                f"it must have the size of the batch, {num_data}, at dimension -1"
+                f"it must have the size of the batch, {num_data}"
             )
+    if len(dims) > 1:
+        raise ValueError(
+            f"the plate 'data' has the dimensions {sorted(dims)} in guide and model: give it the "
+            "same in both, with pyro.plate(…, dim=…)"
+        )
 
 
 def _points(in_guide: dict[str, Any], in_model: dict[str, Any]) -> tuple[str, ...]:

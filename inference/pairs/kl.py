@@ -9,7 +9,7 @@ from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 from torch.distributions import Independent, kl_divergence
 
-from .sites import base_distribution
+from .sites import base_distribution, rows_dim
 
 Sites = Mapping[str, Any]
 """Sites of a trace by name, in the order in which the program draws them."""
@@ -150,7 +150,7 @@ def site_kl(
     else:
         kl = _masked(kl_divergence(q, p)[..., None], posterior)
     # A site in plates within a datum has that many dimensions more.
-    return kl.movedim(-2, 1 if plated else 0).reshape(*shape, -1)
+    return kl.movedim(rows_dim(posterior) - 1, 1 if plated else 0).reshape(*shape, -1)
 
 
 def _masked(kl: Tensor, site: Any) -> Tensor:

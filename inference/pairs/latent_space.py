@@ -15,7 +15,7 @@ from torch.distributions import Transform, biject_to, constraints, identity_tran
 from .kl import is_delta
 from .log_terms import Draws, draw, read_terms, sum_sites, trace_model
 from .programs import Program, plain_errors
-from .sites import in_data_plate, latent_sites
+from .sites import in_data_plate, latent_sites, rows_dim
 from .structure import Structure
 
 
@@ -27,7 +27,9 @@ class Coordinate:
     transform: Transform
     """From unconstrained numbers to the site's support."""
     inner: Size
-    """Plates of the site between samples and data."""
+    """Sizes of the site's batch dimensions apart from samples and data."""
+    rows_dim: int
+    """The batch dimension of its data, counted from the right."""
     free_event: Size
     """Event shape of the unconstrained numbers."""
     dtype: torch.dtype
@@ -91,9 +93,13 @@ class LatentSpace:
         for site in self.sites:
             value = found[site.name]["value"]
             free: Any = site.transform.inv(value)
-            parts.append(self._flat(free, len(site.free_event), draws.num_samples, draws.plated))
+            parts.append(
+                self._flat(site, free, len(site.free_event), draws.num_samples, draws.plated)
+            )
             jacobian = site.transform.log_abs_det_jacobian(free, value)
-            log_det = log_det + self._flat(jacobian, 0, draws.num_samples, draws.plated).sum(-1)
+            log_det = log_det + self._flat(site, jacobian, 0, draws.num_samples, draws.plated).sum(
+                -1
+            )
         points = torch.cat(parts, dim=-1).to(draws.log_posterior.dtype)
         return points, draws.log_posterior + log_det
 
@@ -102,13 +108,13 @@ class LatentSpace:
         parts = []
         for site in self.sites:
             free: Any = site.transform.inv(values[site.name])
-            parts.append(self._flat(free, len(site.free_event), 1, plated=False))
+            parts.append(self._flat(site, free, len(site.free_event), 1, plated=False))
         return torch.cat(parts, dim=-1)
 
     def at(self, points: Tensor) -> tuple[Draws, Tensor]:
         """Points u (S, N, K) as draws to replay a program at, and log |dz/du|, (S, N)."""
         num_samples = len(points)
-        plated = self.structure.vectorized and num_samples > 1
+        plated = self.structure.plated(num_samples)
         log_det = points.new_zeros(points.shape[:2])
         trace = Trace()
         start = 0
@@ -118,17 +124,20 @@ class LatentSpace:
             if plated:  # (samples, as many plates as the pair has, data, event)
                 missing = (1,) * (self.structure.nesting - 1 - len(site.inner))
                 free = flat.reshape(*points.shape[:2], *missing, *site.inner, *site.free_event)
-                free = free.movedim(1, self.structure.nesting)
+                free = free.movedim(1, self.structure.nesting + 1 + site.rows_dim)
             else:  # (its own plates, samples and data together, event)
-                free = flat.reshape(-1, *site.inner, *site.free_event).movedim(0, len(site.inner))
+                free = flat.reshape(-1, *site.inner, *site.free_event)
+                free = free.movedim(0, len(site.inner) + 1 + site.rows_dim)
             value = _values(site, free)
             jacobian = site.transform.log_abs_det_jacobian(free, value)
-            log_det = log_det + self._flat(jacobian, 0, num_samples, plated).sum(-1)
+            log_det = log_det + self._flat(site, jacobian, 0, num_samples, plated).sum(-1)
             node = {"type": "sample", "is_observed": False, "infer": {}, "fn": None}
             trace.add_node(site.name, **node, value=value)
         nothing = points.new_zeros(points.shape[:2])
         beyond = points.new_zeros(num_samples)
-        return Draws(trace, self.args, nothing, beyond, self.structure.nesting, plated), log_det
+        apart = plated and self.structure.apart
+        draws = Draws(trace, self.args, nothing, beyond, self.structure.nesting, plated, apart)
+        return draws, log_det
 
     def log_joint(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """log p(x|z) and log p(z) + log |dz/du| at points (S, N, K), each (S, N)."""
@@ -155,9 +164,11 @@ class LatentSpace:
             found[site.name] = _values(site, free)
         return found
 
-    def _flat(self, value: Tensor, event_dims: int, num_samples: int, plated: bool) -> Tensor:
+    def _flat(
+        self, site: Coordinate, value: Tensor, event_dims: int, num_samples: int, plated: bool
+    ) -> Tensor:
         """The numbers of a site, from the layout of a trace to (S, N, numbers)."""
-        data = value.dim() - event_dims - 1
+        data = value.dim() - event_dims + site.rows_dim
         if plated:
             return value.movedim(data, 1).reshape(num_samples, self.num_data, -1)
         return value.movedim(data, 0).reshape(num_samples, self.num_data, -1)
@@ -217,8 +228,10 @@ def latent_space(
         event_dim, value = p["fn"].event_dim, p["value"]
         transform = identity_transform if support.is_discrete else _bijection(name, support)
         batch = value.shape[: value.dim() - event_dim]
-        free = transform.inverse_shape(value.shape)
-        sites.append(Coordinate(name, transform, batch[:-1], Size(free[len(batch) :]), value.dtype))
+        dim, free = rows_dim(q), transform.inverse_shape(value.shape)
+        inner = Size(size for at, size in enumerate(batch, -len(batch)) if at != dim)
+        event = Size(free[len(batch) :])
+        sites.append(Coordinate(name, transform, inner, dim, event, value.dtype))
     if not sites:
         raise ValueError("nothing is latent in the plate 'data': there is no posterior to judge")
     return LatentSpace(model, guide, args, structure, tuple(sites))

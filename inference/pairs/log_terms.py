@@ -12,7 +12,8 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from .programs import Program
-from .sites import in_data_plate, latent_sites, sample_sites
+from .sites import in_data_plate, latent_sites, rows_dim, sample_sites, value_rows_dim
+from .stacking import stack_traces
 from .structure import Structure
 
 SAMPLE_PLATE = "latente_samples"
@@ -56,7 +57,9 @@ class Draws:
     """log q of the global latent variables, (S,)."""
     nesting: int
     plated: bool
-    """Whether samples lie along a separate plate; if not, they are part of the data plate."""
+    """Whether samples lie along a separate dimension; if not, they are part of the data plate."""
+    apart: bool = False
+    """Whether each sample is a run of its own, and not an element of a plate of samples."""
 
     @property
     def num_samples(self) -> int:
@@ -73,11 +76,14 @@ def draw(guide: Program, args: tuple[Any, ...], num_samples: int, structure: Str
     """Draw ``num_samples`` times from q(z|x) for each of a batch of data.
 
     A vectorized guide is run once, under a plate of samples to the left of its own plates, so its
-    encoder runs once. Any other guide is run on the data repeated ``num_samples`` times.
+    encoder runs once. Any other guide is run on the data repeated ``num_samples`` times, or, where
+    the whole data set is one datum, so many times.
     """
     num_data = len(args[0])
-    plated = structure.vectorized and num_samples > 1
-    if plated:
+    plated = structure.plated(num_samples)
+    if plated and structure.apart:
+        trace = stack_traces([poutine.trace(guide).get_trace(*args) for _ in range(num_samples)])
+    elif plated:
         with pyro.plate(SAMPLE_PLATE, num_samples, dim=-1 - structure.nesting):
             trace = poutine.trace(guide).get_trace(*args)
     else:
@@ -85,7 +91,15 @@ def draw(guide: Program, args: tuple[Any, ...], num_samples: int, structure: Str
     log_posterior, log_posterior_global = sum_sites(
         latent_sites(trace).values(), (num_samples, num_data), plated, like=args[0]
     )
-    return Draws(trace, args, log_posterior, log_posterior_global, structure.nesting, plated)
+    return Draws(
+        trace,
+        args,
+        log_posterior,
+        log_posterior_global,
+        structure.nesting,
+        plated,
+        plated and structure.apart,
+    )
 
 
 def score(model: Program, draws: Draws, start: int = 0, stop: int | None = None) -> Terms:
@@ -98,16 +112,39 @@ def trace_model(model: Program, draws: Draws, start: int = 0, stop: int | None =
     """The trace of the model at draws ``start`` to ``stop`` of its latent variables."""
     stop = draws.num_samples if stop is None else stop
     count, num_data = stop - start, draws.num_data
-    rows = slice(start, stop) if draws.plated else slice(start * num_data, stop * num_data)
     trace = Trace()
     for name, site in latent_sites(draws.trace).items():
-        value = site["value"] if count == draws.num_samples else site["value"][rows]
+        value = site["value"]
+        if count < draws.num_samples:
+            value = samples(value, site, start, stop, None if draws.plated else num_data)
         trace.add_node(name, **{**site, "value": value})
+    if draws.apart:
+        return stack_traces([_run_sample(model, trace, draws.args, s) for s in range(count)])
     replayed = poutine.trace(poutine.replay(model, trace=trace))
     if draws.plated:
         with pyro.plate(SAMPLE_PLATE, count, dim=-1 - draws.nesting):
             return replayed.get_trace(*draws.args)
     return replayed.get_trace(*_repeat(draws.args, count, num_data))
+
+
+def samples(value: Tensor, site: Any, start: int, stop: int, num_data: int | None) -> Tensor:
+    """Draws ``start`` to ``stop`` of a site's values.
+
+    Args:
+        num_data: N, if samples are part of the data plate; ``None`` if they lie along a plate.
+    """
+    if num_data is None:
+        return value[start:stop]
+    rows = value_rows_dim(site) if in_data_plate(site) else 0
+    return value.narrow(rows, start * num_data, (stop - start) * num_data)
+
+
+def _run_sample(model: Program, trace: Trace, args: tuple[Any, ...], sample: int) -> Trace:
+    """One run of a model, at one sample of its latent variables."""
+    own = Trace()
+    for name, site in latent_sites(trace).items():
+        own.add_node(name, **{**site, "value": site["value"][sample]})
+    return poutine.trace(poutine.replay(model, trace=own)).get_trace(*args)
 
 
 def read_terms(model_trace: Trace, draws: Draws, start: int = 0, stop: int | None = None) -> Terms:
@@ -148,6 +185,8 @@ def sum_sites(
         log_prob = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
         log_prob = scale_and_mask(log_prob, mask=site["mask"])
         in_data = in_data_plate(site)
+        if in_data and rows_dim(site) != -1:
+            log_prob = log_prob.movedim(rows_dim(site), -1)
         inner = tuple(range(first, log_prob.dim() - (1 if in_data else 0)))
         log_prob = log_prob.sum(inner) if inner else log_prob
         if in_data:

@@ -17,7 +17,25 @@ Program = Callable[..., Any]
 """A Pyro program: ``model(x, *context)`` or ``guide(x, *context)``."""
 
 
-class StoredProgram:
+class WrappedProgram:
+    """A program that runs another one."""
+
+    def __init__(self, program: Program):
+        self.program = program
+
+    def __call__(self, *args: Any) -> Any:
+        """Run the program."""
+        return self.program(*args)
+
+
+def unwrapped(program: Program) -> Program:
+    """The program that its user wrote."""
+    while isinstance(program, WrappedProgram):
+        program = program.program
+    return program
+
+
+class StoredProgram(WrappedProgram):
     """A program together with the Pyro parameters that belong to it.
 
     A plain callable keeps its ``pyro.param`` values in Pyro's global store, where a second fit
@@ -25,13 +43,13 @@ class StoredProgram:
     """
 
     def __init__(self, program: Program, store: dict[str, Any]):
-        self.program = program
+        super().__init__(program)
         self.store = store
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the program with its own parameters."""
         with pyro.get_param_store().scope(self.store):  # pyright: ignore[reportArgumentType]
-            return self.program(*args)
+            return self.program(*args, **kwargs)
 
     def __repr__(self) -> str:
         """Name the program and its parameters."""
@@ -63,8 +81,7 @@ def modules(model: Program, guide: Program) -> dict[str, nn.Module]:
 
 def _modules_within(program: Program, visited: set[int]) -> dict[str, nn.Module]:
     """The modules of a program, by name; ``visited`` holds the functions already looked into."""
-    while isinstance(program, StoredProgram):
-        program = program.program
+    program = unwrapped(program)
     if isinstance(program, functools.partial):
         within_handler = getattr(program, "__wrapped__", None)
         if within_handler is not None:  # as Pyro's handlers wrap a program
@@ -100,7 +117,7 @@ def _modules_among(
 
 def _is_part_of(function: Any, value: Any) -> bool:
     """Whether a value that a function refers to is a program, or a helper from the same file."""
-    if isinstance(value, StoredProgram | functools.partial) or inspect.ismethod(value):
+    if isinstance(value, WrappedProgram | functools.partial) or inspect.ismethod(value):
         return True
     return inspect.isfunction(value) and value.__module__ == getattr(function, "__module__", None)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..execution.precision import Precision
 from ..execution.recorded import Compile, Recorded
-from .log_terms import Draws, Terms, draw, score
+from .log_terms import Draws, Terms, draw, samples, score
 from .programs import Program
 from .sites import latent_sites
 from .structure import Structure
@@ -71,6 +71,8 @@ class Scorer:
         precision: Precision = "float32",
     ):
         self.model, self.guide, self.structure = model, guide, structure
+        if structure.apart:  # a recording would hold each run
+            compile = "plain"
         self._record = partial(Recorded, compile=compile, precision=precision)
         self._draw: dict[int, Recorded] = {}
         self._score: dict[tuple[bool, int], Recorded] = {}
@@ -92,12 +94,14 @@ class Scorer:
             if size not in self._draw:
                 self._draw[size] = self._record(partial(self._drawn, size))
             *values, log_posterior = self._draw[size](*args)
-            plated = self.structure.vectorized and size > 1
-            rows = 1 if plated else num_data
+            plated = self.structure.plated(size)
             nothing = log_posterior.new_zeros(size)
             for start in range(0, size, chunk_size):
                 stop = min(start + chunk_size, size)
-                chunk = [value[start * rows : stop * rows] for value in values]
+                chunk = [
+                    samples(value, site, start, stop, None if plated else num_data)
+                    for site, value in zip(self._sites.values(), values, strict=True)
+                ]
                 key = plated, stop - start
                 if key not in self._score:
                     self._score[key] = self._record(partial(self._scored, *key))
@@ -129,5 +133,7 @@ class Scorer:
             trace.add_node(name, **{**site, "value": value})
         unknown = args[0].new_zeros(()).expand(count, len(args[0]))
         nesting = self.structure.nesting
-        terms = score(self.model, Draws(trace, args, unknown, unknown[:, 0], nesting, plated))
+        apart = plated and self.structure.apart
+        draws = Draws(trace, args, unknown, unknown[:, 0], nesting, plated, apart)
+        terms = score(self.model, draws)
         return terms.log_likelihood, terms.log_prior

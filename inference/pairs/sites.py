@@ -64,6 +64,23 @@ def in_data_plate(site: Any) -> bool:
     return any(frame.name == DATA_PLATE for frame in site["cond_indep_stack"])
 
 
+def rows_dim(site: Any) -> int:
+    """The batch dimension along which a site's rows lie, counted from the right: −1, −2, …
+
+    Raises:
+        ValueError: if the site is not inside the data plate.
+    """
+    for frame in site["cond_indep_stack"]:
+        if frame.name == DATA_PLATE:
+            return frame.dim
+    raise ValueError(f"the site {site['name']!r} is not inside the plate {DATA_PLATE!r}")
+
+
+def value_rows_dim(site: Any) -> int:
+    """The dimension of a site's value along which its rows lie, counted from the right."""
+    return rows_dim(site) - site["fn"].event_dim
+
+
 def global_latent_sites(trace: Trace) -> Trace:
     """The global latent sites of a trace: those outside the data plate, which all data share."""
     shared = Trace()

@@ -17,5 +17,17 @@ class Structure:
     """Observed sites, and factors, outside the data plate."""
     enumerated: tuple[str, ...] = ()
     """Latent sites of the model that the guide does not have, and an objective sums out."""
+    repeatable: bool = True
+    """Whether it can be run on data repeated sample by sample, where it is not vectorized. A data
+    set that is one datum cannot: each sample is then a run of its own."""
     points: tuple[str, ...] = ()
     """Latent sites in the data plate that the guide puts on one point, without a density."""
+
+    def plated(self, num_samples: int) -> bool:
+        """Whether so many samples lie along a dimension of their own."""
+        return num_samples > 1 and (self.vectorized or not self.repeatable)
+
+    @property
+    def apart(self) -> bool:
+        """Whether each sample is a run of its own."""
+        return not self.vectorized and not self.repeatable

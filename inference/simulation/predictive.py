@@ -8,10 +8,11 @@ from pyro import poutine
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from ..data.rows import BLOCK_ROWS, as_rows
+from ..data.arguments import open_pair
+from ..data.rows import BLOCK_ROWS, Rows
 from ..pairs.parameters import place, place_all, placement
 from ..pairs.programs import Program, evaluating, plain_errors
-from ..pairs.sites import in_data_plate, latent_sites
+from ..pairs.sites import in_data_plate, latent_sites, value_rows_dim
 from .simulate import SampleObserved, reshape_like_x, site_of_x
 
 POSTERIOR_MEAN_SAMPLES = 1000
@@ -25,7 +26,7 @@ def posterior_means(model: Program, guide: Program, data: Any) -> dict[str, Tens
     Exact for a guide with one site whose distribution has a mean in closed form; otherwise the
     average of :data:`POSTERIOR_MEAN_SAMPLES` draws (for a discrete site, of its codes).
     """
-    rows = as_rows(data, "data")
+    model, guide, rows = open_pair(model, guide, data)
     device, dtype = placement(model, guide)
     blocks: list[dict[str, Tensor]] = []
     with evaluating(model, guide), torch.random.fork_rng(), pyro.validation_enabled(False):
@@ -54,7 +55,7 @@ def _block_means(guide: Program, args: tuple[Tensor, ...]) -> dict[str, Tensor]:
 
 def _data_dim(site: Any) -> int:
     """The data dimension of a site's value."""
-    return site["value"].dim() - site["fn"].event_dim - 1
+    return site["value"].dim() + value_rows_dim(site)
 
 
 def _local_sites(guide: Program, args: tuple[Tensor, ...]) -> dict[str, Any]:
@@ -68,7 +69,8 @@ def reconstruct(model: Program, guide: Program, data: Any) -> Tensor:
 
     If the distribution of x has no mean in closed form, the result is a draw x ~ p(x|z).
     """
-    args = place_all(model, guide, as_rows(data, "data"))
+    model, guide, rows = open_pair(model, guide, data)
+    args = place_all(model, guide, rows)
     with evaluating(model, guide), torch.random.fork_rng(), pyro.validation_enabled(False):
         torch.manual_seed(0)
         trace = poutine.trace(guide).get_trace(*args)
@@ -86,7 +88,8 @@ def decode(model: Program, guide: Program, values: dict[str, Tensor], like: Any)
             has fewer than N rows, they are repeated in turn.
     """
     num_rows = len(next(iter(values.values())))
-    args = _repeat_rows(model, guide, like, num_rows)
+    model, guide, rows = open_pair(model, guide, like)
+    args = _repeat_rows(model, guide, rows, num_rows)
     trace = Trace()
     with evaluating(model, guide), torch.random.fork_rng(), pyro.validation_enabled(False):
         sites = _local_sites(guide, args)
@@ -117,22 +120,23 @@ def sample_prior(
     """
     if num < 1:
         raise ValueError(f"the number of samples must be at least 1, got {num}")
-    args = _repeat_rows(model, guide, like, num)
+    model, guide, rows = open_pair(model, guide, like)
+    args = _repeat_rows(model, guide, rows, num)
     with evaluating(model, guide), torch.random.fork_rng(), pyro.validation_enabled(False):
         torch.manual_seed(seed)
         with plain_errors():
             prior = poutine.trace(SampleObserved()(model)).get_trace(*args)
     site = site_of_x(prior, args)
     mean, value = (
-        reshape_like_x(part, site["fn"], args[0])
-        for part in (_mean_or_value(site)[0], site["value"])
+        reshape_like_x(part, site, args[0]) for part in (_mean_or_value(site)[0], site["value"])
     )
     return mean.cpu(), value.cpu()
 
 
-def _repeat_rows(model: Program, guide: Program, like: Any, num: int) -> tuple[Tensor, ...]:
-    """Arguments of ``num`` rows: those of ``like``, repeated in turn."""
-    rows = as_rows(like, "data")
+def _repeat_rows(
+    model: Program, guide: Program, rows: tuple[Rows, ...], num: int
+) -> tuple[Tensor, ...]:
+    """Arguments of ``num`` rows: those given, repeated in turn."""
     index = torch.arange(num) % len(rows[0])
     return place(tuple(part[index] for part in rows), *placement(model, guide))
 
@@ -144,7 +148,7 @@ def _observed_mean(program: Program, args: tuple[Tensor, ...]) -> Tensor:
     mean, is_mean = _mean_or_value(site)
     if not is_mean:  # classes have no mean; an autoregressive likelihood has none in closed form
         mean = site["fn"].sample()
-    return reshape_like_x(mean.to(torch.get_default_dtype()), site["fn"], args[0]).cpu()
+    return reshape_like_x(mean.to(torch.get_default_dtype()), site, args[0]).cpu()
 
 
 def _mean_or_value(site: Any) -> tuple[Tensor, bool]:

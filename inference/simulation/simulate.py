@@ -9,8 +9,8 @@ from pyro.poutine.trace_struct import Trace
 from pyro.poutine.uncondition_messenger import UnconditionMessenger
 from torch import Tensor
 
+from ..data.arguments import open_pair
 from ..data.batches import epoch_seed
-from ..data.load_data import evaluation_rows
 from ..pairs.inspection import inspect_pair
 from ..pairs.parameters import place, placement
 from ..pairs.programs import Program, evaluating, plain_errors
@@ -20,6 +20,7 @@ from ..pairs.sites import (
     latent_sites,
     observed_sites,
     sample_sites,
+    value_rows_dim,
 )
 
 SIMULATED_ROWS_AT_ONCE = 1000
@@ -67,7 +68,7 @@ def simulate(
     """
     if num < 1:
         raise ValueError(f"the number of simulations must be at least 1, got {num}")
-    rows = evaluation_rows(like)
+    model, guide, rows = open_pair(model, guide, like)
     device, dtype = placement(model, guide)
     xs: list[tuple[Tensor, ...]] = []
     values: list[dict[str, tuple[Tensor, int]]] = []
@@ -99,7 +100,7 @@ def simulate(
 
 def _value_and_data_dim(site: Any) -> tuple[Tensor, int]:
     """The value of a site, and its data dimension."""
-    return site["value"], site["value"].dim() - site["fn"].event_dim - 1
+    return site["value"], site["value"].dim() + value_rows_dim(site)
 
 
 def simulate_block(
@@ -112,7 +113,8 @@ def simulate_block(
     """
     with pyro.validation_enabled(False), plain_errors():
         drawn = poutine.trace(SampleObserved()(model)).get_trace(*args)
-    x = site_of_x(drawn, args)["value"].reshape(args[0].shape).to(args[0])
+    site = site_of_x(drawn, args)
+    x = reshape_like_x(site["value"], site, args[0]).to(args[0])
     return (x, *args[1:]), latent_sites(drawn)
 
 
@@ -156,7 +158,7 @@ def _check_generative(model: Program, guide: Program, args: tuple[Tensor, ...]) 
 def holds(site: Any, x: Tensor) -> bool:
     """Whether a site observes x itself."""
     value = site["value"]
-    return value.numel() == x.numel() and torch.equal(value.reshape(x.shape).to(x), x)
+    return value.numel() == x.numel() and torch.equal(reshape_like_x(value, site, x).to(x), x)
 
 
 def check_unmasked(name: str, site: Any) -> None:
@@ -216,7 +218,8 @@ def site_of_x(trace: Trace, args: tuple[Tensor, ...]) -> Any:
     )
 
 
-def reshape_like_x(values: Tensor, distribution: Any, x: Tensor) -> Tensor:
+def reshape_like_x(values: Tensor, site: Any, x: Tensor) -> Tensor:
     """Bring draws or means of a site to the shape of x: data first, then the plates in a datum."""
+    distribution = site["fn"]
     values = values.expand((*distribution.batch_shape, *distribution.event_shape))
-    return values.movedim(-1 - distribution.event_dim, 0).reshape(x.shape)
+    return values.movedim(value_rows_dim(site), 0).reshape(x.shape)

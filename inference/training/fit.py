@@ -9,10 +9,10 @@ from pyro.infer import ELBO
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from ..data.load_data import Data
-from ..data.rows import Rows, as_rows
+from ..data.rows import Rows
 from ..execution.precision import Precision
 from ..execution.recorded import Compile
+from ..pairs.calling import as_written
 from ..pairs.parameters import placement
 from ..pairs.programs import Program, StoredProgram, modules, private_store
 from .callbacks import Callback, check_callbacks
@@ -20,6 +20,7 @@ from .device import resolve_device
 from .fit_callbacks import all_callbacks
 from .fit_data import settle
 from .loop import run_epochs
+from .opened import open_fit
 from .optimizers import GroupedOptimizer
 from .preparation import prepare
 from .profiling import profile_fit
@@ -28,9 +29,6 @@ from .run_folder import check_folder
 from .saved_fit import describe_fit, open_folder
 from .settings import Settings
 from .state import State
-
-DEFAULT_BATCH_SIZE = 128
-"""Data in a minibatch, if not given."""
 
 
 def fit(
@@ -48,6 +46,7 @@ def fit(
     clip_norm: float | None = None,
     patience: int | None = None,
     callbacks: Sequence[Callback] = (),
+    data_plate: str | None = None,
     seed: int = 0,
     device: str | torch.device = "auto",
     compile: Compile = "recorded",
@@ -125,10 +124,11 @@ def fit(
     [1, 2]
     """
     callbacks = check_callbacks(callbacks)
-    rows, validation, resample = _unpack(data, validation)
-    batch_size = min(DEFAULT_BATCH_SIZE, len(rows[0])) if batch_size is None else batch_size
+    opened = open_fit(model, guide, data, validation, data_plate, seed)
+    model, guide, rows = opened.model, opened.guide, opened.rows
+    batch_size = opened.batch_size if batch_size is None else batch_size
     settings = Settings(epochs, batch_size, learning_rate, clip_norm, patience, seed, precision)
-    _check_sizes(settings, rows, validation)
+    _check_sizes(settings, rows, opened.validation)
     folder = None if out is None else Path(out)
     if folder is not None:
         check_folder(folder, resume=resume)
@@ -140,8 +140,8 @@ def fit(
     with private_store() as store, torch.random.fork_rng(), torch.enable_grad():
         dtype = placement(model, guide)[1]
         fit_data = settle(
-            rows, validation, resample=resample, batch_size=batch_size, seed=seed, device=where,
-            dtype=dtype,
+            rows, opened.validation, resample=opened.resample, batch_size=batch_size, seed=seed,
+            device=where, dtype=dtype,
         )  # fmt: skip
         fitted = prepare(
             model, guide, fit_data, settings, objective=objective, optimizer=optimizer,
@@ -152,6 +152,7 @@ def fit(
         called = all_callbacks(fitted, state, callbacks, folder=folder, show_progress=show_progress)
         stopped = run_epochs(fitted, state, called, folder=folder)
         times = profile_fit(fitted, state.epoch) if profile else {}
+    model, guide = as_written(model), as_written(guide)
     if fitted.needs_store:
         model, guide = StoredProgram(model, store), StoredProgram(guide, store)
     best = state.best_epoch if patience is not None else None
@@ -171,16 +172,3 @@ def _check_sizes(
             f"{len(rows[0])} training rows are fewer than a batch of {settings.batch_size}: "
             f"set batch_size to {len(rows[0])} or less"
         )
-
-
-def _unpack(data: Any, validation: Any) -> tuple[tuple[Rows, ...], tuple[Rows, ...] | None, bool]:
-    """Training rows with contexts, validation rows, and whether to draw bits in each epoch."""
-    if isinstance(data, Data):
-        if validation is None and len(data.validation):
-            validation = data
-        rows, resample = as_rows(data.rows("train"), data.name), data.binarize == "dynamic"
-    else:
-        rows, resample = as_rows(data, "data"), False
-    if isinstance(validation, Data):
-        validation = validation.rows("validation")
-    return rows, None if validation is None else as_rows(validation, "validation"), resample

@@ -1,0 +1,157 @@
+"""What a user gives as data becomes rows, and the pair's programs take them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from ..pairs.calling import AdaptedProgram, Calling
+from ..pairs.checks import explains_missing
+from ..pairs.data_plate import find_calling, has_rows, integers_to_convert
+from ..pairs.parameters import place_all
+from ..pairs.programs import Program
+from .checks import exceeds_float32
+from .load_data import Data
+from .rows import Rows, as_part, check_part, check_same_lengths, part_name
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The arguments that a user gave, in their order."""
+
+    parts: tuple[Any, ...]
+    """Rows of data; anything that is no array is a constant."""
+    keywords: tuple[str | None, ...]
+    """The keyword of each; ``None``: by position."""
+    name: str
+    """Of the data, in errors."""
+
+
+def open_pair(
+    model: Program, guide: Program, data: Any, *, data_plate: str | None = None, name: str = "data"
+) -> tuple[Program, Program, tuple[Rows, ...]]:
+    """Bring a pair and its data into the library's form: ``program(x, *context)``, one row a datum.
+
+    A pair that has this form is returned as it is. Otherwise its programs are wrapped, so that
+    they are called with their own arguments: by keyword, in another order, with rows along another
+    dimension, or with all data at once where there is no plate of data.
+
+    Args:
+        data: x, or a tuple (x, *context), in the order of the programs' arguments; a dict of
+            keyword arguments; a list of sequences of different lengths, which are padded with
+            zeros, and become (padded, lengths). Of a ``Data``, the test part. Arguments that are
+            not arrays (numbers, ``None``) are given to the programs as they are.
+        data_plate: the name of the plate over the data, where two plates fit.
+        name: of the data, in errors.
+
+    Raises:
+        ValueError: if the data are empty, hold values that the model does not mask and are NaN, or
+            infinity; or if two plates of the model may be that of the data.
+    """
+    given = read_arguments(data.rows("test") if isinstance(data, Data) else data, name)
+    model, guide, calling, parts = call_pair(model, guide, given, data_plate)
+    rows = arrange(calling, parts, name)
+    check_values(model, guide, rows, name)
+    return model, guide, rows
+
+
+def called_like(model: Program, program: Program | None) -> Program | None:
+    """A further program of a pair, called as :func:`open_pair` has its model called."""
+    if not isinstance(model, AdaptedProgram) or program is None:
+        return program
+    return program if isinstance(program, AdaptedProgram) else model.calling.adapt(program)
+
+
+def call_pair(
+    model: Program, guide: Program, given: Arguments, data_plate: str | None = None, seed: int = 0
+) -> tuple[Program, Program, Calling | None, tuple[Any, ...]]:
+    """Find how a pair is called; the pair in the library's form, and the parts that it takes."""
+    parts = list(given.parts)
+    if not isinstance(model, AdaptedProgram):
+        for number in integers_to_convert(model, guide, given.parts, given.keywords, seed):
+            parts[number] = _to_float(parts[number])
+    calling = find_calling(model, guide, tuple(parts), given.keywords, data_plate, seed)
+    if calling is not None:
+        model, guide = calling.adapt(model), calling.adapt(guide)
+    return model, guide, calling, tuple(parts)
+
+
+def arrange(calling: Calling | None, parts: tuple[Any, ...], name: str) -> tuple[Rows, ...]:
+    """Rows (x, *context) from the parts that a user gave.
+
+    Raises:
+        ValueError: if they have different lengths.
+    """
+    rows = parts if calling is None else calling.arrange(parts)
+    for position, part in enumerate(rows):
+        if not has_rows(part):
+            kind = type(part).__name__
+            raise ValueError(f"argument {position} of {name} is a {kind}: give rows of data")
+    check_same_lengths(rows, name)
+    return tuple(rows)
+
+
+def check_values(model: Program, guide: Program, rows: tuple[Rows, ...], name: str) -> None:
+    """Refuse rows that hold infinity, or NaN where the model does not mask it.
+
+    Raises:
+        ValueError: naming the rows.
+    """
+    in_memory = [part for part in rows if isinstance(part, Tensor)]
+    if all(part.isfinite().all() for part in in_memory if part.is_floating_point()):
+        return
+    infinite = any(part.isinf().any() for part in in_memory if part.is_floating_point())
+    if infinite or not explains_missing(model, guide, place_all(model, guide, rows)):
+        for position, part in enumerate(rows):
+            check_part(part, name, position)
+
+
+def read_arguments(data: Any, name: str) -> Arguments:
+    """The arguments that a user gave, with arrays as tensors of their own type.
+
+    Raises:
+        ValueError: if there are none, or one is no array.
+    """
+    if isinstance(data, Mapping):
+        if not data:
+            raise ValueError(f"{name} is an empty dict: give the arguments of the programs by name")
+        parts = tuple(_read(part, f"{key!r} of {name}") for key, part in data.items())
+        return Arguments(parts, tuple(map(str, data)), name)
+    if isinstance(data, list) and _is_ragged(data):
+        parts = _pad(data, name)
+        return Arguments(parts, (None, None), name)
+    given = data if isinstance(data, tuple) else (data,)
+    if not given:
+        raise ValueError(f"{name} is an empty tuple: give x, or (x, *context)")
+    parts = tuple(_read(part, part_name(name, number)) for number, part in enumerate(given))
+    if not any(map(has_rows, parts)):
+        parts = (as_part(given[0], name), *parts[1:])  # refuses it by its name
+    return Arguments(parts, (None,) * len(parts), name)
+
+
+def _read(part: Any, name: str) -> Any:
+    """An array as rows; a constant as it is."""
+    scalar = isinstance(part, Tensor) and part.dim() == 0
+    constant = part is None or scalar or isinstance(part, bool | int | float | complex)
+    return part if constant else as_part(part, name)
+
+
+def _is_ragged(data: list[Any]) -> bool:
+    """Whether a list holds sequences of the same elements and of different lengths."""
+    shapes = [tuple(getattr(part, "shape", ())) for part in data]
+    return len(set(shapes)) > 1 and all(shapes) and len({shape[1:] for shape in shapes}) == 1
+
+
+def _pad(data: list[Any], name: str) -> tuple[Tensor, Tensor]:
+    """Sequences of different lengths, padded with zeros at the end (N, T, …), and lengths (N,)."""
+    sequences = [as_part(part, f"sequence {number} of {name}") for number, part in enumerate(data)]
+    lengths = torch.tensor([len(sequence) for sequence in sequences])
+    return pad_sequence(sequences, batch_first=True), lengths  # pyright: ignore[reportArgumentType]
+
+
+def _to_float(part: Tensor) -> Tensor:
+    exceeds = exceeds_float32(part.cpu().numpy())
+    return part.to(torch.float64 if exceeds else torch.get_default_dtype())

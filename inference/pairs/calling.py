@@ -1,0 +1,169 @@
+"""How a pair's programs are called: rows of data as their arguments, and their plate of data."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+from pyro.poutine.indep_messenger import CondIndepStackFrame
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.subsample_messenger import SubsampleMessenger
+from torch import Tensor
+
+from .programs import Program, WrappedProgram
+from .sites import DATA_PLATE
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One argument of a program: rows of data, or a constant."""
+
+    row: int | None = None
+    """Which of the rows (x, *context) it is; ``None``: a constant."""
+    rows_dim: int = 0
+    """Its dimension along which the rows lie."""
+    keyword: str | None = None
+    """Its keyword; ``None``: it is given by position."""
+    constant: Any = None
+    """The value of a constant."""
+
+    def take(self, rows: Sequence[Any], whole: bool) -> Any:
+        """The argument for rows of data, each (N, …).
+
+        Args:
+            whole: whether a row is a whole data set.
+        """
+        if self.row is None:
+            return self.constant
+        value = rows[self.row]
+        if whole:
+            if len(value) != 1:
+                raise ValueError(f"{len(value)} data sets were given at once, instead of one")
+            return value[0]
+        return value.movedim(0, self.rows_dim) if self.rows_dim else value
+
+    def arrange(self, part: Any, whole: bool) -> Any:
+        """The rows (N, …) of what was given for the argument."""
+        if whole:
+            return part[None]
+        return part.movedim(self.rows_dim, 0) if self.rows_dim else part
+
+
+@dataclass(frozen=True)
+class Calling:
+    """How the programs of a pair are called with rows (x, *context).
+
+    Inside the library a pair has one form: ``program(x, *context)`` with x first, which the model
+    observes, each argument with one row a datum, and a plate named ``"data"`` over the rows. A pair
+    whose programs have another form is called through :meth:`adapt`.
+    """
+
+    arguments: tuple[Argument, ...]
+    """In the order in which they are given."""
+    plate: str | None
+    """The name of the plate over the data; ``None``: the whole data set is one datum."""
+    nesting: int = 0
+    """The number of batch dimensions of the programs' plates, where the data set is one datum."""
+    subsample_size: int | None = None
+    """How many data the plate draws itself, if it does; the library then gives it a batch of data,
+    of which it takes all."""
+
+    def arrange(self, parts: Sequence[Any]) -> tuple[Any, ...]:
+        """Rows (x, *context), each (N, …), from the parts that a user gave, in their order."""
+        rows = {
+            argument.row: argument.arrange(part, self.plate is None)
+            for argument, part in zip(self.arguments, parts, strict=True)
+            if argument.row is not None
+        }
+        return tuple(rows[number] for number in sorted(rows))
+
+    def adapt(self, program: Program) -> "AdaptedProgram":
+        """The program in the form that the library uses."""
+        return AdaptedProgram(program, self)
+
+
+class AdaptedProgram(WrappedProgram):
+    """A program that is called with rows (x, *context), whatever its own arguments are."""
+
+    def __init__(self, program: Program, calling: Calling):
+        super().__init__(program)
+        self.calling = calling
+
+    def __call__(self, *rows: Any) -> Any:
+        """Run the program on rows of data."""
+        calling, whole = self.calling, self.calling.plate is None
+        taken = [(part.keyword, part.take(rows, whole)) for part in calling.arguments]
+        by_position = [value for keyword, value in taken if keyword is None]
+        by_keyword = {keyword: value for keyword, value in taken if keyword is not None}
+        with ExitStack() as stack:
+            if calling.plate is None:
+                plate = pyro.plate(DATA_PLATE, len(rows[0]), dim=-1 - calling.nesting)
+                stack.enter_context(plate)
+            else:
+                stack.enter_context(_DataPlate(calling.plate, len(rows[0])))
+                if calling.subsample_size is not None:
+                    stack.enter_context(_all_of(calling.plate))
+            return self.program(*by_position, **by_keyword)
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, AdaptedProgram)
+            and self.program == other.program
+            and self.calling is other.calling
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.program, id(self.calling)))
+
+
+def as_written(program: Program) -> Program:
+    """The program as its user calls it."""
+    return program.program if isinstance(program, AdaptedProgram) else program
+
+
+class _DataPlate(Messenger):
+    """Name a program's plate ``"data"``, and give it its size if it has none."""
+
+    def __init__(self, plate: str, size: int):
+        super().__init__()
+        self.plate, self.size = plate, size
+
+    def _pyro_sample(self, msg: Any) -> None:
+        msg["cond_indep_stack"] = tuple(map(self._name, msg["cond_indep_stack"]))
+
+    def _name(self, frame: CondIndepStackFrame) -> CondIndepStackFrame:
+        if frame.name == self.plate:
+            size = self.size if frame.size == -1 else frame.size
+            return replace_frame(frame, DATA_PLATE, size)
+        if frame.name == DATA_PLATE:
+            return replace_frame(frame, f"{DATA_PLATE} (not of rows)", frame.size)
+        return frame
+
+
+def replace_frame(frame: CondIndepStackFrame, name: str, size: int) -> CondIndepStackFrame:
+    """A frame of another name and size."""
+    return CondIndepStackFrame(name, frame.dim, size, frame.counter, frame.full_size)
+
+
+@contextmanager
+def _all_of(plate: str) -> Iterator[None]:
+    """Let a plate of this name take all its data, where it asks for a subsample.
+
+    Pyro draws the indices in the plate's constructor, with no statement at which a handler could
+    change how many there are.
+    """
+    original = SubsampleMessenger._subsample
+
+    def all_of(
+        name: str, size: int | None = None, subsample_size: int | None = None,
+        subsample: Tensor | None = None, *args: Any,
+    ) -> Any:  # fmt: skip
+        own = name == plate and subsample is None
+        return original(name, size, None if own else subsample_size, subsample, *args)
+
+    SubsampleMessenger._subsample = staticmethod(all_of)  # pyright: ignore
+    try:
+        yield
+    finally:
+        SubsampleMessenger._subsample = staticmethod(original)

@@ -1,0 +1,71 @@
+"""A pair and its data as a fit takes them: in the library's form, with the size of a batch."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ..data.arguments import arrange, call_pair, check_values, read_arguments
+from ..data.load_data import Data
+from ..data.rows import Rows
+from ..pairs.programs import Program, private_store
+
+DEFAULT_BATCH_SIZE = 128
+"""Data in a minibatch, if not given."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A pair whose programs take rows (x, *context), and these rows."""
+
+    model: Program
+    guide: Program
+    rows: tuple[Rows, ...]
+    """The training rows."""
+    validation: tuple[Rows, ...] | None
+    """The rows to validate on, if there are any."""
+    resample: bool
+    """Whether the training rows are probabilities, whose bits are drawn in each epoch."""
+    batch_size: int
+    """The default size of a batch: that of the program's own subsample, if it draws one."""
+
+
+def open_fit(
+    model: Program, guide: Program, data: Any, validation: Any, data_plate: str | None, seed: int
+) -> Opened:
+    """Bring a pair, its training data and its validation data into the library's form.
+
+    Raises:
+        ValueError: as :func:`latente.inference.data.arguments.open_pair` does.
+    """
+    resample = False
+    if isinstance(data, Data):
+        resample = data.binarize == "dynamic"
+        if validation is None and len(data.validation):
+            validation = data
+        given = read_arguments(data.rows("train"), data.name)
+    else:
+        given = read_arguments(data, "data")
+    if isinstance(validation, Data):
+        validation = validation.rows("validation")
+    with private_store():
+        model, guide, calling, parts = call_pair(model, guide, given, data_plate, seed)
+        rows = arrange(calling, parts, given.name)
+        check_values(model, guide, rows, given.name)
+        held_out = None
+        if validation is not None:
+            parts = read_arguments(validation, "validation").parts
+            held_out = arrange(calling, parts, "validation")
+            held_out = tuple(_typed_like(*pair) for pair in zip(held_out, rows, strict=True))
+            check_values(model, guide, held_out, "validation")
+    batch_size = min(DEFAULT_BATCH_SIZE, len(rows[0]))
+    if calling is not None and calling.subsample_size is not None:
+        batch_size = min(calling.subsample_size, len(rows[0]))
+    return Opened(model, guide, rows, held_out, resample, batch_size)
+
+
+def _typed_like(part: Rows, like: Rows) -> Rows:
+    """Held-out rows as whole or real numbers, as the training rows are."""
+    if not isinstance(part, Tensor) or not isinstance(like, Tensor):
+        return part
+    return part if part.is_floating_point() == like.is_floating_point() else part.to(like.dtype)
