@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyro
@@ -13,6 +13,9 @@ from torch import Tensor
 
 from .programs import Program, WrappedProgram
 from .sites import DATA_PLATE
+
+SET_PLATE = "latente_data_set"
+"""The plate over data sets, around a program whose data set is one datum."""
 
 
 @dataclass(frozen=True)
@@ -40,14 +43,13 @@ class Argument:
         if whole:
             if len(value) != 1:
                 raise ValueError(f"{len(value)} data sets were given at once, instead of one")
-            return value[0]
+            value = value[0]
         return value.movedim(0, self.rows_dim) if self.rows_dim else value
 
     def arrange(self, part: Any, whole: bool) -> Any:
         """The rows (N, …) of what was given for the argument."""
-        if whole:
-            return part[None]
-        return part.movedim(self.rows_dim, 0) if self.rows_dim else part
+        part = part.movedim(self.rows_dim, 0) if self.rows_dim else part
+        return part[None] if whole else part
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,10 @@ class Calling:
     nesting: int = 0
     """The number of batch dimensions of the programs' plates, where the data set is one datum."""
     subsample_size: int | None = None
-    """How many data the plate draws itself, if it does; the library then gives it a batch of data,
-    of which it takes all."""
+    """How many data the plate draws itself, if it does."""
+    taken_whole: tuple[str, ...] = ()
+    """Plates that draw a subsample of their own. They are made to take all that they are given: a
+    batch of data is drawn by the library."""
 
     def arrange(self, parts: Sequence[Any]) -> tuple[Any, ...]:
         """Rows (x, *context), each (N, …), from the parts that a user gave, in their order."""
@@ -77,6 +81,14 @@ class Calling:
             if argument.row is not None
         }
         return tuple(rows[number] for number in sorted(rows))
+
+    def of_one_datum(self, nesting: int) -> "Calling":
+        """The same arguments, with the whole data set as one datum.
+
+        Args:
+            nesting: the number of batch dimensions of the programs' plates.
+        """
+        return replace(self, plate=None, nesting=nesting)
 
     def adapt(self, program: Program) -> "AdaptedProgram":
         """The program in the form that the library uses."""
@@ -97,13 +109,13 @@ class AdaptedProgram(WrappedProgram):
         by_position = [value for keyword, value in taken if keyword is None]
         by_keyword = {keyword: value for keyword, value in taken if keyword is not None}
         with ExitStack() as stack:
-            if calling.plate is None:
-                plate = pyro.plate(DATA_PLATE, len(rows[0]), dim=-1 - calling.nesting)
+            name = SET_PLATE if calling.plate is None else calling.plate
+            stack.enter_context(_DataPlate(name, len(rows[0])))
+            if whole:
+                plate = pyro.plate(SET_PLATE, len(rows[0]), dim=-1 - calling.nesting)
                 stack.enter_context(plate)
-            else:
-                stack.enter_context(_DataPlate(calling.plate, len(rows[0])))
-                if calling.subsample_size is not None:
-                    stack.enter_context(_all_of(calling.plate))
+            for plate in calling.taken_whole:
+                stack.enter_context(_all_of(plate))
             return self.program(*by_position, **by_keyword)
 
     def __eq__(self, other: object) -> bool:
@@ -167,3 +179,27 @@ def _all_of(plate: str) -> Iterator[None]:
         yield
     finally:
         SubsampleMessenger._subsample = staticmethod(original)
+
+
+def as_one_datum(
+    model: Program, guide: Program, rows: Sequence[Any], nesting: int
+) -> tuple[Program, Program, tuple[Any, ...]]:
+    """The view of a pair in which its whole data set is one datum, with all latent sites its own.
+
+    In this view log p(x) is the evidence of the whole data set, and the posterior that of all
+    latent variables together, global ones included.
+
+    Args:
+        model: a program in the library's form.
+        guide: a program of the same arguments.
+        rows: (x, *context), each (N, …).
+        nesting: the number of batch dimensions of the pair's plates.
+
+    Returns:
+        model, guide, and rows (x, *context), each (1, N, …).
+    """
+    plain = Calling(tuple(Argument(row=number) for number in range(len(rows))), DATA_PLATE)
+    calling = model.calling if isinstance(model, AdaptedProgram) else plain
+    one = calling.of_one_datum(nesting)
+    model, guide = (one.adapt(as_written(program)) for program in (model, guide))
+    return model, guide, tuple(part[: len(part)][None] for part in rows)

@@ -297,6 +297,7 @@ def _is_canonical(probe: _Probe, reading: _Reading, keywords: Sequence[str | Non
         reading.plate == DATA_PLATE
         and not unsized
         and _subsample_size(probe, reading) is None
+        and not probe.subsampled.keys() - {reading.plate}
         and all(dim == 0 for dim in reading.rows_dims)
         and all(keyword is None for keyword in keywords)
         and _position_of_x(probe, reading.rows_dims) == 0
@@ -330,7 +331,8 @@ def _calling(
     """How a pair with a plate of data is called."""
     arguments = _arguments(probe, reading.rows_dims, parts, keywords)
     size = _subsample_size(probe, reading)
-    return Calling(arguments, reading.plate, subsample_size=size)
+    own = tuple(probe.subsampled)
+    return Calling(arguments, reading.plate, subsample_size=size, taken_whole=own)
 
 
 def _arguments(
@@ -367,5 +369,8 @@ def _whole(probe: _Probe, parts: Parts, keywords: Sequence[str | None]) -> Calli
     if not probe.observed or not any(isinstance(part, Tensor) for part in parts):
         return None
     return Calling(
-        _arguments(probe, rows_dims, parts, keywords), None, nesting=max(map(abs, dims), default=0)
+        _arguments(probe, rows_dims, parts, keywords),
+        None,
+        nesting=max(map(abs, dims), default=0),
+        taken_whole=tuple(probe.subsampled),
     )
