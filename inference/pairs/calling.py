@@ -115,7 +115,7 @@ class AdaptedProgram(WrappedProgram):
                 plate = pyro.plate(SET_PLATE, len(rows[0]), dim=-1 - calling.nesting)
                 stack.enter_context(plate)
             for plate in calling.taken_whole:
-                stack.enter_context(_all_of(plate))
+                stack.enter_context(_all_of(plate, rows if plate == calling.plate else None))
             return self.program(*by_position, **by_keyword)
 
     def __eq__(self, other: object) -> bool:
@@ -159,11 +159,18 @@ def replace_frame(frame: CondIndepStackFrame, name: str, size: int) -> CondIndep
 
 
 @contextmanager
-def _all_of(plate: str) -> Iterator[None]:
+def _all_of(plate: str, rows: Sequence[Any] | None) -> Iterator[None]:
     """Let a plate of this name take all its data, where it asks for a subsample.
 
     Pyro draws the indices in the plate's constructor, with no statement at which a handler could
     change how many there are.
+
+    Args:
+        plate: its name.
+        rows: the data that the plate stands over; ``None`` for a plate of anything else.
+
+    Raises:
+        ValueError: within the program, if the plate has another size than these rows.
     """
     original = SubsampleMessenger._subsample
 
@@ -172,6 +179,12 @@ def _all_of(plate: str) -> Iterator[None]:
         subsample: Tensor | None = None, *args: Any,
     ) -> Any:  # fmt: skip
         own = name == plate and subsample is None
+        if own and rows is not None and size not in (None, len(rows[0])):
+            raise ValueError(
+                f"the plate {plate!r} has {size} elements whatever data it is given, so that a "
+                f"batch of {len(rows[0])} cannot be taken: set batch_size={size}, or take the size "
+                "of the plate from the data"
+            )
         return original(name, size, None if own else subsample_size, subsample, *args)
 
     SubsampleMessenger._subsample = staticmethod(all_of)  # pyright: ignore
