@@ -14,10 +14,9 @@ from latente.models import Normal
 from .test_fit import quiet, same, weights
 
 
-def _plate_of_another_name(x):
-    with pyro.plate("batch", len(x)):
-        z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
-        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+def _without_plate(x):
+    z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+    pyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
 
 def _guide(x):
@@ -53,7 +52,11 @@ def _positive(x):
 
 X = torch.linspace(-1, 1, 200)
 BAD = {
-    "plate": ((_plate_of_another_name, _guide, X), {}, "no observed site inside a plate named"),
+    "plate": (
+        (_without_plate, _guide, X),
+        {},
+        "log densities at dimension -1, where there is no",
+    ),
     "model site": ((_two_latents, _guide, X), {}, "the model samples 'u', which the guide does"),
     "guide site": ((_model, _guide_of_two, X), {}, "the guide samples 'u', which the model does"),
     "support": (

@@ -65,6 +65,8 @@ class Calling:
     """In the order in which they are given."""
     plate: str | None
     """The name of the plate over the data; ``None``: the whole data set is one datum."""
+    guide_plate: str | None = None
+    """The name that this plate has in the guide, if another one."""
     nesting: int = 0
     """The number of batch dimensions of the programs' plates, where the data set is one datum."""
     subsample_size: int | None = None
@@ -109,8 +111,8 @@ class AdaptedProgram(WrappedProgram):
         by_position = [value for keyword, value in taken if keyword is None]
         by_keyword = {keyword: value for keyword, value in taken if keyword is not None}
         with ExitStack() as stack:
-            name = SET_PLATE if calling.plate is None else calling.plate
-            stack.enter_context(_DataPlate(name, len(rows[0])))
+            names = (SET_PLATE,) if whole else (calling.plate, calling.guide_plate)
+            stack.enter_context(_DataPlate(names, len(rows[0])))
             if whole:
                 plate = pyro.plate(SET_PLATE, len(rows[0]), dim=-1 - calling.nesting)
                 stack.enter_context(plate)
@@ -137,15 +139,15 @@ def as_written(program: Program) -> Program:
 class _DataPlate(Messenger):
     """Name a program's plate ``"data"``, and give it its size if it has none."""
 
-    def __init__(self, plate: str, size: int):
+    def __init__(self, plates: tuple[str | None, ...], size: int):
         super().__init__()
-        self.plate, self.size = plate, size
+        self.plates, self.size = plates, size
 
     def _pyro_sample(self, msg: Any) -> None:
         msg["cond_indep_stack"] = tuple(map(self._name, msg["cond_indep_stack"]))
 
     def _name(self, frame: CondIndepStackFrame) -> CondIndepStackFrame:
-        if frame.name == self.plate:
+        if frame.name in self.plates:
             size = self.size if frame.size == -1 else frame.size
             return replace_frame(frame, DATA_PLATE, size)
         if frame.name == DATA_PLATE:
@@ -155,7 +157,8 @@ class _DataPlate(Messenger):
 
 def replace_frame(frame: CondIndepStackFrame, name: str, size: int) -> CondIndepStackFrame:
     """A frame of another name and size."""
-    return CondIndepStackFrame(name, frame.dim, size, frame.counter, frame.full_size)
+    full_size = None if frame.full_size == -1 else frame.full_size
+    return CondIndepStackFrame(name, frame.dim, size, frame.counter, full_size)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Refuse data outside a support, and guides that do not cover the prior's support."""
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,8 +9,9 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.distributions import ExpandedDistribution, MaskedDistribution
+from pyro.poutine.trace_struct import Trace
 from torch import Tensor
-from torch.distributions import Independent
+from torch.distributions import Independent, constraints
 
 from ..common.arguments import name_rows
 from .log_terms import sum_sites
@@ -20,7 +22,7 @@ from .sites import base_distribution, latent_sites, observed_sites, sample_sites
 def check_support(
     model: Program, guide: Program, args: tuple[Any, ...], name: str, first_row: int = 0
 ) -> None:
-    """Refuse data outside the support of the model's observed sites.
+    """Refuse data outside the support of the model's observed sites, or at an edge without density.
 
     A distribution built with ``validate_args=False`` is not checked: its user allows such values
     (grey values under a Bernoulli, for example).
@@ -28,34 +30,142 @@ def check_support(
     Raises:
         ValueError: naming the site, its distribution, the first of those rows and a value.
     """
-    with explaining_support(model, guide, args), pyro.validation_enabled(True), plain_errors():
+    with (
+        explaining_data(model, args, name, first_row),
+        explaining_support(model, guide, args),
+        pyro.validation_enabled(True),
+        plain_errors(),
+    ):
         guide_trace = poutine.trace(guide).get_trace(*args)
         trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args)
+    _check_values(trace, args, name, first_row)
+
+
+def _check_values(trace: Trace, args: tuple[Any, ...], name: str, first_row: int) -> None:
+    """Refuse values of observed sites outside their support, or at an edge without density."""
     for site_name, site in observed_sites(trace).items():
         distribution, value = site["fn"], site["value"]
         if not _is_validated(distribution) or not value.dim() or len(value) != len(args[0]):
             continue
-        inside = distribution.support.check(value).reshape(len(value), -1).all(1)
+        # What is missing is taken for masked: a pair that does not mask it has been refused.
+        inside = distribution.support.check(value) | _is_missing(value, distribution)
+        inside = inside.reshape(len(value), -1).all(1)
+        where = f"{_distribution_name(distribution)} at site {site_name!r}"
         if not inside.all():
             bad = (~inside).nonzero().flatten().cpu().numpy()
             raise ValueError(
-                f"{name} has values outside the support of {_distribution_name(distribution)} at "
-                f"site {site_name!r}, such as {_outlier(distribution, value[int(bad[0])])}, in "
+                f"{name} has values outside the support of {where}, such as "
+                f"{_outlier(distribution, value[int(bad[0])])}, in "
                 f"{name_rows(bad + first_row)}{_advice(distribution)}"
+            )
+        edge = _edge_without_density(distribution, value)
+        if edge.any():
+            bad = edge.reshape(len(value), -1).any(1).nonzero().flatten().cpu().numpy()
+            raise ValueError(
+                f"{name} has values at the edge of the support of {where}, where its density is "
+                f"zero or infinite, such as {value[edge][0].item():.6g}, in "
+                f"{name_rows(bad + first_row)}: move them off the edge, or use another likelihood"
             )
 
 
+def _edge_without_density(distribution: Any, value: Tensor) -> Tensor:
+    """Which values lie at the edge of a continuous support and have no finite log density there.
+
+    Zero under a gamma distribution is one: the loss is infinite, and its gradient NaN.
+    """
+    base = base_distribution(distribution)
+    bounds = [getattr(base.support, f"{end}_bound", None) for end in ("lower", "upper")]
+    at_edge = torch.zeros_like(value, dtype=torch.bool)
+    for bound in bounds if base.event_dim == 0 and not base.support.is_discrete else []:
+        at_edge = at_edge if bound is None else at_edge | (value == bound)
+    if not at_edge.any():
+        return at_edge
+    return at_edge & ~base.log_prob(value).isfinite()
+
+
+@contextlib.contextmanager
+def explaining_data(
+    model: Program, args: tuple[Any, ...], name: str, first_row: int = 0
+) -> Iterator[None]:
+    """Explain an error of a pair's networks that data outside a support cause.
+
+    A guide that takes the logarithm of counts, or makes indicators of classes, fails on a negative
+    count, or on a class too many, before the model sees it.
+    """
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        trace = None
+        # With validation, or a distribution that its user exempts from it could not be told.
+        with (
+            torch.random.fork_rng(),
+            pyro.validation_enabled(True),
+            contextlib.suppress(Exception),  # the model may fail for the same reason
+        ):
+            trace = poutine.trace(model).get_trace(*args)
+        try:
+            if trace is not None:
+                _check_values(trace, args, name, first_row)
+        except NotImplementedError:  # a user's distribution may have no support
+            pass
+        except ValueError as outside:
+            raise outside from error
+        raise
+
+
+def warn_of_bytes(model: Program, guide: Program, args: tuple[Any, ...]) -> None:
+    """Warn that whole numbers up to 255 are the data of a distribution over real numbers."""
+    with torch.random.fork_rng(), pyro.validation_enabled(False), plain_errors():
+        guide_trace = poutine.trace(guide).get_trace(*args)
+        trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args)
+    for name, site in observed_sites(trace).items():
+        base = base_distribution(site["fn"])
+        if getattr(base, "support", None) is constraints.real and site["value"].max() > 1:
+            warnings.warn(
+                f"the data are bytes, 0 to {site['value'].max().item():.0f}, and {name!r} is "
+                f"{_own_name(site['fn'])}: they are taken as they are; give images through "
+                "load_data, or divide them by 255",
+                stacklevel=3,
+            )
+
+
+def _is_missing(value: Tensor, distribution: Any) -> Tensor:
+    """Which elements of a batch are NaN, wholly or in part."""
+    missing = value.isnan()
+    return missing.flatten(-distribution.event_dim).any(-1) if distribution.event_dim else missing
+
+
 def explains_missing(model: Program, guide: Program, args: tuple[Tensor, ...]) -> bool:
-    """Whether all log terms are finite, as where the model masks values that are NaN."""
-    with pyro.validation_enabled(False), torch.random.fork_rng(), evaluating(model, guide):
+    """Whether a pair takes NaN: its log terms are finite, as where the model masks such values.
+
+    Pyro's own checks refuse NaN also under a mask, so a pair that does not pass them may have NaN
+    only in what the model observes, and not in contexts.
+    """
+    if _is_finite(model, guide, args, validate=True) is not None:
+        return True
+    trace = _is_finite(model, guide, args, validate=False)
+    missing = [arg for arg in args if arg.is_floating_point() and arg.isnan().any()]
+    values = [] if trace is None else [site["value"] for site in observed_sites(trace).values()]
+    return trace is not None and all(any(_holds_nan(v, arg) for v in values) for arg in missing)
+
+
+def _holds_nan(value: Tensor, arg: Tensor) -> bool:
+    return value.isnan().sum() == arg.isnan().sum()
+
+
+def _is_finite(
+    model: Program, guide: Program, args: tuple[Tensor, ...], *, validate: bool
+) -> Trace | None:
+    """The trace of a model, if all of the pair's log terms are finite."""
+    with pyro.validation_enabled(validate), torch.random.fork_rng(), evaluating(model, guide):
         try:
             guide_trace = poutine.trace(guide).get_trace(*args)
             trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args)
+            sites = *sample_sites(guide_trace).values(), *sample_sites(trace).values()
+            terms = sum_sites(sites, (1, len(args[0])), False, args[0])
         except Exception:  # a user's program may fail in any way on such values
-            return False
-        sites = *sample_sites(guide_trace).values(), *sample_sites(trace).values()
-        terms = sum_sites(sites, (1, len(args[0])), False, args[0])
-        return all(bool(term.isfinite().all()) for term in terms)
+            return None
+    return trace if all(bool(term.isfinite().all()) for term in terms) else None
 
 
 def check_guide_covers_prior(model: Program, guide: Program, args: tuple[Any, ...]) -> None:

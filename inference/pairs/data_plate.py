@@ -30,12 +30,30 @@ class _Probe:
     """One run of a pair on its arguments."""
 
     parts: Parts
-    sites: tuple[Any, ...]
-    """All sites of guide and model."""
+    guide_sites: tuple[Any, ...]
+    """All sites of the guide."""
+    model_sites: tuple[Any, ...]
+    """All sites of the model."""
     observed: dict[str, Any]
     """The observed sites of the model."""
     subsampled: dict[str, int]
     """The sizes of plates that draw a subsample of their own."""
+
+    @property
+    def sites(self) -> tuple[Any, ...]:
+        """All sites."""
+        return self.guide_sites + self.model_sites
+
+    def num_latent(self, plate: str) -> int:
+        """How many latent sites lie in a plate."""
+        return len(
+            {
+                site["name"]
+                for site in self.sites
+                if not site["is_observed"]
+                and any(frame.name == plate for frame in site["cond_indep_stack"])
+            }
+        )
 
     @property
     def frames(self) -> dict[str, tuple[int, int]]:
@@ -169,14 +187,14 @@ def _run(
             in_model = replayed.get_trace(*by_position, **by_keyword)
         except Exception:  # a user's program may fail in any way: reported where it is used
             return None
-    sites = (*sample_sites(in_guide).values(), *sample_sites(in_model).values())
+    sites = [tuple(sample_sites(trace).values()) for trace in (in_guide, in_model)]
     subsampled = {
         frame.name: frame.size
-        for site in sites
+        for site in sites[0] + sites[1]
         for frame in site["cond_indep_stack"]
         if frame.full_size not in (None, frame.size)
     }
-    return _Probe(args, sites, observed_sites(in_model), subsampled)
+    return _Probe(args, *sites, observed_sites(in_model), subsampled)
 
 
 def integers_to_convert(
@@ -222,6 +240,10 @@ def _readings(probe: _Probe, data_plate: str | None) -> list[_Reading]:
         named = [reading for reading in found if reading.plate == name]
         if named:
             return named
+    # What is latent for each datum lies in its plate: words have no latent variable of their own
+    # where each document has one.
+    most = max((probe.num_latent(reading.plate) for reading in found), default=0)
+    found = [reading for reading in found if probe.num_latent(reading.plate) == most]
     arrays = [has_rows(part) for part in probe.parts]
     first = [r for r in found if all(r.rows_dims[n] == 0 for n, rows in enumerate(arrays) if rows)]
     # Rows come first as a rule; but words within documents are no rows, where both may be.
@@ -342,8 +364,23 @@ def _calling(
     """How a pair with a plate of data is called."""
     arguments = _arguments(probe, reading.rows_dims, parts, keywords)
     size = _subsample_size(probe, reading)
-    own = tuple(probe.subsampled)
-    return Calling(arguments, reading.plate, subsample_size=size, taken_whole=own)
+    return Calling(
+        arguments,
+        reading.plate,
+        _guide_plate(probe, reading),
+        subsample_size=size,
+        taken_whole=tuple(probe.subsampled),
+    )
+
+
+def _guide_plate(probe: _Probe, reading: _Reading) -> str | None:
+    """The guide's name of the data plate, if the guide gives it another one: by place and size."""
+    size = probe.frames[reading.plate][1]
+    in_guide = {f.name: f for site in probe.guide_sites for f in site["cond_indep_stack"]}
+    if reading.plate in in_guide:
+        return None
+    names = [n for n, f in in_guide.items() if (f.dim, f.size) == (reading.dim, size)]
+    return names[0] if len(names) == 1 and names[0] not in probe.frames else None
 
 
 def _arguments(

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import pyro
 import torch
 from pyro import poutine
 from pyro.infer.autoguide import AutoGuide
@@ -67,7 +68,8 @@ def inspect_pair(model: Program, guide: Program, args: tuple[Any, ...]) -> Struc
         )
     # Draws of a global variable never lie along a plate of samples: see log_evidence.
     plain = not global_latents and not enumerated
-    vectorized = plain and _is_vectorized(model, guide, args, nesting)
+    with pyro.validation_enabled(False):  # it refuses NaN also where the model masks it
+        vectorized = plain and _is_vectorized(model, guide, args, nesting)
     outside = tuple(
         name for name, site in observed_sites(model_trace).items() if not in_data_plate(site)
     )

@@ -3,6 +3,7 @@
 import torch
 
 from ..data.rows import Rows
+from ..objectives.pyro_objectives import evaluate_loss
 from ..pairs.log_terms import draw, score
 from ..pairs.minibatch_scaling import ScaleData
 from ..pairs.programs import evaluating
@@ -46,6 +47,6 @@ def _own_bound(fit: Preparation, rows: tuple[Rows, ...]) -> float:
     with evaluating(fit.model, fit.guide), torch.random.fork_rng(), scale:
         torch.manual_seed(fit.settings.seed)
         for _, block in fit.data.blocks(rows):
-            loss = float(fit.objective.loss(fit.model, fit.guide, *block))  # pyright: ignore
+            loss = float(evaluate_loss(fit.objective, fit.model, fit.guide, block))
             bound -= loss / fit.data.num_data * len(block[0]) / len(rows[0])
     return bound
