@@ -100,7 +100,7 @@ def test_an_autoguide_of_local_sites_is_refused_and_one_of_global_sites_is_not()
     guide = AutoNormal(bayesian_mean)
     quiet(bayesian_mean, guide, x, epochs=100, batch_size=100, learning_rate=0.05)
     assert guide.locs.w.item() == pytest.approx(x.mean().item(), abs=0.1)
-    with pytest.raises(ValueError, match="an autoguide has a posterior for each datum"):
+    with pytest.raises(ValueError, match=r"keeps a posterior for each datum, .*batch_size=200, or"):
         quiet(_model, AutoNormal(_model), X)
 
 
@@ -109,7 +109,7 @@ def test_a_pair_without_parameters_is_refused():
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
 
-    with pytest.raises(ValueError, match="no parameters to fit"):
+    with pytest.raises(ValueError, match=r"no parameters to fit"):
         quiet(_model, guide, X)
 
 

@@ -248,6 +248,7 @@ ANNEALING = Diagnostic(
     ),
     numbers=_numbers,
     per_datum=True,
+    judges_draws=True,
     applies=lambda context: context.budget.annealed_data > 0,
 )
 """Annealed evidence, which does not use the guide, beside importance-sampled evidence."""

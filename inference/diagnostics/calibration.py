@@ -17,6 +17,7 @@ from ..data.arguments import open_pair
 from ..data.batches import epoch_seed
 from ..evidence.importance_sampling import inspect_local
 from ..evidence.pareto_smoothing import pareto_smooth
+from ..pairs.kept_rows import check_amortized
 from ..pairs.latent_space import LatentSpace, latent_space
 from ..pairs.log_terms import draw, score_in_chunks
 from ..pairs.programs import Program, evaluating
@@ -40,6 +41,10 @@ LOG_Q, LOG_JOINT = "log q(z|x)", "log p(x, z)"
 
 NAMED_CURVES = 5
 """The most quantities that get a colour and a name of their own in a figure."""
+
+
+TIE_TOLERANCE = 100.0
+"""Units of rounding by which two densities of one discrete value may differ."""
 
 
 _LINE_STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
@@ -211,7 +216,8 @@ def calibrate(
 
         u_w = (Σ_l w_l 1[z_l < z*] + U w̄) / (Σ_l w_l + w̄),   w̄ = Σ_l w_l² / Σ_l w_l
 
-    which is u for equal weights. Where u is not uniform and u_w is, the guide is wrong but good
+    which is u for equal weights. Ties, as between values of a discrete site, are broken at random,
+    so that u is uniform there too. Where u is not uniform and u_w is, the guide is wrong but good
     enough as a proposal. All of this is about simulated data: it does not tell whether the model
     fits the real ones.
 
@@ -227,8 +233,8 @@ def calibrate(
 
     Raises:
         ValueError: if an argument is out of range, the data cannot be used, data cannot be
-            simulated (:func:`simulate`), the pair does not suit importance sampling, a latent
-            site is discrete, or a density is NaN.
+            simulated (:func:`simulate`), the pair does not suit importance sampling, all latent
+            sites are summed out, or a density is NaN.
 
     >>> import pyro.distributions as dist
     >>> def model(x):
@@ -251,12 +257,14 @@ def calibrate(
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, got {level}")
     model, guide, rows = open_pair(model, guide, like, data_plate=data_plate)
+    check_amortized(guide)
     args, values = simulate(model, guide, rows, num_simulations, seed=seed)
     step, blocks = max(1, SCORED_AT_ONCE // num_draws), []
     with evaluating(model, guide), torch.random.fork_rng():
         torch.manual_seed(epoch_seed(seed, 1))
         some = tuple(arg[:step] for arg in args)
-        space = latent_space(model, guide, some, inspect_local(model, guide, some))
+        structure = inspect_local(model, guide, some)
+        space = latent_space(model, guide, some, structure, discrete=True)
         truth = replace(space, args=args).locate(values)
         with (
             progress("calibration", num_simulations, show=show_progress) as advance,
@@ -298,8 +306,21 @@ def _rank(space: LatentSpace, truth: Tensor, num_draws: int) -> tuple[Tensor, Te
     # Where no draw has any density under the model, none is better than another.
     log_weight = torch.where(log_weight.isnan(), 0.0, log_weight)
     noise = torch.rand(own.shape[1:], dtype=torch.float64)
+    if space.has_discrete:
+        drawn = _settle_ties(own, drawn)
     plain = torch.ones_like(log_weight)
     return _pit(own, drawn, plain, noise), _pit(own, drawn, log_weight.exp(), noise), khat
+
+
+def _settle_ties(truth: Tensor, drawn: Tensor) -> Tensor:
+    """Draws whose densities are z*'s but for rounding, as those of one discrete value are.
+
+    Densities of z* and of the draws are computed in two runs, which may round differently. The
+    rounding would decide every tie the same way.
+    """
+    tolerance = TIE_TOLERANCE * torch.finfo(drawn.dtype).eps
+    tied = (drawn - truth).abs() <= tolerance * (1 + truth.abs())
+    return torch.where(tied, truth, drawn)
 
 
 def _pit(truth: Tensor, drawn: Tensor, weight: Tensor, noise: Tensor) -> Tensor:
@@ -546,6 +567,7 @@ CALIBRATION = Diagnostic(
     numbers=_numbers,
     groups=_groups,
     per_datum=True,
+    judges_draws=True,
     applies=lambda context: context.budget.simulations > 0,
 )
 """Simulation-based calibration: ranks, coverage, and medians shifted to one side."""

@@ -12,7 +12,8 @@ from ..data.arguments import open_pair
 from ..data.load_data import Data
 from ..evaluation.arviz_export import to_datatree
 from ..pairs.checks import check_support
-from ..pairs.inspection import inspect_pair
+from ..pairs.inspection import check_summed_within_data, inspect_pair
+from ..pairs.kept_rows import rows_kept
 from ..pairs.parameters import place, placement
 from ..pairs.programs import Program, evaluating
 from ..pairs.structure import Structure
@@ -108,6 +109,7 @@ def diagnose(
     )
     findings: list[Finding] = []
     not_run: list[str] = []
+    without_draws: list[str] = []
     table: list[Number] = []
     groups: dict[str, Dataset] = {}
     for diagnostic in diagnostics:
@@ -115,6 +117,10 @@ def diagnose(
             continue
         if diagnostic.per_datum and structure.global_latents:
             not_run.append(diagnostic.topics[0])
+            continue
+        # Of sites that are all summed out, the evidence is known, and no draw is to be judged.
+        if diagnostic.judges_draws and context.all_summed_out:
+            without_draws.append(diagnostic.topics[0])
             continue
         try:
             result = diagnostic.run(context)
@@ -132,6 +138,8 @@ def diagnose(
         groups |= own_groups
     if not_run:
         findings.append(_not_run(not_run, structure.global_latents))
+    if without_draws:
+        findings.append(_exact(without_draws, structure.enumerated))
     tree = _draw_tree(context, findings)
     for name, group in groups.items():
         tree[name] = type(tree)(group)
@@ -148,7 +156,8 @@ def diagnose(
 
 def _inspect(model: Program, guide: Program, rows: tuple[Tensor, ...]) -> Structure:
     """The facts of a pair, which must have a posterior to judge."""
-    args = place(tuple(part[:INSPECTED_DATA] for part in rows), *placement(model, guide))
+    size = rows_kept(guide) or INSPECTED_DATA
+    args = place(tuple(part[:size] for part in rows), *placement(model, guide))
     with evaluating(model, guide), torch.random.fork_rng():
         check_support(model, guide, args, "data")
         structure = inspect_pair(model, guide, args)
@@ -157,11 +166,7 @@ def _inspect(model: Program, guide: Program, rows: tuple[Tensor, ...]) -> Struct
             f"the guide puts all of {structure.points[0]!r} on one point: there is no posterior to "
             "be judged; evaluate tells of its reconstructions"
         )
-    if structure.enumerated:
-        raise ValueError(
-            f"the latent site {structure.enumerated[0]!r} is summed out, and the guide has no such "
-            "site: there is no posterior to be judged"
-        )
+    check_summed_within_data(structure)
     return structure
 
 
@@ -173,6 +178,28 @@ def _not_run(topics: Sequence[str], shared: Sequence[str]) -> Finding:
         Level.NOTE,
         f"Not run: {', '.join(topics)}. They judge the posterior of one datum, and all data share "
         f"{names}.",
+    )
+
+
+def _name_sites(names: Sequence[str]) -> str:
+    """Some site names, with their verb.
+
+    >>> _name_sites(["k"]), _name_sites(["k_0", "k_1", "k_2", "k_3", "k_4"])
+    ("'k' is", "'k_0', 'k_1', 'k_2' and 2 more are")
+    """
+    shown = ", ".join(map(repr, names[:3]))
+    if len(names) > 3:
+        return f"{shown} and {len(names) - 3} more are"
+    return f"{shown} {'is' if len(names) == 1 else 'are'}"
+
+
+def _exact(topics: Sequence[str], summed: Sequence[str]) -> Finding:
+    """The finding that the posterior of one datum is not approximated at all."""
+    return Finding(
+        "posterior of one datum",
+        Level.GOOD,
+        f"Exact: the guide draws nothing, and {_name_sites(summed)} summed out. There are no draws "
+        f"to be judged by {', '.join(topics)}.",
     )
 
 

@@ -31,6 +31,9 @@ def _run(context: DiagnosticContext) -> Evidence:
 def judge_evidence(evidence: Evidence) -> list[Finding]:
     """Whether importance weights can be trusted."""
     count = counted(len(evidence.log_px), "datum", "data")
+    if evidence.exact:
+        text = f"log p(x) = {evidence.mean:.2f} nats per datum, exactly ({count})."
+        return [Finding("evidence", Level.GOOD, text)]
     said = (
         f"log p(x) = {evidence.mean:.2f} ± {evidence.mean_standard_error:.2f} nats per datum by "
         f"importance sampling ({count}, S = {evidence.num_samples:,})"

@@ -419,6 +419,7 @@ INFERENCE_GAP = Diagnostic(
     numbers=_numbers,
     groups=_groups,
     per_datum=True,
+    judges_draws=True,
     applies=lambda context: context.budget.gap_data > 0,
 )
 """log p(x) − ELBO, split into what the family and what the encoder loses."""

@@ -25,12 +25,17 @@ from ..common.plotting import (
 from ..data.arguments import open_pair
 from ..evaluation.metrics import ACTIVE_VARIANCE
 from ..objectives.reading import Reading, closed_forms
-from ..pairs.inspection import inspect_pair
-from ..pairs.latent_space import LatentSpace, latent_space
-from ..pairs.log_terms import draw, trace_model
+from ..pairs.cached_flows import UnknownDensityError
+from ..pairs.enumeration import is_summed_out, varies
+from ..pairs.inspection import inspect_drawn
+from ..pairs.kept_rows import rows_kept
+from ..pairs.latent_space import LatentSpace, VaryingSupportError, latent_space
+from ..pairs.log_terms import Draws, draw, read_terms, trace_model
 from ..pairs.parameters import place_all
 from ..pairs.programs import Program, evaluating
 from ..pairs.scoring import SCORED_AT_ONCE
+from ..pairs.sites import latent_sites
+from ..pairs.structure import Structure
 from ..simulation.predictive import posterior_means
 from .diagnostic import Diagnostic, DiagnosticContext, DiagnosticFigure, Number
 from .finding import Finding, Level, in_nats
@@ -83,6 +88,8 @@ class LatentInformation:
     """KL(q(z) ‖ p(z)); NaN where the prior differs from datum to datum."""
     marginal_kl_error: float
     """Its standard error."""
+    note: str = ""
+    """Why I(x; z) is not known, where it needs a density that the pair does not give."""
 
     @property
     def num_data(self) -> int:
@@ -133,7 +140,8 @@ def latent_information(
 
     (Hoffman and Johnson 2016). The first term is what z says about x, the second is how far the
     draws that the decoder was trained on are from draws of the prior. The KL of a dimension is in
-    closed form where there is one.
+    closed form where there is one. Where a prior depends on a site that is summed out, the KL is
+    that of all sites together, and one part.
 
     Args:
         data: x (N, *event_shape), or a tuple (x, *context); the test part of a ``Data``. Cost grows
@@ -157,10 +165,10 @@ def latent_information(
     args = place_all(model, guide, rows)
     with evaluating(model, guide), torch.random.fork_rng():
         torch.manual_seed(seed)
-        structure = inspect_pair(model, guide, args)
+        structure = inspect_drawn(model, guide, args)
         if structure.points:
             raise ValueError(f"the guide puts {structure.points[0]!r} on one point: it has no KL")
-        step = max(1, SCORED_AT_ONCE // num_draws)
+        step = rows_kept(guide) or max(1, SCORED_AT_ONCE // num_draws)
         blocks = [
             tuple(part[start : start + step] for part in args)
             for start in range(0, len(args[0]), step)
@@ -168,12 +176,18 @@ def latent_information(
         # With a global latent variable all data are seen at once, as the guide may look at them.
         blocks = [args] if structure.global_latents else blocks
         found = [
-            _kl_by_dimension(_read(model, guide, some, num_draws, structure)) for some in blocks
+            _kl_parts(model, guide, draw(guide, some, num_draws, structure), structure)
+            for some in blocks
         ]
         names, kl = found[0][0], torch.cat([part for _, part in found])
         carried = marginal = torch.full((2,), math.nan, dtype=torch.float64)
-        if not structure.global_latents and not structure.enumerated:
-            carried, marginal = _split(latent_space(model, guide, args, structure, discrete=True))
+        note = ""
+        if not structure.global_latents:
+            try:
+                space = latent_space(model, guide, args, structure, discrete=True)
+                carried, marginal = _split(space)
+            except (UnknownDensityError, VaryingSupportError) as error:
+                note = str(error)
         means = posterior_means(model, guide, args)
     return LatentInformation(
         names=names,
@@ -183,6 +197,7 @@ def latent_information(
         mutual_information_error=_error(carried),
         marginal_kl=marginal.mean().item(),
         marginal_kl_error=_error(marginal),
+        note=note,
     )
 
 
@@ -195,11 +210,19 @@ def _error(values: Tensor) -> float:
     return (_variance(values) / len(values)).sqrt().item()
 
 
-def _read(model: Program, guide: Program, args: Any, num_draws: int, structure: Any) -> Reading:
-    draws = draw(guide, args, num_draws, structure)
+def _kl_parts(
+    model: Program, guide: Program, draws: Draws, structure: Structure
+) -> tuple[tuple[str, ...], Tensor]:
+    """Names of the parts that the KL splits into, and KL of each datum and part, (N, J)."""
     trace = trace_model(model, draws)
+    drawn = [site for site in latent_sites(trace).values() if not is_summed_out(site)]
+    # Sites whose priors share a parent that is summed out have one prior together.
+    if draws.enumerated and any(varies(site) for site in drawn):
+        terms = read_terms(trace, draws)
+        kl = (terms.log_posterior - terms.log_prior).double().mean(0).cpu()
+        return (", ".join(structure.local_latents),), kl[:, None]
     reading = Reading(model, guide, draws, trace, structure, frozenset(), 1.0)
-    return replace(reading, closed=closed_forms(reading))
+    return _kl_by_dimension(replace(reading, closed=closed_forms(reading)))
 
 
 def _kl_by_dimension(reading: Reading) -> tuple[tuple[str, ...], Tensor]:
@@ -256,6 +279,7 @@ def judge_information(found: LatentInformation) -> list[Finding]:
         return [Finding("information", level, f"{said}.")]
     mutual, marginal = found.mutual_information, found.marginal_kl
     if math.isnan(mutual):  # not defined, with a global latent variable
+        said += f". I(x; z) is not known: {found.note}" if found.note else ""
         return [Finding("information", level, f"{said}.")]
     if found.limit - mutual < SATURATED_NATS:
         said += (
@@ -400,5 +424,6 @@ LATENT_INFORMATION = Diagnostic(
         ),
     ),
     numbers=_numbers,
+    judges_draws=True,
 )
 """KL of each latent dimension, active units, mutual information, the aggregated posterior's KL."""

@@ -25,6 +25,7 @@ from ..common.plotting import (
 from ..common.progress import progress
 from ..data.arguments import open_pair
 from ..evidence.importance_sampling import inspect_local
+from ..pairs.checks import narrower_sites
 from ..pairs.latent_space import latent_space
 from ..pairs.parameters import place_all
 from ..pairs.programs import Program, evaluating
@@ -153,8 +154,9 @@ def nuts_posterior(
         show_progress: show the steps done.
 
     Raises:
-        ValueError: if a number is too small, the data are too many, a latent site is discrete, or
-            the posterior of one datum is not defined (see :func:`log_evidence`).
+        ValueError: if a number is too small, the data are too many, a latent site is discrete, a
+            posterior ends within its prior's support, or the posterior of one datum is not
+            defined (see :func:`log_evidence`).
 
     >>> from latente.guides import ExactPosterior
     >>> from latente.models import PPCA
@@ -175,6 +177,7 @@ def nuts_posterior(
     with evaluating(model, guide), torch.random.fork_rng(), pyro.validation_enabled(False):
         torch.manual_seed(seed)
         space = latent_space(model, guide, args, inspect_local(model, guide, args))
+        _refuse_walls(model, guide, args)
         if space.num_data * space.size > MAX_COORDINATES:
             raise ValueError(
                 f"{space.num_data} data of {space.size} latent coordinates each are too many for "
@@ -204,6 +207,16 @@ def nuts_posterior(
                 chains.append(chain.get_samples()["u"].detach().double().cpu())
                 divergences += len(chain.diagnostics()["divergences"]["chain 0"])
     return _summarize(tuple(space.names), torch.stack(chains), guide_draws, divergences)
+
+
+def _refuse_walls(model: Program, guide: Program, args: tuple[Tensor, ...]) -> None:
+    """Refuse a posterior that ends within its prior's support, at a wall that NUTS runs into."""
+    for name in narrower_sites(model, guide, args):
+        raise ValueError(
+            f"the posterior of {name!r} ends within the support of its prior, as the guide says, "
+            "and NUTS needs a density that has no such walls: write the site as a transform of a "
+            "variable whose support does not depend on the data"
+        )
 
 
 def _summarize(
@@ -384,6 +397,7 @@ NUTS_REFERENCE = Diagnostic(
     ),
     numbers=_numbers,
     per_datum=True,
+    judges_draws=True,
     applies=lambda context: context.budget.nuts_data > 0,
 )
 """Means and standard deviations of the guide beside those of Markov chains."""

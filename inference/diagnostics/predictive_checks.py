@@ -17,11 +17,13 @@ from ..common.progress import progress
 from ..data.arguments import open_pair
 from ..data.rows import BLOCK_ROWS
 from ..pairs.checks import check_support
+from ..pairs.enumeration import draw_summed_out
 from ..pairs.inspection import inspect_drawn
 from ..pairs.observed_values import ObservedValues, find_observed_values
 from ..pairs.parameters import place, placement
 from ..pairs.programs import Program, evaluating, plain_errors
 from ..pairs.sites import global_latent_sites
+from ..pairs.structure import Structure
 from ..simulation.ancestral import draw_data
 from ..simulation.simulate import check_defines_data, check_prior_can_be_drawn
 from .diagnostic import Diagnostic, DiagnosticContext, DiagnosticFigure
@@ -101,8 +103,10 @@ def predictive_check(
         posterior predictive:  zₙ ~ q(z|xₙ),  x_rep,ₙ ~ p(x|zₙ)
         prior predictive:      zₙ ~ p(z),     x_rep,ₙ ~ p(x|zₙ)
 
-    Latent variables outside the data plate are drawn once for each replicated data set, from the
-    guide or from their prior. Covariates, and the values of conditioned sites, stay as they are.
+    Sites that are summed out are drawn from their exact posterior given x and the other sites, or
+    from their prior. Latent variables outside the data plate are drawn once for each replicated
+    data set, from the guide or from their prior. Covariates, and the values of conditioned sites,
+    stay as they are.
 
     If the model observes several arguments, ``model(x, y)`` say, all are replicated, and each
     quantity is asked of each: ``"mean of x"``, ``"mean of y"``, by the name of the site. Sites that
@@ -130,8 +134,8 @@ def predictive_check(
 
     Raises:
         ValueError: if S < 1, there is no quantity, or one gives no finite number, the data cannot
-            be used, the pair sums a site out, or the model does not define how its data are drawn:
-            see :func:`simulate`.
+            be used, a site outside the data plate is summed out, or the model does not define how
+            its data are drawn: see :func:`simulate`.
 
     >>> import pyro.distributions as dist
     >>> def model(x):
@@ -178,7 +182,7 @@ def predictive_check(
             progress("predictive check", num_samples, show=show_progress) as advance,
         ):
             for sample in range(num_samples):
-                drawn = _replicate(model, guide, blocks, places, whole, from_prior)
+                drawn = _replicate(model, guide, blocks, places, whole, from_prior, structure)
                 for name, value in _compute(asked, drawn).items():
                     of_replicated[name][sample] = value
                 advance(1, f"{sample + 1} of {num_samples} replications")
@@ -247,6 +251,7 @@ def _replicate(
     places: _Places,
     whole: tuple[Tensor, ...] | None,
     from_prior: bool,
+    structure: Structure,
 ) -> list[tuple[Tensor, ...]]:
     """One replicated data set, in blocks.
 
@@ -261,6 +266,8 @@ def _replicate(
         given, observed = shared, places.of(args)
         if not from_prior:
             given = poutine.trace(poutine.replay(guide, trace=shared)).get_trace(*args)
+        if not from_prior and structure.enumerated:
+            given = draw_summed_out(model, args, given, -1 - structure.nesting)
         # One site was checked to be drawn at once; of several, each may depend on those before.
         check = len(observed.places) > 1
         replicated, drawn = draw_data(model, args, observed, given, check=check)

@@ -16,7 +16,7 @@ from ..data.arguments import open_pair
 from ..evidence.pareto_smoothing import summarize_weights
 from ..pairs.checks import check_support, explain_nonfinite
 from ..pairs.inspection import inspect_drawn
-from ..pairs.log_terms import Draws, draw, read_terms, sum_sites, trace_model
+from ..pairs.log_terms import Draws, complete, draw, read_terms, sum_sites, trace_model
 from ..pairs.observed_values import ObservedValues, find_observed_values
 from ..pairs.parameters import place_all
 from ..pairs.programs import Program, evaluating, plain_errors
@@ -104,8 +104,9 @@ def to_datatree(
     ``khat`` shows whether the guide is right. In ``log_likelihood`` z is inferred from x itself, so
     leave-one-out with it means little for local latent variables: see :func:`psis_loo`. If the
     distribution of a site depends on its own value, as in an autoregressive model, ``*_predictive``
-    draws are conditional on the given x. A guide that is a point has no density: then there is no
-    ``evidence``, and ``sample_stats`` holds only ``lp``.
+    draws are conditional on the given x. A site that is summed out is drawn from its exact
+    posterior given x and the other sites; the weights are those of the guide's draws. A guide that
+    is a point has no density: then there is no ``evidence``, and ``sample_stats`` has only ``lp``.
 
     Args:
         model: Pyro program ``model(x, *context)``.
@@ -123,7 +124,8 @@ def to_datatree(
 
     Raises:
         ValueError: if S < 1, the data cannot be used, the draws would take more than 2 GB, ``dims``
-            or ``coords`` do not fit the sites, a site is enumerated, or a weight is not finite.
+            or ``coords`` do not fit the sites, a site outside the data plate is summed out, or a
+            weight is not finite.
 
     >>> import pyro.distributions as dist
     >>> def model(x):
@@ -216,7 +218,7 @@ def _draw_groups(
         held: observed sites that are not drawn.
         sequential: whether observed sites are drawn each given those before it.
     """
-    draws = draw(guide, args, count, structure)
+    draws = complete(model, draw(guide, args, count, structure))
     trace = trace_model(model, draws)
     terms = read_terms(trace, draws)
     shape = (draws.num_samples, draws.num_data)
@@ -331,7 +333,7 @@ def _constant_groups(
 ) -> tuple[Groups, ObservedValues]:
     """The groups that are the same at all draws, observed values and contexts; where the former
     stand in the arguments."""
-    draws = draw(guide, args, 1, structure)
+    draws = complete(model, draw(guide, args, 1, structure))
     trace = trace_model(model, draws)
     places = find_observed_values(poutine.replay(model, trace=draws.trace), args)
     observed = {name: _values(site, draws) for name, site in _observed(trace).items()}

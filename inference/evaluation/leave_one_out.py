@@ -75,9 +75,9 @@ def psis_loo(
     Raises:
         ValueError: if S < 25, L < 1 or N < 2; if the data cannot be used; if no latent variable is
             global (leaving a datum out then changes nothing); if the guide puts a site on a point;
-            if a site is enumerated; if the data are not independent given w; if the guide's
-            support is smaller than a prior's; or if the density of a conditioned site depends on
-            local latent variables.
+            if a site outside the data plate is summed out; if the data are not independent given w;
+            if the guide's support is smaller than a prior's; or if the density of a conditioned
+            site depends on local latent variables.
 
     >>> import pyro
     >>> import pyro.distributions as dist

@@ -12,7 +12,8 @@ from ..data.rows import BLOCK_ROWS, Rows
 from ..evidence.importance_sampling import log_evidence
 from ..pairs.checks import explaining_data
 from ..pairs.inspection import inspect_pair
-from ..pairs.log_terms import draw, score, trace_model
+from ..pairs.kept_rows import rows_kept
+from ..pairs.log_terms import complete, draw, score, trace_model
 from ..pairs.observed_values import find_observed_values
 from ..pairs.parameters import place, placement
 from ..pairs.programs import Program, evaluating
@@ -113,13 +114,11 @@ def _inspect(model: Program, guide: Program, rows: tuple[Rows, ...]) -> tuple[St
 
     The latter is 0 unless all are discrete data; a conditioned site's value is none.
     """
-    args = place(tuple(part[:2] for part in rows), *placement(model, guide))
+    args = place(tuple(part[: rows_kept(guide) or 2] for part in rows), *placement(model, guide))
     with evaluating(model, guide), torch.random.fork_rng():
         with explaining_data(model, args, "data"):
             structure = inspect_pair(model, guide, args)
-        if structure.enumerated:
-            return structure, 0
-        draws = draw(guide, args, 1, structure)
+        draws = complete(model, draw(guide, args, 1, structure))
         sites = observed_sites(trace_model(model, draws))
         held = find_observed_values(poutine.replay(model, trace=draws.trace), args).held
     size = sum(site["value"].numel() for site in sites.values()) // len(args[0])

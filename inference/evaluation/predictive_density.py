@@ -16,13 +16,14 @@ from ..data.arguments import open_pair
 from ..data.rows import BLOCK_ROWS
 from ..evidence.importance_sampling import log_evidence
 from ..evidence.pareto_smoothing import summarize_weights
-from ..pairs.checks import check_guide_covers_prior, check_support
+from ..pairs.checks import check_guide_covers_prior, check_prior_covers_guide, check_support
 from ..pairs.inspection import inspect_drawn
+from ..pairs.kept_rows import check_rows, rows_kept
 from ..pairs.log_terms import Draws, Terms, draw, read_terms, score, sum_sites, trace_model
 from ..pairs.parameters import place_all
 from ..pairs.programs import Program, evaluating
 from ..pairs.sites import global_latent_sites, in_data_plate, latent_sites, sample_sites
-from ..pairs.structure import Structure
+from ..pairs.structure import Structure, check_drawn_apart
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,8 @@ def log_predictive_density(
     Raises:
         ValueError: if S < 2 or L < 1; if the data cannot be used; if the guide infers w from the
             data that it is given (held-out data would then inform it); if the guide puts a site of
-            the data plate on a point, or its support is smaller than a prior's; if a site is
-            enumerated; or if the data are not independent given w.
+            the data plate on a point, or its support is smaller than a prior's; if a site outside
+            the data plate is summed out; or if the data are not independent given w.
 
     >>> import pyro.distributions as dist
     >>> def model(x):
@@ -153,11 +154,14 @@ def check_finite_density(log_px: Tensor) -> None:
 
 def inspect_with_density(model: Program, guide: Program, args: tuple[Tensor, ...]) -> Structure:
     """Inspect a pair, check its data, and refuse a guide without a density."""
-    for start in range(0, len(args[0]), BLOCK_ROWS):
-        block = tuple(part[start : start + BLOCK_ROWS] for part in args)
+    check_rows(guide, args)
+    size = rows_kept(guide) or BLOCK_ROWS
+    for start in range(0, len(args[0]), size):
+        block = tuple(part[start : start + size] for part in args)
         check_support(model, guide, block, "data", start)
-    head = tuple(part[:BLOCK_ROWS] for part in args)
+    head = tuple(part[: rows_kept(guide) or BLOCK_ROWS] for part in args)
     check_guide_covers_prior(model, guide, head)
+    check_prior_covers_guide(model, guide, head)
     structure = inspect_drawn(model, guide, head)
     if structure.points:
         raise ValueError(
@@ -212,9 +216,10 @@ def densities_at_global_draws(
             variables inside the plate.
     """
     num_data = len(args[0])
+    check_drawn_apart(structure)
     log_px, log_held = (torch.zeros(num_samples, num_data, dtype=torch.float64) for _ in range(2))
     log_p, log_q = (torch.empty(num_samples, dtype=torch.float64) for _ in range(2))
-    step = max(1, BLOCK_ROWS // inner_samples)
+    step = num_data if structure.keeps_rows else max(1, BLOCK_ROWS // inner_samples)
     with (
         pyro.validation_enabled(False),
         progress("global latent variables", num_samples, show=show_progress) as advance,

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..common.progress import progress
 from ..data.arguments import called_like, open_pair
+from ..pairs.kept_rows import check_amortized
 from ..pairs.latent_space import latent_space
 from ..pairs.programs import Program, evaluating
 from ..simulation.simulate import simulate
@@ -79,6 +80,7 @@ def bidirectional_evidence(
     model, guide, rows = open_pair(model, guide, like, data_plate=data_plate)
     start = called_like(model, start)
     settings = AnnealingSettings(num_temperatures, num_chains, num_leapfrog, start)
+    check_amortized(guide)
     args, latents = simulate(model, guide, rows, num_data, seed=seed)
     block = max(1, CHAINS_PER_BLOCK // num_chains)
     total = 3 * num_temperatures * -(-num_data // block)

@@ -12,6 +12,7 @@ from pyro.infer import ELBO, Trace_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
+from ..pairs.cached_flows import log_prob_of
 from ..pairs.log_terms import draw, trace_model
 from ..pairs.minibatch_scaling import hand_scale, plate_scale
 from ..pairs.programs import Program, attributes_kept
@@ -207,7 +208,6 @@ def _log_densities(trace: Trace) -> Tensor:
     """Log densities of the sites of a trace, each with the scale of its plates."""
     found = [torch.zeros(0)]
     for site in sample_sites(trace).values():
-        log_prob = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
-        log_prob = scale_and_mask(log_prob, plate_scale(site), site["mask"])
+        log_prob = scale_and_mask(log_prob_of(site), plate_scale(site), site["mask"])
         found.append(log_prob.flatten())
     return torch.cat(found)

@@ -1,8 +1,10 @@
-"""Refuse data outside a support, and guides that do not cover the prior's support."""
+"""Refuse data outside a support, and guides that do not cover the support of the joint."""
 
 import contextlib
+import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import pyro
@@ -12,11 +14,26 @@ from pyro.distributions import ExpandedDistribution, MaskedDistribution
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 from torch.distributions import Independent, constraints
+from torch.distributions.constraints import independent
 
 from ..common.arguments import name_rows
+from .cached_flows import log_prob_of
+from .kl import counted
 from .log_terms import sum_sites
 from .programs import Program, evaluating, plain_errors
-from .sites import base_distribution, latent_sites, observed_sites, sample_sites
+from .sites import (
+    base_distribution,
+    in_data_plate,
+    latent_sites,
+    observed_sites,
+    rows_dim,
+    sample_sites,
+    value_rows_dim,
+)
+from .supports import bounds_of, in_support
+
+SHOWN_NUMBERS = 6
+"""Numbers of an event that a message shows, at most."""
 
 
 def check_support(
@@ -38,34 +55,57 @@ def check_support(
     ):
         guide_trace = poutine.trace(guide).get_trace(*args)
         trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args)
-    _check_values(trace, args, name, first_row)
+    _check_values(trace, name, first_row, partial(_support_moves, model, guide, args))
 
 
-def _check_values(trace: Trace, args: tuple[Any, ...], name: str, first_row: int) -> None:
-    """Refuse values of observed sites outside their support, or at an edge without density."""
+def _check_values(
+    trace: Trace, name: str, first_row: int, moves: Callable[[str], bool] | None = None
+) -> None:
+    """Refuse values of observed sites outside their support, or at an edge without density.
+
+    Args:
+        moves: whether the support of a site depends on the latent variables.
+    """
     for site_name, site in observed_sites(trace).items():
         distribution, value = site["fn"], site["value"]
-        if not _is_validated(distribution) or not value.dim() or len(value) != len(args[0]):
+        if not _is_validated(distribution) or not in_data_plate(site) or not value.dim():
+            continue
+        inside = in_support(distribution, value)
+        if inside is None:
             continue
         # What is missing is taken for masked: a pair that does not mask it has been refused.
-        inside = distribution.support.check(value) | _is_missing(value, distribution)
-        inside = inside.reshape(len(value), -1).all(1)
+        inside = _rows_first(site, inside | _is_missing(value, distribution))
         where = f"{_distribution_name(distribution)} at site {site_name!r}"
         if not inside.all():
             bad = (~inside).nonzero().flatten().cpu().numpy()
+            values = value.movedim(value_rows_dim(site), 0)
+            found = _outlier(distribution.support, values, int(bad[0]))
+            if moves is not None and moves(site_name):
+                raise ValueError(
+                    f"{name} has values outside the support of {where}, such as {found}, in "
+                    f"{name_rows(bad + first_row)}, at a draw of the guide: that support depends "
+                    "on the latent variables, so give the guide distributions that stay where the "
+                    "data are possible"
+                )
             raise ValueError(
-                f"{name} has values outside the support of {where}, such as "
-                f"{_outlier(distribution, value[int(bad[0])])}, in "
+                f"{name} has values outside the support of {where}, such as {found}, in "
                 f"{name_rows(bad + first_row)}{_advice(distribution)}"
             )
         edge = _edge_without_density(distribution, value)
         if edge.any():
-            bad = edge.reshape(len(value), -1).any(1).nonzero().flatten().cpu().numpy()
+            bad = (~_rows_first(site, ~edge)).nonzero().flatten().cpu().numpy()
             raise ValueError(
                 f"{name} has values at the edge of the support of {where}, where its density is "
                 f"zero or infinite, such as {value[edge][0].item():.6g}, in "
                 f"{name_rows(bad + first_row)}: move them off the edge, or use another likelihood"
             )
+
+
+def _rows_first(site: Any, flags: Tensor) -> Tensor:
+    """Whether all flags of a row are set, (N,)."""
+    batch = flags.dim() - max(0, flags.dim() - len(site["fn"].batch_shape))
+    dim = rows_dim(site) - (flags.dim() - batch)
+    return flags.movedim(dim, 0).flatten(1).all(1) if flags.dim() > 1 else flags
 
 
 def _edge_without_density(distribution: Any, value: Tensor) -> Tensor:
@@ -105,7 +145,7 @@ def explaining_data(
             trace = poutine.trace(model).get_trace(*args)
         try:
             if trace is not None:
-                _check_values(trace, args, name, first_row)
+                _check_values(trace, name, first_row)
         except NotImplementedError:  # a user's distribution may have no support
             pass
         except ValueError as outside:
@@ -150,7 +190,7 @@ def explains_missing(model: Program, guide: Program, args: tuple[Tensor, ...]) -
 
 
 def _holds_nan(value: Tensor, arg: Tensor) -> bool:
-    return value.isnan().sum() == arg.isnan().sum()
+    return value.isnan().sum().item() == arg.isnan().sum().item()
 
 
 def _is_finite(
@@ -168,20 +208,106 @@ def _is_finite(
     return trace if all(bool(term.isfinite().all()) for term in terms) else None
 
 
+def check_prior_covers_guide(model: Program, guide: Program, args: tuple[Any, ...]) -> None:
+    """Refuse a guide that draws outside the prior's support, where the prior's density is not 0.
+
+    Some densities do not look where they are: a Dirichlet's is a number off the simplex too, and a
+    Poisson's between whole numbers. Weights of such draws would be wrong in silence. Where the
+    density is 0, as that of Uniform or HalfNormal is, the weights are right.
+
+    Raises:
+        ValueError: naming the site, the prior, and a value outside its support.
+    """
+    with torch.random.fork_rng(), pyro.validation_enabled(False), plain_errors():
+        guide_trace = poutine.trace(guide).get_trace(*args)
+        trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args)
+        for name, site in latent_sites(trace).items():
+            if name not in guide_trace.nodes or bounds_of(site["fn"]):
+                continue  # summed out, or looked at when it is scored
+            inside = in_support(site["fn"], site["value"])
+            if inside is None or inside.all():
+                continue
+            if (~inside & (log_prob_of(site) != -math.inf) & counted(site)).any():
+                raise ValueError(
+                    f"the guide draws {name!r} where the prior, {_own_name(site['fn'])}, has no "
+                    f"mass, such as {_beyond(site['fn'], site['value'])}: give the guide a "
+                    "distribution with the prior's support"
+                )
+
+
+PRIOR_DRAWS = 20
+"""Draws of the prior at which it is seen whether the joint has mass where the guide has none."""
+
+
 def check_guide_covers_prior(model: Program, guide: Program, args: tuple[Any, ...]) -> None:
-    """Refuse a guide whose support is smaller than the prior's.
+    """Refuse a guide that has no mass where the joint p(x, z) has.
+
+    A guide may be narrower than the prior where log p(x, z) is −∞, as Pareto(max(x), …) is for the
+    θ of x ~ Uniform(0, θ). This is seen at :data:`PRIOR_DRAWS` draws of the prior.
 
     Raises:
         ValueError: naming the site, the guide's distribution, and a value outside its support.
     """
-    for name, (q, p) in _both(model, guide, args).items():
-        value = _beyond(q["fn"], p["value"])
-        if value is not None:
+    if not narrower_sites(model, guide, args):
+        return
+    with torch.random.fork_rng(), pyro.validation_enabled(False), plain_errors():
+        for _ in range(PRIOR_DRAWS):
+            _refuse_missed_mass(model, guide, args)
+
+
+def narrower_sites(model: Program, guide: Program, args: tuple[Any, ...]) -> list[str]:
+    """The latent sites of which a draw of the prior lies where the guide has no mass."""
+    return [
+        name
+        for name, (q, p) in _both(model, guide, args).items()
+        if _beyond(q["fn"], p["value"]) is not None
+    ]
+
+
+def _refuse_missed_mass(model: Program, guide: Program, args: tuple[Any, ...]) -> None:
+    """Draw from the prior, and refuse a guide without mass there if the joint has some."""
+    trace = poutine.trace(model).get_trace(*args)
+    shared, latents = Trace(), latent_sites(trace)
+    for name, site in latents.items():
+        shared.add_node(name, **site)
+    # At the prior's draws: the support of one site may depend on another.
+    given = latent_sites(poutine.trace(poutine.replay(guide, trace=shared)).get_trace(*args))
+    local, beyond = _has_mass(sample_sites(trace).values())
+    everywhere = beyond & local.all()
+    for name, q in given.items():
+        inside = in_support(q["fn"], latents[name]["value"]) if name in latents else None
+        if inside is None or inside.all():
+            continue
+        missed = ~inside & (local & beyond if in_data_plate(q) else everywhere)
+        if missed.any():
+            value, support = latents[name]["value"], q["fn"].support
+            values = value.expand(missed.shape + q["fn"].event_shape)
+            found = _outlier(support, values, tuple(missed.nonzero()[0].tolist()))
             raise ValueError(
                 f"the guide's distribution of {name!r}, {_own_name(q['fn'])}, has no mass where "
-                f"the prior has, such as at {value:.4g}: no sample would ever be drawn there; give "
-                "the guide a distribution with the prior's support"
+                f"the prior has, such as at {found}, and the data are possible there: no sample "
+                "would ever be drawn there; give the guide a distribution with the prior's support"
             )
+
+
+def _has_mass(sites: Iterable[Any]) -> tuple[Tensor, Tensor]:
+    """Whether the densities of sites are above 0: of each datum (N,), and of the other sites ()."""
+    local = beyond = torch.tensor(True)
+    for site in sites:
+        distribution, value = site["fn"], site["value"]
+        possible = log_prob_of(site) > -math.inf
+        # Some densities are not 0 outside their support, for they do not look where they are.
+        if _is_validated(distribution):
+            inside = in_support(distribution, value)
+            possible = possible if inside is None else possible & inside
+        possible = possible | ~counted(site)
+        if in_data_plate(site):
+            local = (
+                local & possible.flatten(0, -2).all(0) if possible.dim() > 1 else local & possible
+            )
+        else:
+            beyond = beyond & possible.all()
+    return local, beyond
 
 
 def _both(model: Program, guide: Program, args: tuple[Any, ...]) -> dict[str, tuple[Any, Any]]:
@@ -203,24 +329,36 @@ def explaining_support(model: Program, guide: Program, args: tuple[Any, ...]) ->
     except (ValueError, RuntimeError):
         for name, (q, p) in _both(model, guide, args).items():
             value = _beyond(p["fn"], q["value"])
-            if value is not None and value == value:  # NaN has another cause
+            if value is not None and "nan" not in value:  # NaN has another cause
                 raise ValueError(
                     f"the guide draws {name!r} where the prior, {_own_name(p['fn'])}, has no mass, "
-                    f"such as {value:.4g}: give the guide a distribution with the prior's support"
+                    f"such as {value}: give the guide a distribution with the prior's support"
                 ) from None
         raise
 
 
-def _beyond(distribution: Any, value: Tensor) -> float | None:
-    """A value outside a distribution's support; ``None`` if all are inside."""
-    try:
-        inside = distribution.support.check(value)
-    except NotImplementedError:  # a user's distribution may have no support
+def _beyond(distribution: Any, value: Tensor) -> str | None:
+    """A value outside a distribution's support, as text; ``None`` if all are inside."""
+    inside = in_support(distribution, value)
+    if inside is None or inside.all():
         return None
-    if inside.all():
-        return None
-    outside = value[~inside] if inside.shape == value.shape[: inside.dim()] else value
-    return outside.flatten()[0].item()
+    first = tuple((~inside).nonzero()[0].tolist())
+    values = value.expand(inside.shape + distribution.event_shape)
+    return _outlier(distribution.support, values, first)
+
+
+def _support_moves(model: Program, guide: Program, args: tuple[Any, ...], name: str) -> bool:
+    """Whether the support of an observed site depends on the latent variables."""
+    found = []
+    with pyro.validation_enabled(False):
+        for _ in range(2):
+            guide_trace = poutine.trace(guide).get_trace(*args)
+            trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args)
+            found.append(bounds_of(observed_sites(trace)[name]["fn"]))
+    first, again = found
+    return any(
+        a.shape != b.shape or bool((a != b).any()) for a, b in zip(first, again, strict=True)
+    )
 
 
 def explain_nonfinite(model: Program, guide: Program, args: tuple[Any, ...], runs: int = 20) -> str:
@@ -258,10 +396,17 @@ def _own_name(distribution: Any) -> str:
     return type(distribution).__name__
 
 
-def _outlier(distribution: Any, datum: Tensor) -> str:
-    values = datum.reshape(-1)
-    outside = ~base_distribution(distribution).support.check(values)
-    return f"{values[outside][0].item():.6g}" if outside.any() else "the whole datum"
+def _outlier(support: Any, values: Tensor, index: int | tuple[int, ...]) -> str:
+    """What of a value is outside a support: a number, or the whole event where it is no product."""
+    while isinstance(support, independent):
+        support = support.base_constraint
+    chosen = values[index]
+    if not support.event_dim:
+        chosen = chosen[~support.check(values)[index]]
+        return f"{chosen.flatten()[0].item():.6g}"
+    numbers = [f"{number:.4g}" for number in chosen.flatten()[:SHOWN_NUMBERS].tolist()]
+    more = ", …" if chosen.numel() > SHOWN_NUMBERS else ""
+    return f"({', '.join(numbers)}{more})"
 
 
 def _advice(distribution: Any) -> str:

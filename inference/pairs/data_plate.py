@@ -187,14 +187,14 @@ def _run(
             in_model = replayed.get_trace(*by_position, **by_keyword)
         except Exception:  # a user's program may fail in any way: reported where it is used
             return None
-    sites = [tuple(sample_sites(trace).values()) for trace in (in_guide, in_model)]
+    of_guide, of_model = (tuple(sample_sites(trace).values()) for trace in (in_guide, in_model))
     subsampled = {
         frame.name: frame.size
-        for site in sites[0] + sites[1]
+        for site in of_guide + of_model
         for frame in site["cond_indep_stack"]
         if frame.full_size not in (None, frame.size)
     }
-    return _Probe(args, *sites, observed_sites(in_model), subsampled)
+    return _Probe(args, of_guide, of_model, observed_sites(in_model), subsampled)
 
 
 def integers_to_convert(

@@ -6,6 +6,7 @@ from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
+import pyro
 import torch
 from pyro import poutine
 from pyro.poutine.trace_struct import Trace
@@ -13,10 +14,14 @@ from torch import Size, Tensor
 from torch.distributions import Transform, biject_to, constraints, identity_transform
 
 from .kl import is_delta
-from .log_terms import Draws, draw, read_terms, sum_sites, trace_model
+from .log_terms import Draws, draw, read_terms, trace_model
 from .programs import Program, plain_errors
 from .sites import in_data_plate, latent_sites, rows_dim
 from .structure import Structure
+
+
+class VaryingSupportError(ValueError):
+    """A site's support differs between data or draws, so that it has no fixed coordinates."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,8 @@ class Coordinate:
     """Event shape of the unconstrained numbers."""
     dtype: torch.dtype
     """Of the site's values."""
+    discrete: bool = False
+    """Whether the site's values are discrete; they are then its coordinates."""
 
     @property
     def size(self) -> int:
@@ -65,6 +72,11 @@ class LatentSpace:
     def size(self) -> int:
         """K, how many coordinates a datum has."""
         return sum(site.size for site in self.sites)
+
+    @property
+    def has_discrete(self) -> bool:
+        """Whether some of the sites are discrete."""
+        return any(site.discrete for site in self.sites)
 
     @property
     def names(self) -> list[str]:
@@ -135,24 +147,24 @@ class LatentSpace:
             trace.add_node(site.name, **node, value=value)
         nothing = points.new_zeros(points.shape[:2])
         beyond = points.new_zeros(num_samples)
+        nesting, summed = self.structure.nesting, self.structure.enumerated
         apart = plated and self.structure.apart
-        draws = Draws(trace, self.args, nothing, beyond, self.structure.nesting, plated, apart)
+        draws = Draws(trace, self.args, nothing, beyond, nesting, plated, summed, apart)
         return draws, log_det
 
     def log_joint(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """log p(x|z) and log p(z) + log |dz/du| at points (S, N, K), each (S, N)."""
         draws, log_det = self.at(points)
-        with plain_errors():
+        with pyro.validation_enabled(False), plain_errors():
             terms = read_terms(trace_model(self.model, draws), draws)
         return terms.log_likelihood, terms.log_prior + log_det
 
     def log_density(self, program: Program, points: Tensor) -> Tensor:
         """log q(z|x) + log |dz/du| of a program's latent sites at points (S, N, K): (S, N)."""
         draws, log_det = self.at(points)
-        trace = trace_model(program, draws)
-        shape = draws.num_samples, draws.num_data
-        local, _ = sum_sites(latent_sites(trace).values(), shape, draws.plated, points)
-        return local + log_det
+        with pyro.validation_enabled(False):  # a program may have no density at these points
+            trace = trace_model(program, draws)
+        return read_terms(trace, draws, anywhere=True).log_prior + log_det
 
     def values(self, points: Tensor) -> dict[str, Tensor]:
         """The values z of points u (S, N, K), by site: (S, N, *plates, *event)."""
@@ -209,7 +221,9 @@ def latent_space(
         p = in_model[name]
         support = _fixed(name, support_of(p["fn"]), support_of(again[name]["fn"]))
         if support.is_discrete and not discrete:
-            raise ValueError(f"the latent site {name!r} is discrete, and this needs real numbers")
+            raise ValueError(
+                f"the latent site {name!r} is discrete, and this needs real numbers{_advice(p)}"
+            )
         if name in structure.points:
             raise ValueError(
                 f"the guide puts {name!r} on one point, which is not a posterior to judge"
@@ -230,11 +244,26 @@ def latent_space(
         batch = value.shape[: value.dim() - event_dim]
         dim, free = rows_dim(q), transform.inverse_shape(value.shape)
         inner = Size(size for at, size in enumerate(batch, -len(batch)) if at != dim)
-        event = Size(free[len(batch) :])
-        sites.append(Coordinate(name, transform, inner, dim, event, value.dtype))
+        event, discrete = Size(free[len(batch) :]), support.is_discrete
+        sites.append(Coordinate(name, transform, inner, dim, event, value.dtype, discrete))
+    if not sites and structure.enumerated:
+        raise ValueError(
+            f"{structure.enumerated[0]!r} is summed out, and the guide draws nothing in the plate "
+            "'data': there is no approximate posterior to judge"
+        )
     if not sites:
         raise ValueError("nothing is latent in the plate 'data': there is no posterior to judge")
     return LatentSpace(model, guide, args, structure, tuple(sites))
+
+
+def _advice(site: Any) -> str:
+    """How a discrete site is summed out, where it can be."""
+    if not getattr(site["fn"], "has_enumerate_support", False):
+        return ""
+    return (
+        ": mark it infer={'enumerate': 'parallel'} in the model, and leave it out of the guide, "
+        "and it is summed out"
+    )
 
 
 def _bijection(name: str, support: Any) -> Transform:
@@ -262,7 +291,7 @@ def _fixed(name: str, support: Any, again: Any) -> Any:
         again: the support of the same site in another run.
 
     Raises:
-        ValueError: if they differ from datum to datum, or from one run to the next.
+        VaryingSupportError: if they differ from datum to datum, or from one run to the next.
     """
     if isinstance(support, constraints.independent):
         inside = _fixed(name, support.base_constraint, again.base_constraint)
@@ -272,10 +301,19 @@ def _fixed(name: str, support: Any, again: Any) -> Any:
     bounds = {key: value for key, value in vars(support).items() if isinstance(value, Tensor)}
     for key, value in bounds.items():
         one = value.flatten()[0]
-        if (value != one).any() or (getattr(again, key) != one).any():
-            raise ValueError(
-                f"the support of {name!r} is not the same for all data and dimensions: write the "
-                "site as a transform of a fixed distribution"
+        other = getattr(again, key)
+        if value.shape == other.shape and (value != other).any():
+            raise VaryingSupportError(
+                f"the support of {name!r} is not the same at two draws ({key} is "
+                f"{one.item():.4g} at one draw and {other.flatten()[0].item():.4g} at another), "
+                "and this needs fixed coordinates: write the site as a transform of a fixed "
+                "distribution"
+            )
+        if (value != one).any() or (other != one).any():
+            raise VaryingSupportError(
+                f"the support of {name!r} is not the same for all data and dimensions ({key} goes "
+                f"from {value.min().item():.4g} to {value.max().item():.4g}), and this needs fixed "
+                "coordinates: write the site as a transform of a fixed distribution"
             )
         support = copy(support)
         setattr(support, key, one)

@@ -81,6 +81,20 @@ def value_rows_dim(site: Any) -> int:
     return rows_dim(site) - site["fn"].event_dim
 
 
+def nesting_of(*traces: Trace) -> int:
+    """The number of batch dimensions of the plates in traces, counted from the right."""
+    return max(
+        (
+            -frame.dim
+            for trace in traces
+            for site in sample_sites(trace).values()
+            for frame in site["cond_indep_stack"]
+            if frame.dim is not None
+        ),
+        default=0,
+    )
+
+
 def global_latent_sites(trace: Trace) -> Trace:
     """The global latent sites of a trace: those outside the data plate, which all data share."""
     shared = Trace()

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from ..data.arguments import open_pair
 from ..data.rows import BLOCK_ROWS, Rows
+from ..pairs.enumeration import draw_summed_out, summed_out
+from ..pairs.kept_rows import rows_kept
 from ..pairs.observed_values import ObservedValues, find_observed_values
 from ..pairs.parameters import place, place_all, placement
 from ..pairs.programs import Program, evaluating, plain_errors
-from ..pairs.sites import in_data_plate, latent_sites, sample_sites, value_rows_dim
+from ..pairs.sites import in_data_plate, latent_sites, nesting_of, sample_sites, value_rows_dim
 from .ancestral import SampleObserved, draw_data
 from .simulate import reshape_like_x, site_of_x
 
@@ -24,7 +26,9 @@ thousandth of the posterior's, is well below what makes a latent unit active."""
 
 
 def posterior_means(model: Program, guide: Program, data: Any) -> dict[str, Tensor]:
-    """Compute E_q[z|x] of each latent site in the data plate: (N, *event_shape), on CPU.
+    """Compute E_q[z|x] of each latent site that the guide draws in the data plate, on CPU.
+
+    Each is (N, *event_shape).
 
     Exact for a guide with one site whose distribution has a mean in closed form; otherwise the
     average of :data:`POSTERIOR_MEAN_SAMPLES` draws (for a discrete site, of its codes).
@@ -34,14 +38,17 @@ def posterior_means(model: Program, guide: Program, data: Any) -> dict[str, Tens
     blocks: list[dict[str, Tensor]] = []
     with evaluating(model, guide), torch.random.fork_rng(), pyro.validation_enabled(False):
         torch.manual_seed(0)
-        for start in range(0, len(rows[0]), BLOCK_ROWS):
-            args = place(tuple(part[start : start + BLOCK_ROWS] for part in rows), device, dtype)
+        size = rows_kept(guide) or BLOCK_ROWS
+        for start in range(0, len(rows[0]), size):
+            args = place(tuple(part[start : start + size] for part in rows), device, dtype)
             blocks.append(_block_means(guide, args))
     return {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
 
 
 def _block_means(guide: Program, args: tuple[Tensor, ...]) -> dict[str, Tensor]:
     sites = _local_sites(guide, args)
+    if not sites:
+        return {}
     means = {name: _mean_or_value(site) for name, site in sites.items()}
     exact = len(sites) == 1 and all(is_mean for _, is_mean in means.values())
     num_samples = 1 if exact else POSTERIOR_MEAN_SAMPLES
@@ -70,9 +77,9 @@ def _local_sites(guide: Program, args: tuple[Tensor, ...]) -> dict[str, Any]:
 def reconstruct(model: Program, guide: Program, data: Any) -> Tensor | dict[str, Tensor]:
     """Compute E[x|z] at one draw z ~ q(z|x) for each datum, in the shape of the data, on CPU.
 
-    If the distribution of x has no mean in closed form, the result is a draw x ~ p(x|z). The mean
-    of a site that depends on earlier data (x_t given x_{t−1}) is the one given the data as they
-    are.
+    A site that is summed out is drawn from its exact posterior given x and the other sites. If the
+    distribution of x has no mean in closed form, the result is a draw x ~ p(x|z). The mean of a
+    site that depends on earlier data (x_t given x_{t−1}) is the one given the data as they are.
 
     Returns:
         A tensor of the shape of x; if the model observes several arguments, ``model(x, y)`` say,
@@ -83,9 +90,12 @@ def reconstruct(model: Program, guide: Program, data: Any) -> Tensor | dict[str,
     args = place_all(model, guide, rows)
     with evaluating(model, guide), torch.random.fork_rng(), pyro.validation_enabled(False):
         torch.manual_seed(0)
-        trace = poutine.trace(guide).get_trace(*args)
-        program = poutine.replay(model, trace=trace)
+        given = poutine.trace(guide).get_trace(*args)
         with plain_errors():
+            trace = poutine.trace(poutine.replay(model, trace=given)).get_trace(*args)
+            if summed_out(latent_sites(given), latent_sites(trace)):
+                given = draw_summed_out(model, args, given, -1 - nesting_of(trace))
+            program = poutine.replay(model, trace=given)
             observed = find_observed_values(program, args)
             return _means(poutine.trace(program).get_trace(*args), args, observed)
 
@@ -99,7 +109,8 @@ def decode(
     several observed sites, the mean of each is the one given draws of those before it.
 
     Args:
-        values: z by site name, each (N, *event_shape).
+        values: z by site name, each (N, *event_shape). A site that is not among them is drawn from
+            its prior given the others.
         like: data whose shape and contexts the result takes; the values of x do not matter. If it
             has fewer than N rows, they are repeated in turn.
 

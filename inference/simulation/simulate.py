@@ -115,7 +115,8 @@ def _check_generative(model: Program, guide: Program, args: tuple[Tensor, ...]) 
     with pyro.validation_enabled(False):  # the values of x do not matter
         structure = inspect_pair(model, guide, args)
     observed = find_observed_values(model, args)
-    for name in (*structure.global_latents, *structure.observed_outside):
+    outside = structure.global_latents + structure.observed_outside + structure.enumerated_outside
+    for name in outside:
         if name not in observed.held:
             raise ValueError(
                 f"the site {name!r} stands outside the plate 'data', but data and their latent "

@@ -24,6 +24,7 @@ from ..objectives.pyro_objectives import LossFunction, check_objective, evaluate
 from ..objectives.schedules import Constant, Weight
 from ..pairs.checks import check_support, explaining_data, explaining_support
 from ..pairs.inspection import inspect_pair
+from ..pairs.kept_rows import ADVICE, keeps_rows, remember_rows, rows_kept
 from ..pairs.minibatch_scaling import ScaleData
 from ..pairs.parameters import parameters, stated_parameters
 from ..pairs.programs import Program, evaluating, modules, plain_errors
@@ -117,6 +118,7 @@ def prepare(
     check_objective(objective, data.num_data, settings.batch_size)
     _let_check(model, data.rows[0])
     sample = next(data.batches(0))
+    _check_whole(model, guide, data, sample)
     # Pyro's checks refuse NaN also where the model masks it.
     missing = any(bool(part.isnan().any()) for part in sample)
     with pyro.validation_enabled(not missing), plain_errors():
@@ -149,7 +151,7 @@ def prepare(
         model, guide, suitable, named, made, num_data=data.num_data,
         clip_norm=settings.clip_norm, compile=compile, precision=settings.precision,
     )  # fmt: skip
-    measured = data.measured_rows()
+    measured = data.rows_in_order() if rows_kept(guide) else data.measured_rows()
     torch.manual_seed(settings.seed)
     return Preparation(
         model, guide, data, sample, measured, structure, suitable, named, made, rate_steps, groups,
@@ -159,6 +161,24 @@ def prepare(
 
 def _steps_per_epoch(data: FitData, settings: Settings) -> int:
     return math.ceil(data.num_data / settings.batch_size)
+
+
+def _check_whole(model: Program, guide: Program, data: FitData, sample: tuple[Tensor, ...]) -> None:
+    """Refuse to fit a guide that keeps a posterior for each datum by minibatches."""
+    with evaluating(model, guide):
+        if not keeps_rows(guide, sample):
+            return
+    if len(sample[0]) < data.num_data or data.resample:
+        raise ValueError(
+            "an autoguide of a site inside the plate 'data' keeps a posterior for each datum, so "
+            f"it takes all data at once: give batch_size={data.num_data}, {ADVICE}"
+        )
+    if data.validation is not None:
+        raise ValueError(
+            "an autoguide of a site inside the plate 'data' has no posterior of the validation "
+            f"data: leave validation out, {ADVICE}"
+        )
+    remember_rows(guide, sample)
 
 
 SPEED_OPTIONS = {"foreach", "fused", "capturable", "differentiable"}
@@ -188,7 +208,7 @@ def _check_support(model: Program, guide: Program, data: FitData) -> None:
         parts.append(("validation data", data.validation, False))
     with evaluating(model, guide):
         for name, rows, resample in parts:
-            for start, block in data.blocks(rows):
+            for start, block in data.blocks(rows, rows_kept(guide)):
                 if resample:
                     block = (torch.bernoulli(block[0]), *block[1:])
                 check_support(model, guide, block, name, start)
@@ -205,7 +225,8 @@ def _try_loss(
     # An objective whose loss cannot be computed without its gradient is not checked.
     unknown = contextlib.suppress(NotImplementedError)
     loss: Any = None
-    with evaluating(model, guide), scale, unknown:
+    explaining = explaining_support(model, guide, batch)
+    with evaluating(model, guide), explaining, scale, unknown:
         try:
             loss = evaluate_loss(objective, model, guide, batch)
         except TypeError as error:
