@@ -216,8 +216,10 @@ def snapshot_of(site: Any, value: Tensor) -> Snapshot:
     return Snapshot(distribution.log_prob(value), dict(_tensors(distribution)))
 
 
-def _tensors(part: Any, path: str = "") -> Any:
+def _tensors(part: Any, path: str = "", within: tuple[Any, ...] = ()) -> Any:
     """Copies of the tensors that a distribution is made of, with their paths."""
+    if any(part is outer for outer in within):  # a transform and its inverse refer to each other
+        return
     for name, value in list(vars(part).items()):
         if name.startswith("_cached"):  # what a transform remembers of its last value
             continue
@@ -226,7 +228,7 @@ def _tensors(part: Any, path: str = "") -> Any:
             if isinstance(inner, Tensor):
                 yield here, inner.detach().clone()
             elif isinstance(inner, Distribution | TorchDistribution | Transform):
-                yield from _tensors(inner, here)
+                yield from _tensors(inner, here, (*within, part))
 
 
 def _first_changed(given: Mapping[str, Snapshot], drawn: Trace, again: Trace) -> str | None:
