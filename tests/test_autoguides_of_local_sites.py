@@ -100,6 +100,7 @@ def test_sites_that_are_drawn_together_are_fitted_and_not_taken_for_points(kind)
     assert draws.mean().item() == pytest.approx(mean, abs=0.2)
     with pytest.raises(ValueError, match=r"the guide draws 'z' of all data together, .*AutoNormal"):
         psis_loo(shared, guide, X, num_samples=25)
+    pyro.clear_param_store()  # another guide of the same names
     alone = kind(conjugate)
     fitted(conjugate, alone, epochs=1)
     with pytest.raises(ValueError, match=r"the guide draws 'z' of all data together, .*AutoNormal"):

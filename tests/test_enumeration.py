@@ -352,6 +352,7 @@ def test_data_are_predicted_from_a_global_site_with_the_others_summed_out():
     assert ((found.log_density - exact).abs() < 5 * found.standard_error).all()
 
 
+@pytest.mark.filterwarnings("ignore:Estimated shape parameter of Pareto")
 def test_leaving_one_out_takes_a_global_site_with_the_others_summed_out():
     model, _, log_px = global_pair()
     x = reals(12) / 4 + 0.8
@@ -366,8 +367,8 @@ def test_leaving_one_out_takes_a_global_site_with_the_others_summed_out():
 
     without = log_joint - log_px(x, grid)
     exact = ((without - without.logsumexp(0)) + log_px(x, grid)).logsumexp(0).sum()
-    found = psis_loo(model, guide, x, num_samples=300)
-    # One standard deviation of such estimates is 0.034, by 12 repetitions.
+    found = psis_loo(model, guide, x, num_samples=1000)
+    # One standard deviation of such estimates is 0.034 with 300 draws, by 12 repetitions.
     assert found.elpd == pytest.approx(exact.item(), abs=0.2)
 
 

@@ -21,6 +21,7 @@ from latente.inference import (
     to_datatree,
 )
 from latente.inference.pairs.observed_values import find_observed_values
+from latente.inference.simulation.ancestral import draw_data
 
 STEPS, DECAY, NOISE = 4, 0.8, 0.6
 
@@ -369,7 +370,6 @@ REFUSED = {
     "own value": (_own_value, "the distribution at 'x' depends on the x that the model is given"),
     "own value in memory": (_own_memory, "the distribution at 'x' depends on the x that"),
     "later data": (_later, "the distribution at 'z' depends on the x that the model is given"),
-    "whole numbers": (_whole_numbers, "'y' draws values that its argument, of torch.int64, cannot"),
 }
 
 
@@ -381,11 +381,23 @@ def test_models_that_cannot_be_drawn_in_order_are_refused(case):
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(0 * x, 1.0))
 
-    like = torch.arange(5).double(), torch.arange(5)
-    if case != "whole numbers":
-        like = like[0], torch.linspace(-0.1, 0.1, 5).double()
+    like = torch.arange(5).double(), torch.linspace(-0.1, 0.1, 5).double()
     with pytest.raises(ValueError, match=message):
         simulate(model, guide, like, 5)
+
+
+def test_whole_numbers_do_not_round_what_is_drawn_for_them():
+    """They are made real where a normal site observes them; so does no argument hold its draws."""
+    like = torch.arange(5).double(), torch.arange(5, 10)
+    (_, y), _ = simulate(_whole_numbers, _narrow_guide, like, 5)
+    assert (y != y.round()).all()
+    with pytest.raises(ValueError, match="'y' draws values that its argument, of torch.int64"):
+        draw_data(_whole_numbers, like)
+
+
+def _narrow_guide(x, y):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(0 * x, 1.0))
 
 
 def test_bounds_that_move_with_earlier_data_are_noticed():

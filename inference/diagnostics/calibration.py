@@ -17,6 +17,7 @@ from ..data.arguments import open_pair
 from ..data.batches import epoch_seed
 from ..evidence.importance_sampling import inspect_local
 from ..evidence.pareto_smoothing import pareto_smooth
+from ..pairs.coordinates import cut_opposite, direction
 from ..pairs.kept_rows import check_amortized
 from ..pairs.latent_space import LatentSpace, latent_space
 from ..pairs.log_terms import draw, score_in_chunks
@@ -208,9 +209,10 @@ def calibrate(
         z* ~ p(z),  x* ~ p(x|z*),  z_1 … z_L ~ q(z|x*):   u = (#{z_l < z*} + U) / (L + 1)
 
     If q(z|x) is the posterior, z* is one more draw of it, and u is uniform (Talts et al. 2018,
-    arXiv 1804.06788). Ranked are each unconstrained coordinate; log q(z|x), for regions of
-    highest density; and log p(x, z), as a posterior that ignores x passes all tests that do not
-    look at x (Modrák et al. 2023, arXiv 2211.02383). Densities are those of the coordinates.
+    arXiv 1804.06788). Ranked are each unconstrained coordinate, a circle cut opposite to the mean
+    direction of z* and z_l; log q(z|x), for regions of highest density; and log p(x, z), as a
+    posterior that ignores x passes all tests that do not look at x (Modrák et al. 2023, arXiv
+    2211.02383). Densities are those of the coordinates.
 
     Each is also ranked with Pareto-smoothed weights w_l = p(x*, z_l) / q(z_l|x*)::
 
@@ -288,12 +290,22 @@ def _rank(space: LatentSpace, truth: Tensor, num_draws: int) -> tuple[Tensor, Te
             f"the guide's {name!r} is no part of the model: z* has no value for it, so its rank "
             "is not defined"
         )
-    points, log_q = space.read(draws)
-    terms = list(score_in_chunks(space.model, draws, max(1, SCORED_AT_ONCE // space.num_data)))
-    log_joint = torch.cat([part.log_likelihood + part.log_prior for part in terms])
-    log_joint = log_joint + (log_q - draws.log_posterior)
+    read, log_q = space.read(draws)
+    points, truth = space.near(read), space.near(truth)
+    densities: Any
+    if points is read:
+        terms = list(score_in_chunks(space.model, draws, max(1, SCORED_AT_ONCE // space.num_data)))
+        log_joint = torch.cat([part.log_likelihood + part.log_prior for part in terms])
+        log_joint = log_joint + (log_q - draws.log_posterior)
+        densities = space.log_density(space.guide, truth), sum(space.log_joint(truth))
+    else:
+        # A draw at the edge of a support, where its density is infinite, is taken just inside. All
+        # are scored in one call, as ties of z* and draws there are to be ties of their densities.
+        both = torch.cat([truth, points])
+        scored = space.log_density(space.guide, both), sum(space.log_joint(both))
+        densities = [part[:1] for part in scored]  # pyright: ignore
+        log_q, log_joint = (part[1:] for part in scored)  # pyright: ignore
     drawn = torch.cat([points, log_q[..., None], log_joint[..., None]], dim=-1).cpu()
-    densities = space.log_density(space.guide, truth), sum(space.log_joint(truth))
     own = torch.cat([truth, *[part[..., None] for part in densities]], dim=-1).cpu()  # pyright: ignore
     for index, name in enumerate((*space.names, LOG_Q, LOG_JOINT)):
         if drawn[..., index].isnan().any() or own[..., index].isnan().any():
@@ -301,7 +313,8 @@ def _rank(space: LatentSpace, truth: Tensor, num_draws: int) -> tuple[Tensor, Te
                 f"{name} is NaN on data simulated from the model: its networks overflow, or the "
                 "guide puts draws where the prior has none"
             )
-    khat, log_weight = pareto_smooth(log_joint.double() - log_q.double())
+    _cut_circles(own, drawn, space.circular)
+    khat, log_weight = pareto_smooth(log_joint.double() - log_q.double())  # pyright: ignore
     log_weight = log_weight - log_weight.max(0).values
     # Where no draw has any density under the model, none is better than another.
     log_weight = torch.where(log_weight.isnan(), 0.0, log_weight)
@@ -321,6 +334,18 @@ def _settle_ties(truth: Tensor, drawn: Tensor) -> Tensor:
     tolerance = TIE_TOLERANCE * torch.finfo(drawn.dtype).eps
     tied = (drawn - truth).abs() <= tolerance * (1 + truth.abs())
     return torch.where(tied, truth, drawn)
+
+
+def _cut_circles(truth: Tensor, drawn: Tensor, circular: Tensor) -> None:
+    """Make numbers of the angles among truth (1, N, Q) and draws (S, N, Q), in place.
+
+    Each circle is cut opposite to the mean direction of truth and draws together. As each of them
+    has an equal part in it, z* is still one more draw where q is exact, and its rank is uniform.
+    """
+    for index in circular.nonzero().flatten().tolist():
+        centre = direction(torch.cat([truth[..., index], drawn[..., index]]))
+        for values in (truth, drawn):
+            values[..., index] = cut_opposite(values[..., index], centre)
 
 
 def _pit(truth: Tensor, drawn: Tensor, weight: Tensor, noise: Tensor) -> Tensor:

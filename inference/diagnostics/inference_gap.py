@@ -76,19 +76,21 @@ class InferenceGap:
     elbo_error: Tensor
     """Monte Carlo standard error of ``elbo``; ``elbo_local``'s is about the same."""
     local: LocalPosterior | None = field(repr=False)
-    """The posteriors of ``elbo_local``, a guide for these data."""
+    """The posteriors of ``elbo_local``, a guide for these data; ``None`` where there are none."""
     full_rank: LocalPosterior = field(repr=False)
     """The posteriors of ``elbo_full_rank``, a guide for these data: nearest to the posterior in z.
 
     The ELBO penalizes draws outside the posterior strongly, and a tail that is left out hardly. So,
     as proposals, local posteriors can have a worse k̂ than the encoder, with more effective draws.
     """
+    reason: str = ""
+    """Why the parts ``approximation`` and ``amortization`` are NaN; empty where they are known."""
 
     def __repr__(self) -> str:
         return (
             f"InferenceGap(total={self.total.mean():.3f} nats, approximation="
             f"{self.approximation.mean():.3f}, amortization={self.amortization.mean():.3f}, "
-            f"N={len(self.elbo)})"
+            f"N={len(self.elbo)}{f'; {self.reason}' if self.reason else ''})"
         )
 
     @property
@@ -132,7 +134,8 @@ def inference_gap(
     unconstrained latent variables. The family of a guide with methods ``features`` and ``family``,
     as ours, is that of all features; of any other guide, that of its distributions' parameters. A
     family cannot be refined where a distribution has no parameters known to PyTorch (a flow), or
-    parameters that depend on other draws: then the two parts are NaN, and the total is still known.
+    parameters that depend on other draws: then the two parts are NaN, ``reason`` says why, and the
+    total is still known.
 
     Args:
         data: x (N, *event_shape), or a tuple (x, *context); the test part of a ``Data``. Cost grows
@@ -176,9 +179,8 @@ def inference_gap(
             space = latent_space(model, guide, args, structure)
             check_flat(space)
             encoder = _measure(model, guide, args, structure, num_samples)
-            local = own = own_family(guide, args)
-            if own is not None:
-                local = fitting.best(own, advance)
+            own = own_family(guide, args)
+            local = None if isinstance(own, str) else fitting.best(own, advance)
             wide = fitting.best(full_rank(space, local or guide, num_samples), advance)
         measured = _measure(model, local, args, structure, num_samples) if local else None
         richest = _measure(model, wide, args, structure, num_samples)
@@ -194,6 +196,7 @@ def inference_gap(
         elbo_error=encoder["error"],
         local=local,
         full_rank=wide,
+        reason=own if isinstance(own, str) else "",
     )
 
 
@@ -282,8 +285,9 @@ def judge_gap(gap: InferenceGap) -> list[Finding]:
     if gap.local is None:
         gain = (gap.elbo_full_rank - gap.elbo).mean().item()
         said += (
-            f"; the guide's family cannot be fitted to one datum, full-rank normals fitted to each "
-            f"datum gain {in_nats(gain)}"
+            f"; the guide's family cannot be fitted to one datum"
+            f"{f', as {gap.reason}' if gap.reason else ''}; full-rank normals fitted to each datum "
+            f"gain {in_nats(gain)}"
         )
     else:
         family, encoder = gap.approximation.mean().item(), gap.amortization.mean().item()
@@ -389,10 +393,13 @@ def _numbers(gap: InferenceGap) -> list[Number]:
         ("approximation_gap", gap.approximation, "due to the family", True),
         ("amortization_gap", gap.amortization, "due to the encoder", True),
     )
-    return [
-        Number(key, value.mean().item(), label, unit, is_part=is_part)
+    unknown = f"not known: {gap.reason}" if gap.reason else ""
+    numbers = [
+        Number(key, value.mean().item(), label, unit, is_part=is_part,
+               text=unknown if is_part else "")
         for key, value, label, is_part in parts
-    ]
+    ]  # fmt: skip
+    return [*numbers, Number("gap_parts_unknown", gap.reason)] if gap.reason else numbers
 
 
 def _groups(gap: InferenceGap) -> "Mapping[str, Dataset]":

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..common.progress import progress
 from ..data.arguments import open_pair
 from ..evidence.pareto_smoothing import summarize_weights
+from ..pairs.calling import name_arguments
 from ..pairs.checks import check_support, explain_nonfinite
 from ..pairs.inspection import inspect_drawn
 from ..pairs.log_terms import Draws, complete, draw, read_terms, sum_sites, trace_model
@@ -92,7 +93,7 @@ def to_datatree(
       in the data plate;
     - ``prior``, ``prior_predictive``, ``posterior_predictive``: draws of latent and observed sites;
     - ``observed_data``: the value of each observed site; ``constant_data``: the arguments that
-      the model does not observe, or only in part, by their position, as ``context_1``, …;
+      the model does not observe, or only in part, by keyword or position, ``context_1``, …;
       ``context_0``, where they come before the x that the model observes.
 
     A conditioned site (``pyro.condition``) is observed, as the program says: its value is in
@@ -340,10 +341,10 @@ def _constant_groups(
     groups = {"observed_data": observed}
     # A model that observes a transform of its data is taken to observe the first argument.
     data = [n for n, part in enumerate(args) if places.num_observed(n) == part.numel()]
-    for number, part in enumerate(args):
+    for number, name in enumerate(name_arguments(model, len(args))):
         if number not in (data if places.places else [0]):
             contexts = groups.setdefault("constant_data", {})
-            contexts[f"context_{number}"] = _SiteValues(part.cpu()[None], [], True)
+            contexts[name] = _SiteValues(args[number].cpu()[None], [], True)
     return groups, places
 
 

@@ -6,12 +6,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pyro
+from pyro import poutine
+from pyro.infer.autoguide import AutoGuide
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import SubsampleMessenger
 from torch import Tensor
 
-from .programs import Program, WrappedProgram
+from .programs import Program, WrappedProgram, modules
 from .sites import DATA_PLATE
 
 SET_PLATE = "latente_data_set"
@@ -84,6 +86,13 @@ class Calling:
         }
         return tuple(rows[number] for number in sorted(rows))
 
+    def take(self, rows: Sequence[Any]) -> tuple[list[Any], dict[str, Any]]:
+        """The arguments of the programs for rows (x, *context), by position and by keyword."""
+        whole = self.plate is None
+        taken = [(part.keyword, part.take(rows, whole)) for part in self.arguments]
+        by_position = [value for keyword, value in taken if keyword is None]
+        return by_position, {keyword: value for keyword, value in taken if keyword is not None}
+
     def of_one_datum(self, nesting: int) -> "Calling":
         """The same arguments, with the whole data set as one datum.
 
@@ -97,6 +106,20 @@ class Calling:
         return AdaptedProgram(program, self)
 
 
+def name_arguments(model: Program, count: int) -> list[str]:
+    """A name for each of the rows (x, *context): its keyword, or its position in the user's call.
+
+    >>> name_arguments(print, 2)
+    ['context_0', 'context_1']
+    """
+    names = [f"context_{number}" for number in range(count)]
+    if isinstance(model, AdaptedProgram):
+        for position, argument in enumerate(model.calling.arguments):
+            if argument.row is not None:
+                names[argument.row] = argument.keyword or f"context_{position}"
+    return names
+
+
 class AdaptedProgram(WrappedProgram):
     """A program that is called with rows (x, *context), whatever its own arguments are."""
 
@@ -107,9 +130,9 @@ class AdaptedProgram(WrappedProgram):
     def __call__(self, *rows: Any) -> Any:
         """Run the program on rows of data."""
         calling, whole = self.calling, self.calling.plate is None
-        taken = [(part.keyword, part.take(rows, whole)) for part in calling.arguments]
-        by_position = [value for keyword, value in taken if keyword is None]
-        by_keyword = {keyword: value for keyword, value in taken if keyword is not None}
+        if whole:
+            self._set_up(rows)
+        by_position, by_keyword = calling.take(rows)
         with ExitStack() as stack:
             names = (SET_PLATE,) if whole else (calling.plate, calling.guide_plate)
             stack.enter_context(_DataPlate(names, len(rows[0])))
@@ -119,6 +142,17 @@ class AdaptedProgram(WrappedProgram):
             for plate in calling.taken_whole:
                 stack.enter_context(_all_of(plate, rows if plate == calling.plate else None))
             return self.program(*by_position, **by_keyword)
+
+    def _set_up(self, rows: tuple[Any, ...]) -> None:
+        """Run an autoguide that was not run so far outside the plate of data sets.
+
+        It keeps the plates of its first run, and its user knows nothing of that plate.
+        """
+        parts = [part for root in modules(self, self).values() for part in root.modules()]
+        if any(isinstance(part, AutoGuide) and part.prototype_trace is None for part in parts):
+            by_position, by_keyword = self.calling.take(rows)
+            with poutine.block():
+                self.program(*by_position, **by_keyword)
 
     def __eq__(self, other: object) -> bool:
         return (

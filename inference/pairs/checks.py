@@ -68,7 +68,7 @@ def _check_values(
     """
     for site_name, site in observed_sites(trace).items():
         distribution, value = site["fn"], site["value"]
-        if not _is_validated(distribution) or not in_data_plate(site) or not value.dim():
+        if not _is_validated(distribution) or not in_data_plate(site) or not value.numel():
             continue
         inside = in_support(distribution, value)
         if inside is None:

@@ -272,29 +272,45 @@ def _held_dims(probe: _Probe, plate: str, dim: int) -> dict[int, int]:
     found: dict[int, int] = {}
     for site in probe.observed.values():
         if any(frame.name == plate for frame in site["cond_indep_stack"]):
-            for number, part in enumerate(probe.parts):
-                order = _order_of(part, site["value"])
+            for number in range(len(probe.parts)):
+                order = _order_of(probe, number, site["value"])
                 if order is not None and number not in found:
                     found[number] = order[dim - site["fn"].event_dim]
     return found
 
 
-def _order_of(part: Any, value: Tensor) -> tuple[int, ...] | None:
-    """The order of an argument's dimensions in which it is a site's value; ``None``: it is not."""
+def _order_of(probe: _Probe, number: int, value: Tensor) -> tuple[int, ...] | None:
+    """The order of an argument's dimensions in which it is a site's value; ``None``: it is not.
+
+    A value in the memory of an argument is that argument's, or part of it. One in memory of its own
+    is compared by its numbers, unless they are all the same.
+    """
+    part = probe.parts[number]
     if not isinstance(part, Tensor) or part.numel() != value.numel() or value.dim() < part.dim():
         return None
     lead = value.dim() - part.dim()  # batch dimensions of size one, without a plate
     if any(size != 1 for size in value.shape[:lead]) or part.dim() > LARGEST_TRANSPOSED:
         return None
     value = value[(0,) * lead]
+    shared = any(
+        isinstance(other, Tensor)
+        and other.untyped_storage().data_ptr() == value.untyped_storage().data_ptr()
+        for other in probe.parts
+    )
     for order in permutations(range(part.dim())):
-        if part.permute(order).shape == value.shape and _same(part.permute(order), value):
+        turned = part.permute(order)
+        if turned.shape == value.shape and (_is_view if shared else _is_copy)(turned, value):
             return order
     return None
 
 
-def _same(part: Tensor, value: Tensor) -> bool:
-    return torch.allclose(part.to(value), value, rtol=0, atol=0, equal_nan=True)
+def _is_view(part: Tensor, value: Tensor) -> bool:
+    return part.data_ptr() == value.data_ptr() and part.stride() == value.stride()
+
+
+def _is_copy(part: Tensor, value: Tensor) -> bool:
+    varies = bool((value != value.flatten()[0]).any())
+    return varies and torch.allclose(part.to(value), value, rtol=0, atol=0, equal_nan=True)
 
 
 def _that_grow(
@@ -353,7 +369,7 @@ def _position_of_x(probe: _Probe, rows_dims: Sequence[int | None]) -> int:
     with_rows = [number for number, dim in enumerate(rows_dims) if dim is not None]
     for number in with_rows:
         for site in probe.observed.values():
-            if _order_of(probe.parts[number], site["value"]) is not None:
+            if _order_of(probe, number, site["value"]) is not None:
                 return number
     return with_rows[0]
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyro
@@ -11,9 +11,11 @@ import torch
 from pyro import poutine
 from pyro.poutine.trace_struct import Trace
 from torch import Size, Tensor
-from torch.distributions import Transform, biject_to, constraints, identity_transform
+from torch.distributions import Transform, constraints, identity_transform
 
-from .kl import is_delta
+from .coordinates import coordinates, is_circular
+from .edges import continued, nearest_told_apart
+from .kl import counted, is_delta
 from .log_terms import Draws, draw, read_terms, trace_model
 from .programs import Program, plain_errors
 from .sites import in_data_plate, latent_sites, rows_dim
@@ -41,6 +43,8 @@ class Coordinate:
     """Of the site's values."""
     discrete: bool = False
     """Whether the site's values are discrete; they are then its coordinates."""
+    circular: bool = False
+    """Whether the values are angles. Any real number is then a coordinate, modulo 2π."""
 
     @property
     def size(self) -> int:
@@ -53,8 +57,9 @@ class LatentSpace:
     """Unconstrained coordinates u of the local latent variables z of N data.
 
     Each site's support is that of its prior; u ↦ z is PyTorch's ``biject_to`` of it, the identity
-    where z is any real number. Densities are with respect to u: log p(x, z) + log |dz/du|. Points
-    are (S, N, K): S for each of N data. Gradients flow through all of it.
+    where z is any real number; :class:`LogRatios` for a simplex, and u modulo 2π for angles.
+    Densities are with respect to u: log p(x, z) + log |dz/du|. Points are (S, N, K): S for each of
+    N data. Gradients flow through all of it.
     """
 
     model: Program
@@ -62,6 +67,12 @@ class LatentSpace:
     args: tuple[Any, ...]
     structure: Structure
     sites: tuple[Coordinate, ...]
+    idle: Tensor | None = None
+    """Coordinates that are masked in the model, and on which nothing depends, (N, K); ``None`` if
+    there are none. The pair says nothing about them."""
+    flat: tuple[str, ...] = ()
+    """Sites whose prior is masked where the likelihood depends on them: draws of the masked
+    distribution are no draws of their prior."""
 
     @property
     def num_data(self) -> int:
@@ -80,15 +91,17 @@ class LatentSpace:
 
     @property
     def names(self) -> list[str]:
-        """The names of the coordinates: the site's, with an index where it has several.
-
-        A simplex of J parts has J − 1 coordinates.
-        """
+        """The names of the coordinates: the site's, with an index where it has several."""
         return [
             site.name if site.size == 1 else f"{site.name}[{index}]"
             for site in self.sites
             for index in range(site.size)
         ]
+
+    @property
+    def circular(self) -> Tensor:
+        """Which coordinates are angles, (K,)."""
+        return torch.tensor([site.circular for site in self.sites for _ in range(site.size)])
 
     def draw(self, program: Program, num_samples: int) -> tuple[Tensor, Tensor]:
         """S draws of a program's local latent sites: u (S, N, K), log density of u (S, N).
@@ -152,8 +165,22 @@ class LatentSpace:
         draws = Draws(trace, self.args, nothing, beyond, nesting, plated, summed, apart)
         return draws, log_det
 
+    def near(self, points: Tensor) -> Tensor:
+        """The nearest points u (S, N, K) whose values differ from the edges of the supports.
+
+        See :func:`nearest_told_apart`. The points themselves, not a copy, if there are no edges.
+        """
+        return _near(self.sites, points)
+
     def log_joint(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """log p(x|z) and log p(z) + log |dz/du| at points (S, N, K), each (S, N)."""
+        """log p(x|z) and log p(z) + log |dz/du| at points (S, N, K), each (S, N).
+
+        Beyond :meth:`near`, each is continued in a straight line.
+        """
+        likelihood, prior = continued(points, self.near(points), self._log_joint)
+        return likelihood, prior
+
+    def _log_joint(self, points: Tensor) -> tuple[Tensor, Tensor]:
         draws, log_det = self.at(points)
         with pyro.validation_enabled(False), plain_errors():
             terms = read_terms(trace_model(self.model, draws), draws)
@@ -161,10 +188,14 @@ class LatentSpace:
 
     def log_density(self, program: Program, points: Tensor) -> Tensor:
         """log q(z|x) + log |dz/du| of a program's latent sites at points (S, N, K): (S, N)."""
-        draws, log_det = self.at(points)
-        with pyro.validation_enabled(False):  # a program may have no density at these points
-            trace = trace_model(program, draws)
-        return read_terms(trace, draws, anywhere=True).log_prior + log_det
+
+        def density(points: Tensor) -> tuple[Tensor]:
+            draws, log_det = self.at(points)
+            with pyro.validation_enabled(False):  # there may be no density at these points
+                trace = trace_model(program, draws)
+            return (read_terms(trace, draws, anywhere=True).log_prior + log_det,)
+
+        return continued(points, self.near(points), density)[0]
 
     def values(self, points: Tensor) -> dict[str, Tensor]:
         """The values z of points u (S, N, K), by site: (S, N, *plates, *event)."""
@@ -184,6 +215,29 @@ class LatentSpace:
         if plated:
             return value.movedim(data, 1).reshape(num_samples, self.num_data, -1)
         return value.movedim(data, 0).reshape(num_samples, self.num_data, -1)
+
+
+def _near(sites: tuple[Coordinate, ...], points: Tensor) -> Tensor:
+    parts, start = [], 0
+    for site in sites:
+        own = points[..., start : start + site.size]
+        start += site.size
+        free = own.reshape(*own.shape[:-1], *site.inner, *site.free_event)
+        parts.append((own, free, nearest_told_apart(site.transform, free, site.dtype)))
+    if all(near is free for _, free, near in parts):
+        return points
+    near = torch.cat([near.reshape(own.shape) for own, _, near in parts], dim=-1)
+    return points if torch.equal(near, points) else near
+
+
+def hold_idle(space: LatentSpace, points: Tensor) -> Tensor:
+    """A log density of the idle coordinates, (S, N), so that a chain keeps them in place.
+
+    It is that of a standard normal; zero where no coordinate is idle.
+    """
+    if space.idle is None:
+        return points.new_zeros(points.shape[:2])
+    return -0.5 * (points * space.idle).square().sum(-1)
 
 
 def _values(site: Coordinate, free: Tensor) -> Tensor:
@@ -220,6 +274,7 @@ def latent_space(
             continue
         p = in_model[name]
         support = _fixed(name, support_of(p["fn"]), support_of(again[name]["fn"]))
+        circular = is_circular(p["fn"])
         if support.is_discrete and not discrete:
             raise ValueError(
                 f"the latent site {name!r} is discrete, and this needs real numbers{_advice(p)}"
@@ -240,12 +295,14 @@ def latent_space(
                 "distribution with the prior's support"
             )
         event_dim, value = p["fn"].event_dim, p["value"]
-        transform = identity_transform if support.is_discrete else _bijection(name, support)
+        transform = (
+            identity_transform if support.is_discrete else _bijection(name, support, circular)
+        )
         batch = value.shape[: value.dim() - event_dim]
         dim, free = rows_dim(q), transform.inverse_shape(value.shape)
         inner = Size(size for at, size in enumerate(batch, -len(batch)) if at != dim)
-        event, discrete = Size(free[len(batch) :]), support.is_discrete
-        sites.append(Coordinate(name, transform, inner, dim, event, value.dtype, discrete))
+        event, kinds = Size(free[len(batch) :]), (support.is_discrete, circular)
+        sites.append(Coordinate(name, transform, inner, dim, event, value.dtype, *kinds))
     if not sites and structure.enumerated:
         raise ValueError(
             f"{structure.enumerated[0]!r} is summed out, and the guide draws nothing in the plate "
@@ -253,7 +310,43 @@ def latent_space(
         )
     if not sites:
         raise ValueError("nothing is latent in the plate 'data': there is no posterior to judge")
-    return LatentSpace(model, guide, args, structure, tuple(sites))
+    space = LatentSpace(model, guide, args, structure, tuple(sites))
+    masked = _masked(space, in_model)
+    if not masked.any():
+        return space
+    idle = masked & ~_matters(space)
+    names = [site.name for site in sites for _ in range(site.size)]
+    flat = (masked & ~idle).any(0).tolist()
+    found = dict.fromkeys(name for name, one in zip(names, flat, strict=True) if one)
+    return replace(space, idle=idle if idle.any() else None, flat=tuple(found))
+
+
+def _masked(space: LatentSpace, in_model: dict[str, Any]) -> Tensor:
+    """Which coordinates have no density in the model, by a mask: (N, K)."""
+    masked = []
+    for site in space.sites:
+        found = in_model[site.name]
+        shape = found["fn"].batch_shape
+        counts = counted(found).to(space.args[0].device).expand(shape)
+        rows = counts.movedim(site.rows_dim, 0).reshape(space.num_data, -1, 1)
+        masked.append(~rows.expand(-1, -1, math.prod(site.free_event)).flatten(1))
+    return torch.cat(masked, dim=-1)
+
+
+def _matters(space: LatentSpace) -> Tensor:
+    """Which coordinates any density of the model depends on, by its gradient at two draws, (N, K).
+
+    Under ``mask(False)`` a site has a flat prior, and the likelihood may use its values.
+    """
+    with torch.enable_grad(), plain_errors():
+        points = space.draw(space.guide, 2)[0].detach().requires_grad_()
+        draws, _ = space.at(points)
+        terms = read_terms(trace_model(space.model, draws), draws)
+        total = (terms.log_likelihood + terms.log_prior).sum()
+        if not total.requires_grad:
+            return torch.zeros_like(points[0], dtype=torch.bool)
+        (slope,) = torch.autograd.grad(total, points, allow_unused=True)
+    return torch.zeros_like(points[0], dtype=torch.bool) if slope is None else (slope != 0).any(0)
 
 
 def _advice(site: Any) -> str:
@@ -266,9 +359,9 @@ def _advice(site: Any) -> str:
     )
 
 
-def _bijection(name: str, support: Any) -> Transform:
+def _bijection(name: str, support: Any, circular: bool) -> Transform:
     try:
-        return biject_to(support)
+        return coordinates(support, circular=circular)
     except NotImplementedError:
         raise ValueError(
             f"PyTorch has no bijection (biject_to) to the support of {name!r}, {support}: write "

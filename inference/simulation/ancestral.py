@@ -217,9 +217,11 @@ def snapshot_of(site: Any, value: Tensor) -> Snapshot:
 
 
 def _tensors(part: Any, path: str = "", within: tuple[Any, ...] = ()) -> Any:
-    """Copies of the tensors that a distribution is made of, with their paths."""
-    if any(part is outer for outer in within):  # a transform and its inverse refer to each other
-        return
+    """Copies of the tensors that a distribution is made of, with their paths.
+
+    Args:
+        within: what contains the part: a transform and its inverse contain one another.
+    """
     for name, value in list(vars(part).items()):
         if name.startswith("_cached"):  # what a transform remembers of its last value
             continue
@@ -227,7 +229,9 @@ def _tensors(part: Any, path: str = "", within: tuple[Any, ...] = ()) -> Any:
             here = f"{path}.{name}.{number}"
             if isinstance(inner, Tensor):
                 yield here, inner.detach().clone()
-            elif isinstance(inner, Distribution | TorchDistribution | Transform):
+            elif isinstance(inner, Distribution | TorchDistribution | Transform) and not any(
+                inner is outer for outer in within
+            ):
                 yield from _tensors(inner, here, (*within, part))
 
 

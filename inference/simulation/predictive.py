@@ -11,12 +11,20 @@ from torch import Tensor
 
 from ..data.arguments import open_pair
 from ..data.rows import BLOCK_ROWS, Rows
+from ..pairs.coordinates import is_circular
 from ..pairs.enumeration import draw_summed_out, summed_out
 from ..pairs.kept_rows import rows_kept
 from ..pairs.observed_values import ObservedValues, find_observed_values
 from ..pairs.parameters import place, place_all, placement
 from ..pairs.programs import Program, evaluating, plain_errors
-from ..pairs.sites import in_data_plate, latent_sites, nesting_of, sample_sites, value_rows_dim
+from ..pairs.sites import (
+    check_prior_has_draws,
+    in_data_plate,
+    latent_sites,
+    nesting_of,
+    sample_sites,
+    value_rows_dim,
+)
 from .ancestral import SampleObserved, draw_data
 from .simulate import reshape_like_x, site_of_x
 
@@ -29,6 +37,8 @@ def posterior_means(model: Program, guide: Program, data: Any) -> dict[str, Tens
     """Compute E_q[z|x] of each latent site that the guide draws in the data plate, on CPU.
 
     Each is (N, *event_shape).
+
+    Of an angle, it is the mean direction.
 
     Exact for a guide with one site whose distribution has a mean in closed form; otherwise the
     average of :data:`POSTERIOR_MEAN_SAMPLES` draws (for a discrete site, of its codes).
@@ -52,10 +62,18 @@ def _block_means(guide: Program, args: tuple[Tensor, ...]) -> dict[str, Tensor]:
     means = {name: _mean_or_value(site) for name, site in sites.items()}
     exact = len(sites) == 1 and all(is_mean for _, is_mean in means.values())
     num_samples = 1 if exact else POSTERIOR_MEAN_SAMPLES
-    total = {name: value for name, (value, _) in means.items()}
+    turned = {name for name, site in sites.items() if is_circular(site["fn"])}
+
+    def added(name: str, value: Tensor) -> Tensor:
+        """What is summed: of an angle its unit vector, as a complex number."""
+        return torch.polar(torch.ones_like(value), value) if name in turned else value
+
+    total = {name: added(name, value) for name, (value, _) in means.items()}
     for _ in range(num_samples - 1):
         for name, site in _local_sites(guide, args).items():
-            total[name] = total[name] + _mean_or_value(site)[0]
+            total[name] = total[name] + added(name, _mean_or_value(site)[0])
+    total = {name: value.angle() * num_samples if name in turned else value
+             for name, value in total.items()}  # fmt: skip
     # The data dimension first, before plates within a datum.
     return {
         name: (value / num_samples).movedim(_data_dim(sites[name]), 0).cpu()
@@ -154,8 +172,9 @@ def sample_prior(
         observed sites, each is drawn, and its mean taken, given draws of those before it.
 
     Raises:
-        ValueError: if ``num`` < 1, the data cannot be used, or the model has several observed
-            sites and does not define how they are drawn: see :func:`simulate`.
+        ValueError: if ``num`` < 1, the data cannot be used, a prior is masked and has no draws, or
+            the model has several observed sites and does not define how they are drawn: see
+            :func:`simulate`.
     """
     if num < 1:
         raise ValueError(f"the number of samples must be at least 1, got {num}")
@@ -169,6 +188,7 @@ def sample_prior(
                 prior = draw_data(model, args, observed)[1]
             else:
                 prior = poutine.trace(SampleObserved(observed.held)(model)).get_trace(*args)
+    check_prior_has_draws(prior)
     sites = _data_sites(prior, args, observed)
     means = {name: _mean_or_value(site)[0] for name, site in sites.items()}
     values = {name: site["value"] for name, site in sites.items()}

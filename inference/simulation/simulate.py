@@ -15,7 +15,7 @@ from ..pairs.inspection import inspect_pair
 from ..pairs.observed_values import ObservedValues, find_observed_values
 from ..pairs.parameters import place, placement
 from ..pairs.programs import Program, evaluating, plain_errors
-from ..pairs.sites import latent_sites, observed_sites, value_rows_dim
+from ..pairs.sites import check_prior_has_draws, latent_sites, observed_sites, value_rows_dim
 from .ancestral import check_unmasked, draw_data, snapshot_of, was_observed
 
 SIMULATED_ROWS_AT_ONCE = 1000
@@ -114,6 +114,8 @@ def _check_generative(model: Program, guide: Program, args: tuple[Tensor, ...]) 
     """Refuse a model from which data cannot be simulated datum by datum."""
     with pyro.validation_enabled(False):  # the values of x do not matter
         structure = inspect_pair(model, guide, args)
+        trace = poutine.trace(model).get_trace(*args)
+    check_prior_has_draws(trace)
     observed = find_observed_values(model, args)
     outside = structure.global_latents + structure.observed_outside + structure.enumerated_outside
     for name in outside:
