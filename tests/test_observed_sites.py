@@ -391,7 +391,7 @@ def test_whole_numbers_do_not_round_what_is_drawn_for_them():
     like = torch.arange(5).double(), torch.arange(5, 10)
     (_, y), _ = simulate(_whole_numbers, _narrow_guide, like, 5)
     assert (y != y.round()).all()
-    with pytest.raises(ValueError, match="'y' draws values that its argument, of torch.int64"):
+    with pytest.raises(ValueError, match=r"'y' draws values that its argument, of torch\.int64"):
         draw_data(_whole_numbers, like)
 
 

@@ -168,7 +168,9 @@ def has_rows(part: Any) -> bool:
 def _run(
     model: Program, guide: Program, parts: Parts, keywords: Sequence[str | None], seed: int
 ) -> _Probe | None:
-    """Run a pair once on its arguments; ``None`` if it fails."""
+    """Run a pair once on its arguments; ``None`` if it fails, or they are rows on disk."""
+    if any(has_rows(part) and not isinstance(part, Tensor) for part in parts):
+        return None
     args = tuple(
         place((part,), *placement(model, guide))[0] if has_rows(part) else part for part in parts
     )
@@ -221,8 +223,8 @@ def integers_to_convert(
         number
         for number in whole
         for site in probe.observed.values()
-        if not site["fn"].support.is_discrete
-        and _order_of(probe.parts[number], site["value"]) is not None
+        if _order_of(probe, number, site["value"]) is not None
+        and not site["fn"].support.is_discrete
     ]
 
 
