@@ -134,27 +134,7 @@ def test_a_prior_whose_density_is_0_outside_its_support_takes_a_wider_guide():
     assert ((found.log_px - exact).abs() < 4.5 * found.standard_error).all()
 
 
-def test_programs_without_a_vectorized_plate():
-    weight = nn.Parameter(torch.tensor(0.0))
-
-    def alone(x):
-        w = pyro.sample("w", dist.Normal(0.0, 1.0))
-        pyro.sample("x", dist.Normal(w, 1.0), obs=x.mean())
-
-    def loop(x):
-        w = pyro.sample("w", dist.Normal(0.0, 1.0))
-        for row in pyro.plate("data", len(x)):
-            pyro.sample(f"x_{row}", dist.Normal(w, 1.0), obs=x[row])
-
-    def guide(x):
-        pyro.sample("w", dist.Normal(pyro.param("weight", weight), 1.0))
-
-    for model in (alone, loop):
-        with pytest.raises(ValueError, match=r"vectorized plate: .* not as a loop"):
-            fit(model, guide, X, epochs=1, show_progress=False)
-
-
-def test_what_is_observed_second_is_named():
+def test_what_is_observed_may_be_given_second():
     def model(x, y):
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", standard(torch.ones(len(x))))
@@ -164,5 +144,4 @@ def test_what_is_observed_second_is_named():
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(x * y / (1 + x**2), 1 / (1 + x**2).sqrt()))
 
-    with pytest.raises(ValueError, match=r"observes its argument 1 at 'y', counted from 0"):
-        calibrate(model, guide, (X, 2 * X), num_simulations=20)
+    assert not calibrate(model, guide, (X, 2 * X), num_simulations=200).miscalibrated

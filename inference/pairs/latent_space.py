@@ -51,6 +51,26 @@ class Coordinate:
         """How many coordinates the site has."""
         return math.prod((*self.inner, *self.free_event))
 
+    def flatten(self, value: Tensor, event_dims: int, num_samples: int, plated: bool) -> Tensor:
+        """The numbers of the site, from the layout of a trace to (S, N, numbers)."""
+        data = value.dim() - event_dims + self.rows_dim
+        num_data = value.shape[data] if plated else value.shape[data] // num_samples
+        return value.movedim(data, int(plated)).reshape(num_samples, num_data, -1)
+
+    def lay_out(self, flat: Tensor, plated: bool, nesting: int) -> Tensor:
+        """The numbers (S, N, size) of the site in the layout of a trace.
+
+        Args:
+            nesting: the number of batch dimensions of the pair's plates.
+        """
+        if plated:  # (samples, as many plates as the pair has, data, event)
+            missing = (1,) * (nesting - 1 - len(self.inner))
+            free = flat.reshape(*flat.shape[:2], *missing, *self.inner, *self.free_event)
+            return free.movedim(1, nesting + 1 + self.rows_dim)
+        # (its own plates, samples and data together, event)
+        free = flat.reshape(-1, *self.inner, *self.free_event)
+        return free.movedim(0, len(self.inner) + 1 + self.rows_dim)
+
 
 @dataclass(frozen=True)
 class LatentSpace:
@@ -118,13 +138,10 @@ class LatentSpace:
         for site in self.sites:
             value = found[site.name]["value"]
             free: Any = site.transform.inv(value)
-            parts.append(
-                self._flat(site, free, len(site.free_event), draws.num_samples, draws.plated)
-            )
+            layout = draws.num_samples, draws.plated
+            parts.append(site.flatten(free, len(site.free_event), *layout))
             jacobian = site.transform.log_abs_det_jacobian(free, value)
-            log_det = log_det + self._flat(site, jacobian, 0, draws.num_samples, draws.plated).sum(
-                -1
-            )
+            log_det = log_det + site.flatten(jacobian, 0, *layout).sum(-1)
         points = torch.cat(parts, dim=-1).to(draws.log_posterior.dtype)
         return points, draws.log_posterior + log_det
 
@@ -133,7 +150,7 @@ class LatentSpace:
         parts = []
         for site in self.sites:
             free: Any = site.transform.inv(values[site.name])
-            parts.append(self._flat(site, free, len(site.free_event), 1, plated=False))
+            parts.append(site.flatten(free, len(site.free_event), 1, plated=False))
         return torch.cat(parts, dim=-1)
 
     def at(self, points: Tensor) -> tuple[Draws, Tensor]:
@@ -146,16 +163,10 @@ class LatentSpace:
         for site in self.sites:
             flat = points[..., start : start + site.size]
             start += site.size
-            if plated:  # (samples, as many plates as the pair has, data, event)
-                missing = (1,) * (self.structure.nesting - 1 - len(site.inner))
-                free = flat.reshape(*points.shape[:2], *missing, *site.inner, *site.free_event)
-                free = free.movedim(1, self.structure.nesting + 1 + site.rows_dim)
-            else:  # (its own plates, samples and data together, event)
-                free = flat.reshape(-1, *site.inner, *site.free_event)
-                free = free.movedim(0, len(site.inner) + 1 + site.rows_dim)
+            free = site.lay_out(flat, plated, self.structure.nesting)
             value = _values(site, free)
             jacobian = site.transform.log_abs_det_jacobian(free, value)
-            log_det = log_det + self._flat(site, jacobian, 0, num_samples, plated).sum(-1)
+            log_det = log_det + site.flatten(jacobian, 0, num_samples, plated).sum(-1)
             node = {"type": "sample", "is_observed": False, "infer": {}, "fn": None}
             trace.add_node(site.name, **node, value=value)
         nothing = points.new_zeros(points.shape[:2])
@@ -206,15 +217,6 @@ class LatentSpace:
             free = flat.reshape(*points.shape[:2], *site.inner, *site.free_event)
             found[site.name] = _values(site, free)
         return found
-
-    def _flat(
-        self, site: Coordinate, value: Tensor, event_dims: int, num_samples: int, plated: bool
-    ) -> Tensor:
-        """The numbers of a site, from the layout of a trace to (S, N, numbers)."""
-        data = value.dim() - event_dims + site.rows_dim
-        if plated:
-            return value.movedim(data, 1).reshape(num_samples, self.num_data, -1)
-        return value.movedim(data, 0).reshape(num_samples, self.num_data, -1)
 
 
 def _near(sites: tuple[Coordinate, ...], points: Tensor) -> Tensor:

@@ -114,8 +114,6 @@ def _check_generative(model: Program, guide: Program, args: tuple[Tensor, ...]) 
     """Refuse a model from which data cannot be simulated datum by datum."""
     with pyro.validation_enabled(False):  # the values of x do not matter
         structure = inspect_pair(model, guide, args)
-        trace = poutine.trace(model).get_trace(*args)
-    check_prior_has_draws(trace)
     observed = find_observed_values(model, args)
     outside = structure.global_latents + structure.observed_outside + structure.enumerated_outside
     for name in outside:
@@ -153,7 +151,7 @@ def check_defines_data(
 def check_prior_can_be_drawn(
     model: Program, args: tuple[Tensor, ...], observed: ObservedValues
 ) -> None:
-    """Refuse a prior that a factor, or a value that the program holds, says something about.
+    """Refuse a prior that is masked, or that a factor or a held value says something about.
 
     Draws of latent variables from their priors would ignore the factor; and draws of what comes
     before a conditioned site would ignore its value.
@@ -162,7 +160,9 @@ def check_prior_can_be_drawn(
         ValueError: naming the site.
     """
     with pyro.validation_enabled(False), plain_errors():
-        first = observed_sites(poutine.trace(model).get_trace(*args))
+        trace = poutine.trace(model).get_trace(*args)
+        check_prior_has_draws(trace)
+        first = observed_sites(trace)
         with torch.random.fork_rng():
             second = observed_sites(poutine.trace(model).get_trace(*args))
         for name, site in first.items():
