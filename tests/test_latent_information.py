@@ -6,12 +6,14 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
 from torch.distributions import kl_divergence
 
 from latente.guides import DiagonalNormal, PointPosterior
 from latente.inference import Beta_ELBO, Cyclical, Warmup, evaluate, fit, hold_then_fall, load_data
 from latente.inference.diagnostics.latent_information import latent_information
 from latente.inference.evaluation.metrics import describe_posterior
+from latente.inference.pairs.kl import counted
 from latente.models import (
     VAE,
     AutoregressiveLikelihood,
@@ -319,3 +321,19 @@ def test_active_units_with_an_autoregressive_decoder(make, least):
     )
     active = evaluate(model, guide, data.test, num_samples=100)["active_units"]
     assert active >= least if least else active == 0
+
+
+def test_a_mask_within_an_event_is_that_of_its_elements():
+    """``.mask(m).to_event(1)`` masks elements of an event, as in Pyro's deep Markov model."""
+    there = torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 0.0]]).bool()
+
+    def program(x, mask):
+        with pyro.plate("data", len(x)):
+            loc = torch.zeros(len(x), 2)
+            pyro.sample("z", dist.Normal(loc, 1.0).mask(mask).to_event(1))
+
+    site = poutine.trace(program).get_trace(torch.zeros(3), there).nodes["z"]
+    assert torch.equal(counted(site), there)
+    with poutine.mask(mask=torch.tensor([True, False, True])):
+        site = poutine.trace(program).get_trace(torch.zeros(3), there).nodes["z"]
+    assert torch.equal(counted(site), there & torch.tensor([[True], [False], [True]]))

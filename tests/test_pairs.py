@@ -2,11 +2,13 @@
 
 import itertools
 import math
+from functools import partial
 
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
 from pyro.infer import (
     SVI,
     RenyiELBO,
@@ -14,6 +16,7 @@ from pyro.infer import (
     TraceEnum_ELBO,
     TraceGraph_ELBO,
     TraceMeanField_ELBO,
+    config_enumerate,
 )
 from pyro.nn import PyroModule, PyroParam
 from torch import nn
@@ -234,6 +237,54 @@ def test_modules_behind_a_pair():
     assert modules(vae.model, vae.guide) == {"model": vae}
     plain = itertools.count
     assert modules(plain, plain) == {}
+
+
+def test_modules_within_handlers_and_bound_arguments_are_found():
+    """A guide in ``config_enumerate`` or ``functools.partial`` is set to evaluation mode too."""
+    vae, modes = TutorialVAE(), []
+    enumerated = config_enumerate(vae.guide)
+    assert modules(enumerated, enumerated) == {"model": vae}
+
+    class Watch(nn.Linear):
+        def forward(self, x):
+            modes.append(self.training)
+            return super().forward(x)
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(network, width, x):
+        pyro.module("network", network)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(network(x[:, None]).squeeze(-1), width))
+
+    network = Watch(1, 1)
+    for bound in (partial(guide, network, 1.0), partial(guide, network)):
+        within_handler = poutine.scale(bound, scale=1.0)
+        assert modules(model, bound) == modules(model, within_handler) == {"guide.network": network}
+    log_evidence(model, partial(guide, network, 1.0), torch.randn(5), num_samples=10)
+    assert modes
+    assert not any(modes)
+
+
+def test_modules_that_a_program_refers_to_through_others_are_found():
+    vae, network = TutorialVAE(), nn.Linear(1, 1)
+    model, guide = vae.model, vae.guide
+    adapted = (lambda x: model(x), lambda x, context: guide(x))
+    assert modules(*adapted) == {"model.model": vae}
+
+    def encode(x):
+        return network(x) if len(x) else again(x)
+
+    def again(x):  # a circle of calls ends
+        return encode(x)
+
+    def encoding_guide(x):
+        pyro.sample("z", dist.Normal(encode(x), 1.0))
+
+    assert modules(lambda x: None, encoding_guide) == {"guide.network": network}
 
 
 class PyroModulePair(PyroModule):

@@ -118,3 +118,26 @@ def test_models_that_do_not_say_how_x_comes_about(model, guide, like, message):
 def test_at_least_one_simulation():
     with pytest.raises(ValueError, match="number of simulations must be at least 1, got 0"):
         simulate(simple, simple_guide, ONES, 0)
+
+
+def test_a_transform_whose_inverse_is_kept_is_no_circle():
+    """PyTorch keeps the inverse of a transform in it, once asked for, and the way back."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            prior = dist.TransformedDistribution(
+                dist.Normal(0.0, 1.0), [dist.transforms.AffineTransform(1.0, 2.0).inv]
+            )
+            size = pyro.sample("size", prior)
+            scale = pyro.sample("scale", dist.LogNormal(0.0, 0.1))
+            pyro.sample("x", dist.Normal(size, scale), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("size", dist.Normal(x, 1.0))
+            pyro.sample("scale", dist.LogNormal(0.0, 1.0))
+
+    x, drawn = simulate(model, guide, torch.zeros(4), 1000, seed=0)
+    # Standard deviation of the mean: √(1/4 + 1) / √1000 = 0.035; of the prior's alone: 0.016.
+    assert x[0].mean().item() == pytest.approx(-0.5, abs=5 * 0.036)
+    assert drawn["size"].std().item() == pytest.approx(0.5, abs=5 * 0.5 / 2000**0.5)

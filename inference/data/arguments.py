@@ -6,16 +6,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
+from torch.nn.utils.rnn import PackedSequence, pad_sequence
 
 from ..pairs.calling import AdaptedProgram, Calling
 from ..pairs.checks import explains_missing
 from ..pairs.data_plate import find_calling, has_rows, integers_to_convert
 from ..pairs.parameters import place_all
 from ..pairs.programs import Program
+from .arrays import ARRAY_PROTOCOLS
 from .checks import exceeds_float32
 from .load_data import Data
 from .rows import Rows, as_part, check_part, check_same_lengths, part_name
+
+ITEM_PROTOCOLS = ("__len__", "__iter__", "__getitem__", "select_dtypes", *ARRAY_PROTOCOLS)
+"""Attributes of objects that may be data; one without any of them is a constant of a program."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,8 @@ def open_pair(
     Args:
         data: x, or a tuple (x, *context), in the order of the programs' arguments; a dict of
             keyword arguments; a list of sequences of different lengths, which are padded with
-            zeros, and become (padded, lengths). Of a ``Data``, the test part. Arguments that are
-            not arrays (numbers, ``None``) are given to the programs as they are.
+            zeros, and become (padded, lengths). Of a ``Data``, the test part. Arguments that hold
+            no items (numbers, ``None``, settings) are given to the programs as they are.
         data_plate: the name of the plate over the data, where two plates fit.
         name: of the data, in errors.
 
@@ -123,7 +127,7 @@ def read_arguments(data: Any, name: str) -> Arguments:
     if isinstance(data, list) and _is_ragged(data):
         parts = _pad(data, name)
         return Arguments(parts, (None, None), name)
-    given = data if isinstance(data, tuple) else (data,)
+    given = data if type(data) is not PackedSequence and isinstance(data, tuple) else (data,)
     if not given:
         raise ValueError(f"{name} is an empty tuple: give x, or (x, *context)")
     parts = tuple(_read(part, part_name(name, number)) for number, part in enumerate(given))
@@ -134,9 +138,22 @@ def read_arguments(data: Any, name: str) -> Arguments:
 
 def _read(part: Any, name: str) -> Any:
     """An array as rows; a constant as it is."""
-    scalar = isinstance(part, Tensor) and part.dim() == 0
-    constant = part is None or scalar or isinstance(part, bool | int | float | complex)
-    return part if constant else as_part(part, name)
+    if isinstance(part, PackedSequence):
+        raise ValueError(
+            f"{name} is a PackedSequence, which has no rows: give the padded sequences and their "
+            "lengths, and pack them in the program, by pack_padded_sequence(padded, lengths, "
+            "batch_first=True, enforce_sorted=False)"
+        )
+    return part if _is_constant(part) else as_part(part, name)
+
+
+def _is_constant(part: Any) -> bool:
+    """Whether an argument is no data: a number, ``None``, or an object that holds no items."""
+    if part is None or isinstance(part, bool | int | float | complex):
+        return True
+    if isinstance(part, Tensor):
+        return part.dim() == 0
+    return not any(hasattr(part, protocol) for protocol in ITEM_PROTOCOLS)
 
 
 def _is_ragged(data: list[Any]) -> bool:

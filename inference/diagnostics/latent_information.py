@@ -227,7 +227,9 @@ def _counts(reading: Reading) -> dict[str, Tensor]:
     """
     found = {}
     for name, (_, p) in reading.local_sites().items():
-        mask = counted_in(p).expand(p["fn"].batch_shape)
+        mask, event_dim = counted_in(p), len(p["fn"].event_shape)
+        if event_dim:  # an event counts where some of it does
+            mask = mask.flatten(-event_dim).any(-1)
         if reading.draws.plated and mask.dim() > reading.draws.nesting:
             mask = mask[0]  # of the plate of samples
         mask = mask.movedim(rows_dim(p), 0)[..., None]

@@ -1,6 +1,6 @@
 """How a pair's programs are called: rows of data as their arguments, and their plate of data."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -140,7 +140,8 @@ class AdaptedProgram(WrappedProgram):
                 plate = pyro.plate(SET_PLATE, len(rows[0]), dim=-1 - calling.nesting)
                 stack.enter_context(plate)
             if calling.taken_whole:
-                stack.enter_context(taking_all(calling.taken_whole))
+                sizes = {} if calling.plate is None else {calling.plate: len(rows[0])}
+                stack.enter_context(taking_all(calling.taken_whole, sizes))
             return self.program(*by_position, **by_keyword)
 
     def _set_up(self, rows: tuple[Any, ...]) -> None:
@@ -220,7 +221,9 @@ def replace_frame(frame: CondIndepStackFrame, name: str, size: int) -> CondIndep
 
 
 @contextmanager
-def taking_all(plates: Collection[str] | None = None) -> Iterator[dict[str, int]]:
+def taking_all(
+    plates: Collection[str] | None = None, sizes: Mapping[str, int] | None = None
+) -> Iterator[dict[str, int]]:
     """Let plates take all of their data, where they ask for a subsample drawn at random.
 
     Pyro draws the indices in the plate's constructor, with no statement at which a handler could
@@ -228,9 +231,13 @@ def taking_all(plates: Collection[str] | None = None) -> Iterator[dict[str, int]
 
     Args:
         plates: their names; all plates if not given.
+        sizes: how many data a plate stands over, by name.
 
     Yields:
         The size of the subsample that each of them asked for, by name.
+
+    Raises:
+        ValueError: within the program, if a plate has another size than its data.
     """
     original, asked = SubsampleMessenger._subsample, {}
 
@@ -239,6 +246,12 @@ def taking_all(plates: Collection[str] | None = None) -> Iterator[dict[str, int]
         subsample: Tensor | None = None, *args: Any,
     ) -> Any:  # fmt: skip
         if subsample_size is not None and subsample is None and (plates is None or name in plates):
+            if sizes and sizes.get(name, size) != size:
+                raise ValueError(
+                    f"the plate {name!r} has {size} elements whatever data it is given, so that a "
+                    f"batch of {sizes[name]} cannot be taken: set batch_size={size}, or take the "
+                    "size of the plate from the data"
+                )
             asked[name], subsample_size = subsample_size, None
         return original(name, size, subsample_size, subsample, *args)
 

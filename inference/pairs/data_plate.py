@@ -243,7 +243,18 @@ def _readings(probe: _Probe, data_plate: str | None) -> list[_Reading]:
     found = [reading for reading in found if probe.num_latent(reading.plate) == most]
     arrays = [has_rows(part) for part in probe.parts]
     first = [r for r in found if all(r.rows_dims[n] == 0 for n, rows in enumerate(arrays) if rows)]
-    return first or found
+    # Rows come first as a rule; but words within documents are no rows, where both may be.
+    return [r for r in found if not first or r in first or _holds_any(probe, r, first)]
+
+
+def _holds_any(probe: _Probe, outer: _Reading, others: list[_Reading]) -> bool:
+    """Whether one of other plates is used within this one only, which is used without it too."""
+    stacks = [{frame.name for frame in site["cond_indep_stack"]} for site in probe.sites]
+    return any(
+        all(outer.plate in stack for stack in stacks if other.plate in stack)
+        and any(other.plate not in stack for stack in stacks if outer.plate in stack)
+        for other in others
+    )
 
 
 def _dim_of_size(part: Any, size: int) -> int | None:

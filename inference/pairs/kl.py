@@ -99,13 +99,25 @@ def is_weighed_alike(posterior: Any, prior: Any) -> bool:
 
 
 def counted(site: Any) -> Tensor:
-    """Which elements of a site count: by ``poutine.mask`` and by the distribution's own mask."""
+    """Which elements of a site count: by ``poutine.mask`` and by the distribution's own masks.
+
+    Returns:
+        True or False for each element of a value, (*batch_shape, *event_shape): masks of elements
+        that ``to_event`` has joined to one event are kept apart.
+    """
     distribution = site["fn"]
-    counts = torch.as_tensor(True if site["mask"] is None else site["mask"])
-    while hasattr(distribution, "base_dist"):
-        counts = counts & torch.as_tensor(getattr(distribution, "_mask", True))
+    shape = (*distribution.batch_shape, *distribution.event_shape)
+    counts = torch.ones(shape, dtype=torch.bool)
+    mask = site["mask"]
+    while True:
+        if mask is not None:
+            own = torch.as_tensor(mask).bool().to(counts.device)
+            own = own.expand(torch.broadcast_shapes(own.shape, distribution.batch_shape))
+            counts = counts & own[(..., *[None] * len(distribution.event_shape))]
+        if not hasattr(distribution, "base_dist"):
+            return counts
+        mask = getattr(distribution, "_mask", None)
         distribution = distribution.base_dist
-    return counts
 
 
 def _equal(first: Tensor, second: Tensor) -> bool:

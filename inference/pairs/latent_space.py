@@ -328,10 +328,12 @@ def _masked(space: LatentSpace, in_model: dict[str, Any]) -> Tensor:
     masked = []
     for site in space.sites:
         found = in_model[site.name]
-        shape = found["fn"].batch_shape
-        counts = counted(found).to(space.args[0].device).expand(shape)
-        rows = counts.movedim(site.rows_dim, 0).reshape(space.num_data, -1, 1)
-        masked.append(~rows.expand(-1, -1, math.prod(site.free_event)).flatten(1))
+        event, free = found["fn"].event_shape, math.prod(site.free_event)
+        counts = counted(found).to(space.args[0].device).movedim(site.rows_dim - len(event), 0)
+        rows = counts.reshape(space.num_data, -1, math.prod(event))
+        if rows.shape[-1] != free:  # K − 1 coordinates of a simplex, say
+            rows = rows.all(-1, keepdim=True).expand(-1, -1, free)
+        masked.append(~rows.flatten(1))
     return torch.cat(masked, dim=-1)
 
 

@@ -1,10 +1,11 @@
 """The Pyro programs of a pair: their modules, their parameter stores, and their evaluation."""
 
 import contextlib
+import functools
 import inspect
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pyro
@@ -60,7 +61,9 @@ def modules(model: Program, guide: Program) -> dict[str, nn.Module]:
 
     If a program is a module, or a method of one, it is that module; if it is a method of another
     object, the modules among the object's attributes; if it is a plain function, the modules that
-    the function refers to.
+    the function refers to, itself or in functions of the same file that it calls. A
+    ``functools.partial`` has also those among its arguments; a program within a handler of Pyro's
+    (``config_enumerate(guide)``) has its own.
 
     >>> net = nn.Linear(1, 1)
     >>> modules(net.forward, lambda x: net(x))
@@ -69,15 +72,23 @@ def modules(model: Program, guide: Program) -> dict[str, nn.Module]:
     found: dict[str, nn.Module] = {}
     seen: set[int] = set()
     for role, program in (("model", model), ("guide", guide)):
-        for name, module in _modules_within(program).items():
+        for name, module in _modules_within(program, set()).items():
             if id(module) not in seen:
                 found[f"{role}.{name}" if name else role] = module
                 seen |= {id(part) for part in module.modules()}
     return found
 
 
-def _modules_within(program: Program) -> dict[str, nn.Module]:
+def _modules_within(program: Program, visited: set[int]) -> dict[str, nn.Module]:
+    """The modules of a program, by name; ``visited`` holds the functions already looked into."""
     program = unwrapped(program)
+    if isinstance(program, functools.partial):
+        within_handler = getattr(program, "__wrapped__", None)
+        if within_handler is not None:  # as Pyro's handlers wrap a program
+            return _modules_within(within_handler, visited)
+        bound = inspect.signature(program.func).bind_partial(*program.args, **program.keywords)
+        own = _modules_within(program.func, visited)
+        return own | _modules_among(bound.arguments, program.func, visited)
     owner = getattr(program, "__self__", program)
     if isinstance(owner, nn.Module):
         return {"": owner}
@@ -88,7 +99,27 @@ def _modules_within(program: Program) -> dict[str, nn.Module]:
         named |= {**referred.globals, **referred.nonlocals}
     elif not inspect.isbuiltin(function):
         named |= getattr(program, "__dict__", {})
-    return {name: value for name, value in named.items() if isinstance(value, nn.Module)}
+    return _modules_among(named, function, visited)
+
+
+def _modules_among(
+    named: Mapping[str, Any], function: Any, visited: set[int]
+) -> dict[str, nn.Module]:
+    """The modules among some values, and those of the programs among them."""
+    found = {name: value for name, value in named.items() if isinstance(value, nn.Module)}
+    visited.add(id(function))
+    for name, value in named.items():
+        if _is_part_of(function, value) and id(value) not in visited:
+            for inner, module in _modules_within(value, visited).items():
+                found.setdefault(inner or name, module)
+    return found
+
+
+def _is_part_of(function: Any, value: Any) -> bool:
+    """Whether a value that a function refers to is a program, or a helper from the same file."""
+    if isinstance(value, WrappedProgram | functools.partial) or inspect.ismethod(value):
+        return True
+    return inspect.isfunction(value) and value.__module__ == getattr(function, "__module__", None)
 
 
 @contextlib.contextmanager
