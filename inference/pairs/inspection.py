@@ -78,7 +78,7 @@ def inspect_pair(model: Program, guide: Program, args: tuple[Any, ...]) -> Struc
         points,
         enumerated_outside=tuple(n for n in enumerated if not in_data_plate(in_model[n])),
         local_latents=tuple(name for name, site in in_guide.items() if in_data_plate(site)),
-        repeatable=not one_datum,
+        repeatable=not one_datum and (vectorized or _is_repeatable(model, guide, args, nesting)),
         keeps_rows=rows_kept(guide) is not None,
         drawn_together=tuple(set(_without_density(in_guide, in_model)) - set(points)),
     )
@@ -218,6 +218,18 @@ def _is_vectorized(
             (plated.log_prior, torch.cat([term.log_prior for term in terms])),
         ]
     return all(torch.allclose(a, b, rtol=1e-3, atol=1e-3, equal_nan=True) for a, b in pairs)
+
+
+def _is_repeatable(model: Program, guide: Program, args: tuple[Any, ...], nesting: int) -> bool:
+    """Whether a pair runs on its data repeated twice: not if its plate has a fixed size."""
+    if rows_kept(guide) is not None:
+        return True  # it is run once for each sample
+    try:
+        with pyro.validation_enabled(False):
+            score(model, draw(guide, args, 2, Structure(nesting, False, ())))
+    except Exception:  # a user's program may fail on other data in any way
+        return False
+    return True
 
 
 def inspect_drawn(model: Program, guide: Program, args: tuple[Tensor, ...]) -> Structure:

@@ -12,6 +12,7 @@ from pyro import poutine
 from pyro.poutine.trace_struct import Trace
 from torch import Size, Tensor
 from torch.distributions import Transform, constraints, identity_transform
+from torch.distributions.transforms import IndependentTransform
 
 from .coordinates import coordinates, is_circular
 from .edges import continued, nearest_told_apart
@@ -298,7 +299,9 @@ def latent_space(
             )
         event_dim, value = p["fn"].event_dim, p["value"]
         transform = (
-            identity_transform if support.is_discrete else _bijection(name, support, circular)
+            IndependentTransform(identity_transform, event_dim)
+            if support.is_discrete
+            else _bijection(name, support, circular)
         )
         batch = value.shape[: value.dim() - event_dim]
         dim, free = rows_dim(q), transform.inverse_shape(value.shape)
