@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ..common.plotting import BLUE, GREY, ORANGE, RED, SKY, legend_below, new_figure
 from ..common.progress import progress
-from ..data.arguments import open_pair
 from ..data.batches import epoch_seed
+from ..data.whole_set import open_posterior, rows_of_set
 from ..evidence.importance_sampling import inspect_local
 from ..evidence.pareto_smoothing import pareto_smooth
 from ..pairs.latent_space import LatentSpace, latent_space
@@ -250,7 +250,7 @@ def calibrate(
         raise ValueError(f"num_draws must be at least 1, got {num_draws}")
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, got {level}")
-    model, guide, rows = open_pair(model, guide, like, data_plate=data_plate)
+    model, guide, rows = open_posterior(model, guide, like, data_plate=data_plate)
     args, values = simulate(model, guide, rows, num_simulations, seed=seed)
     step, blocks = max(1, SCORED_AT_ONCE // num_draws), []
     with evaluating(model, guide), torch.random.fork_rng():

@@ -22,7 +22,7 @@ from ..common.plotting import (
     write_below,
     write_beside,
 )
-from ..data.arguments import open_pair
+from ..data.whole_set import open_posterior, rows_of_set
 from ..evaluation.metrics import ACTIVE_VARIANCE
 from ..objectives.reading import Reading, closed_forms
 from ..pairs.inspection import inspect_pair
@@ -33,7 +33,7 @@ from ..pairs.programs import Program, evaluating
 from ..pairs.scoring import SCORED_AT_ONCE
 from ..simulation.predictive import posterior_means
 from .diagnostic import Diagnostic, DiagnosticContext, DiagnosticFigure, Number
-from .finding import Finding, Level, in_nats
+from .finding import Finding, Level, in_nats, per_what
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -83,6 +83,8 @@ class LatentInformation:
     """KL(q(z) ‖ p(z)); NaN where the prior differs from datum to datum."""
     marginal_kl_error: float
     """Its standard error."""
+    set_rows: int = 0
+    """Rows of the data set, where it is one datum as latent variables are global; else 0."""
 
     @property
     def num_data(self) -> int:
@@ -113,7 +115,7 @@ class LatentInformation:
     @property
     def collapsed(self) -> bool:
         """Whether the posterior of every datum is the prior: every part is idle."""
-        return len(self.idle) == len(self.names) and self.num_data > 1
+        return len(self.idle) == len(self.names) and (self.num_data > 1 or self.set_rows > 0)
 
 
 def latent_information(
@@ -135,6 +137,9 @@ def latent_information(
     draws that the decoder was trained on are from draws of the prior. The KL of a dimension is in
     closed form where there is one.
 
+    Where latent variables are global, the whole data set is one datum, as in :func:`log_evidence`:
+    KL is that of all latent variables, global ones included, and q(z) and I(x; z) are not defined.
+
     Args:
         data: x (N, *event_shape), or a tuple (x, *context); the test part of a ``Data``. Cost grows
             with N²: some thousand data say enough.
@@ -153,7 +158,7 @@ def latent_information(
     """
     if num_draws < 1:
         raise ValueError(f"num_draws must be at least 1, got {num_draws}")
-    model, guide, rows = open_pair(model, guide, data, data_plate=data_plate)
+    model, guide, rows = open_posterior(model, guide, data, data_plate=data_plate)
     args = place_all(model, guide, rows)
     with evaluating(model, guide), torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -172,7 +177,8 @@ def latent_information(
         ]
         names, kl = found[0][0], torch.cat([part for _, part in found])
         carried = marginal = torch.full((2,), math.nan, dtype=torch.float64)
-        if not structure.global_latents and not structure.enumerated:
+        size = rows_of_set(model, rows)  # one datum has no average over data
+        if not structure.global_latents and not structure.enumerated and not size:
             carried, marginal = _split(latent_space(model, guide, args, structure, discrete=True))
         means = posterior_means(model, guide, args)
     return LatentInformation(
@@ -183,6 +189,7 @@ def latent_information(
         mutual_information_error=_error(carried),
         marginal_kl=marginal.mean().item(),
         marginal_kl_error=_error(marginal),
+        set_rows=size,
     )
 
 
@@ -196,7 +203,7 @@ def _error(values: Tensor) -> float:
 
 
 def _read(model: Program, guide: Program, args: Any, num_draws: int, structure: Any) -> Reading:
-    draws = draw(guide, args, num_draws, structure)
+    draws = draw(guide, args, num_draws, structure, keep_distributions=True)
     trace = trace_model(model, draws)
     reading = Reading(model, guide, draws, trace, structure, frozenset(), 1.0)
     return replace(reading, closed=closed_forms(reading))
@@ -241,10 +248,12 @@ def _split(space: LatentSpace) -> tuple[Tensor, Tensor]:
 def judge_information(found: LatentInformation) -> list[Finding]:
     """Whether the posterior has collapsed."""
     kl = found.kl.sum(1).mean().item()
-    said = f"KL(q(z|x) ‖ p(z)) is {in_nats(kl)} nats per datum"
+    said = f"KL(q(z|x) ‖ p(z)) is {in_nats(kl)} {per_what(found.set_rows)}"
     # Of one datum, no variance over the data is known.
     if found.num_data > 1:
         said += f", {found.active_units} of {found.latent_dim} latent dimensions are in use"
+    if found.set_rows:
+        return [_judge_set(found, said)]
     if found.collapsed:
         text = f"{said}: the posterior has collapsed onto the prior, z says nothing about x."
         return [Finding("information", Level.BAD, text)]
@@ -274,6 +283,17 @@ def judge_information(found: LatentInformation) -> list[Finding]:
             said += ": draws of the prior fall where the decoder was not trained"
             level = Level.WARNING
     return [Finding("information", level, f"{said}.")]
+
+
+def _judge_set(found: LatentInformation, said: str) -> Finding:
+    """What is said of a whole data set: it may well say nothing about one of many variables."""
+    if found.collapsed:
+        text = f"{said}: the posterior of all latent variables is their prior."
+        return Finding("information", Level.WARNING, text)
+    if found.idle:
+        names = ", ".join(found.idle[:5]) + (", …" if len(found.idle) > 5 else "")
+        said += f"; the posterior is the prior (KL below {IDLE_KL} nats) of: {names}"
+    return Finding("information", Level.GOOD, f"{said}.")
 
 
 def plot_information(information: LatentInformation) -> "Figure":
@@ -366,8 +386,11 @@ def _run(context: DiagnosticContext) -> LatentInformation:
 
 def _numbers(found: LatentInformation) -> list[Number]:
     active = f"{found.active_units} of {found.latent_dim}"
+    kl = Number("kl", found.kl.sum(1).mean().item(), "KL(q(z|x) ‖ p(z))", per_what(found.set_rows))
+    if found.set_rows:
+        return [kl, Number("idle", list(found.idle)), Number("collapsed", found.collapsed)]
     return [
-        Number("kl", found.kl.sum(1).mean().item(), "KL(q(z|x) ‖ p(z))", "nats per datum"),
+        kl,
         Number("mutual_information", found.mutual_information, "I(x; z)", "nats"),
         Number(
             "marginal_kl",
@@ -400,5 +423,6 @@ LATENT_INFORMATION = Diagnostic(
         ),
     ),
     numbers=_numbers,
+    per_datum=True,
 )
 """KL of each latent dimension, active units, mutual information, the aggregated posterior's KL."""

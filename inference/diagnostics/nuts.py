@@ -23,13 +23,13 @@ from ..common.plotting import (
     shorten,
 )
 from ..common.progress import progress
-from ..data.arguments import open_pair
+from ..data.whole_set import open_posterior, rows_of_set
 from ..evidence.importance_sampling import inspect_local
 from ..pairs.latent_space import latent_space
 from ..pairs.parameters import place_all
 from ..pairs.programs import Program, evaluating
 from .diagnostic import Diagnostic, DiagnosticContext, DiagnosticFigure, Number
-from .finding import Finding, Level
+from .finding import Finding, Level, name_data
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -87,6 +87,8 @@ class NUTSReference:
     """The chains' draws, (C, S, M, K)."""
     guide_draws: Tensor = field(repr=False)
     """The guide's draws, (S′, M, K)."""
+    set_rows: int = 0
+    """Rows of the data set, where it is one datum as latent variables are global; else 0."""
 
     @property
     def shift(self) -> Tensor:
@@ -143,6 +145,9 @@ def nuts_posterior(
     at once. What the guide's family misses shows in moments and marginals side by side. A mode that
     no chain starts near is missed by both.
 
+    Where latent variables are global, the whole data set is one datum, as in :func:`log_evidence`:
+    give all the rows that the guide was fitted to.
+
     Args:
         data: x (M, *event_shape), or a tuple (x, *context), of a few data.
         num_samples: draws of each chain that are kept.
@@ -170,7 +175,7 @@ def nuts_posterior(
             "num_chains": (num_chains, 2),
         }
     )
-    model, guide, rows = open_pair(model, guide, data, data_plate=data_plate)
+    model, guide, rows = open_posterior(model, guide, data, data_plate=data_plate)
     args = place_all(model, guide, rows)
     with evaluating(model, guide), torch.random.fork_rng(), pyro.validation_enabled(False):
         torch.manual_seed(seed)
@@ -203,11 +208,12 @@ def nuts_posterior(
                 chain.run()
                 chains.append(chain.get_samples()["u"].detach().double().cpu())
                 divergences += len(chain.diagnostics()["divergences"]["chain 0"])
-    return _summarize(tuple(space.names), torch.stack(chains), guide_draws, divergences)
+    size = rows_of_set(model, rows)
+    return _summarize(tuple(space.names), torch.stack(chains), guide_draws, divergences, size)
 
 
 def _summarize(
-    names: tuple[str, ...], draws: Tensor, guide_draws: Tensor, divergences: int
+    names: tuple[str, ...], draws: Tensor, guide_draws: Tensor, divergences: int, set_rows: int
 ) -> NUTSReference:
     from arviz_stats.base import array_stats  # pyright: ignore # slow to import
 
@@ -223,12 +229,13 @@ def _summarize(
         divergences=divergences,
         draws=draws,
         guide_draws=guide_draws,
+        set_rows=set_rows,
     )
 
 
 def judge_nuts(nuts: NUTSReference) -> list[Finding]:
     """Whether the guide's moments are those of the posterior."""
-    of_data = counted(len(nuts.mean), "datum", "data")
+    of_data = name_data(len(nuts.mean), nuts.set_rows)
     misses, settled = nuts.misses(), nuts.converged
     if not settled.any():
         text = (
@@ -304,9 +311,8 @@ def _draw_marginal(ax: "Axes", nuts: NUTSReference, datum: int, index: int) -> N
         height = np.histogram(draws, edges)[0] / max(len(draws), 1) / (edges[1] - edges[0])
         ax.stairs(height, edges, **style)
     settled = bool(nuts.converged[datum, index])
-    ax.set_title(
-        f"datum {datum}, {shorten(nuts.names[index])}" + ("" if settled else "\nnot converged")
-    )
+    which = "" if nuts.set_rows else f"datum {datum}, "
+    ax.set_title(which + shorten(nuts.names[index]) + ("" if settled else "\nnot converged"))
     ax.set(yticks=[], ylim=(0, None))
     ax.spines.left.set_visible(False)
     ax.locator_params(axis="x", nbins=3)

@@ -33,6 +33,8 @@ class Annealed:
     """log w, (C, N). For an upper bound the weights have the mean 1 / p(x)."""
     num_temperatures: int
     """T."""
+    set_rows: int = 0
+    """Rows of the data set, where it is one datum as latent variables are global; else 0."""
 
     @property
     def mean(self) -> float:

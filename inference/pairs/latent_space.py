@@ -12,8 +12,9 @@ from pyro.poutine.trace_struct import Trace
 from torch import Size, Tensor
 from torch.distributions import Transform, biject_to, constraints, identity_transform
 
+from .auxiliary import AuxiliarySite, find_auxiliary
 from .kl import is_delta
-from .log_terms import Draws, draw, read_terms, sum_sites, trace_model
+from .log_terms import Draws, draw, log_density_at, score
 from .programs import Program, plain_errors
 from .sites import in_data_plate, latent_sites, rows_dim
 from .structure import Structure
@@ -55,6 +56,8 @@ class LatentSpace:
     args: tuple[Any, ...]
     structure: Structure
     sites: tuple[Coordinate, ...]
+    auxiliary: tuple[AuxiliarySite, ...] = ()
+    """The sites that the guide draws in place of those of the model, which it makes from them."""
 
     @property
     def num_data(self) -> int:
@@ -111,8 +114,12 @@ class LatentSpace:
             parts.append(self._flat(site, free, len(site.free_event), 1, plated=False))
         return torch.cat(parts, dim=-1)
 
-    def at(self, points: Tensor) -> tuple[Draws, Tensor]:
-        """Points u (S, N, K) as draws to replay a program at, and log |dz/du|, (S, N)."""
+    def at(self, points: Tensor, program: Program | None = None) -> tuple[Draws, Tensor]:
+        """Points u (S, N, K) as draws to replay a program at, and log |dz/du|, (S, N).
+
+        Args:
+            program: the program; the model, if not given. The guide may have auxiliary sites.
+        """
         num_samples = len(points)
         plated = self.structure.plated(num_samples)
         log_det = points.new_zeros(points.shape[:2])
@@ -133,26 +140,38 @@ class LatentSpace:
             log_det = log_det + self._flat(site, jacobian, 0, num_samples, plated).sum(-1)
             node = {"type": "sample", "is_observed": False, "infer": {}, "fn": None}
             trace.add_node(site.name, **node, value=value)
+        if program is self.guide and self.auxiliary:
+            trace = self._auxiliary_trace(trace, num_samples, plated)
         nothing = points.new_zeros(points.shape[:2])
         beyond = points.new_zeros(num_samples)
         apart = plated and self.structure.apart
         draws = Draws(trace, self.args, nothing, beyond, self.structure.nesting, plated, apart)
         return draws, log_det
 
+    def _auxiliary_trace(self, latents: Trace, num_samples: int, plated: bool) -> Trace:
+        """The guide's auxiliary sites, in place of the latent sites that it makes from them."""
+        trace = Trace()
+        values = {name: site["value"] for name, site in latent_sites(latents).items()}
+        shape = (num_samples,) * plated + (1,) * self.structure.nesting
+        node = {"type": "sample", "is_observed": False, "infer": {}, "fn": None}
+        made = {name for site in self.auxiliary for name, _ in site.parts}
+        for name in values.keys() - made:
+            trace.add_node(name, **node, value=values[name])
+        for site in self.auxiliary:
+            trace.add_node(site.name, **node, value=site.locate(values, shape))
+        return trace
+
     def log_joint(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """log p(x|z) and log p(z) + log |dz/du| at points (S, N, K), each (S, N)."""
         draws, log_det = self.at(points)
         with plain_errors():
-            terms = read_terms(trace_model(self.model, draws), draws)
+            terms = score(self.model, draws)
         return terms.log_likelihood, terms.log_prior + log_det
 
     def log_density(self, program: Program, points: Tensor) -> Tensor:
         """log q(z|x) + log |dz/du| of a program's latent sites at points (S, N, K): (S, N)."""
-        draws, log_det = self.at(points)
-        trace = trace_model(program, draws)
-        shape = draws.num_samples, draws.num_data
-        local, _ = sum_sites(latent_sites(trace).values(), shape, draws.plated, points)
-        return local + log_det
+        draws, log_det = self.at(points, program)
+        return log_density_at(program, draws) + log_det
 
     def values(self, points: Tensor) -> dict[str, Tensor]:
         """The values z of points u (S, N, K), by site: (S, N, *plates, *event)."""
@@ -202,6 +221,10 @@ def latent_space(
         in_guide = latent_sites(poutine.trace(guide).get_trace(*args))
         # Drawn from the prior, for the support is the model's.
         in_model, again = (latent_sites(poutine.trace(model).get_trace(*args)) for _ in range(2))
+    supports = {name: support_of(site["fn"]) for name, site in in_model.items()}
+    auxiliary: tuple[AuxiliarySite, ...] | None = ()
+    if in_guide.keys() - in_model.keys():
+        auxiliary = find_auxiliary(in_guide, supports, one_datum=len(args[0]) == 1)
     sites = []
     for name, q in in_guide.items():
         if name not in in_model or not in_data_plate(q):
@@ -214,7 +237,7 @@ def latent_space(
             raise ValueError(
                 f"the guide puts {name!r} on one point, which is not a posterior to judge"
             )
-        if is_delta(q["fn"]):
+        if is_delta(q["fn"]) and not auxiliary:
             raise ValueError(
                 f"the guide makes {name!r} from an auxiliary site, so its density is known only at "
                 "the guide's own draws: give the guide a distribution of that site, such as a "
@@ -234,7 +257,7 @@ def latent_space(
         sites.append(Coordinate(name, transform, inner, dim, event, value.dtype))
     if not sites:
         raise ValueError("nothing is latent in the plate 'data': there is no posterior to judge")
-    return LatentSpace(model, guide, args, structure, tuple(sites))
+    return LatentSpace(model, guide, args, structure, tuple(sites), auxiliary or ())
 
 
 def _bijection(name: str, support: Any) -> Transform:

@@ -1,7 +1,7 @@
 """Per-datum log terms log p(x|z), log p(z), log q(z|x) of draws from the guide."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyro
@@ -12,8 +12,9 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from .programs import Program
+from .separate_runs import map_runs
 from .sites import in_data_plate, latent_sites, rows_dim, sample_sites, value_rows_dim
-from .stacking import stack_traces
+from .stacking import stack_traces, whole_value
 from .structure import Structure
 
 SAMPLE_PLATE = "latente_samples"
@@ -72,15 +73,28 @@ class Draws:
         return self.log_posterior.shape[1]
 
 
-def draw(guide: Program, args: tuple[Any, ...], num_samples: int, structure: Structure) -> Draws:
+def draw(
+    guide: Program,
+    args: tuple[Any, ...],
+    num_samples: int,
+    structure: Structure,
+    *,
+    keep_distributions: bool = False,
+) -> Draws:
     """Draw ``num_samples`` times from q(z|x) for each of a batch of data.
 
     A vectorized guide is run once, under a plate of samples to the left of its own plates, so its
     encoder runs once. Any other guide is run on the data repeated ``num_samples`` times, or, where
     the whole data set is one datum, so many times.
+
+    Args:
+        keep_distributions: whether the distributions in the trace are needed; where samples are
+            runs of their own, they are otherwise those of one run.
     """
     num_data = len(args[0])
     plated = structure.plated(num_samples)
+    if plated and structure.apart and not keep_distributions:
+        return _draw_apart(guide, args, num_samples, structure)
     if plated and structure.apart:
         trace = stack_traces([poutine.trace(guide).get_trace(*args) for _ in range(num_samples)])
     elif plated:
@@ -102,9 +116,30 @@ def draw(guide: Program, args: tuple[Any, ...], num_samples: int, structure: Str
     )
 
 
+def _draw_apart(
+    guide: Program, args: tuple[Any, ...], num_samples: int, structure: Structure
+) -> Draws:
+    """Draws that are runs of their own."""
+    trace = Trace()
+    sites = latent_sites(poutine.trace(guide).get_trace(*args))
+
+    def run(_: Tensor) -> tuple[Tensor, ...]:
+        found = latent_sites(poutine.trace(guide).get_trace(*args))
+        terms = sum_sites(found.values(), (1, len(args[0])), False, args[0])
+        values = [whole_value(found[name]) for name in sites]
+        return terms[0][0], terms[1][0], *values
+
+    log_posterior, beyond, *values = map_runs(guide, run, [torch.arange(num_samples)])
+    for (name, site), value in zip(sites.items(), values, strict=True):
+        trace.add_node(name, **{**site, "value": value})
+    return Draws(trace, args, log_posterior, beyond, structure.nesting, True, True)
+
+
 def score(model: Program, draws: Draws, start: int = 0, stop: int | None = None) -> Terms:
     """The log terms of draws ``start`` to ``stop`` under the model and their guide."""
     stop = draws.num_samples if stop is None else stop
+    if draws.apart:
+        return _score_apart(model, draws, start, stop)
     return read_terms(trace_model(model, draws, start, stop), draws, start, stop)
 
 
@@ -125,6 +160,52 @@ def trace_model(model: Program, draws: Draws, start: int = 0, stop: int | None =
         with pyro.plate(SAMPLE_PLATE, count, dim=-1 - draws.nesting):
             return replayed.get_trace(*draws.args)
     return replayed.get_trace(*_repeat(draws.args, count, num_data))
+
+
+def _score_apart(model: Program, draws: Draws, start: int, stop: int) -> Terms:
+    """The log terms of draws that are runs of their own."""
+
+    def read(trace: Trace) -> tuple[Tensor, ...]:
+        one = replace(draws, log_posterior=draws.log_posterior[:1], plated=False, apart=False)
+        terms = read_terms(trace, one)
+        return terms.log_likelihood[0], terms.log_prior[0], terms.log_prior_global[0]
+
+    likelihood, prior, beyond = _run_at(model, draws, read, start, stop)
+    log_q, log_q_global = draws.log_posterior[start:stop], draws.log_posterior_global[start:stop]
+    return Terms(likelihood, prior, log_q, beyond, log_q_global)
+
+
+def log_density_at(program: Program, draws: Draws) -> Tensor:
+    """The log density of a program's latent sites in the data plate at draws, (S, N)."""
+    shape, like = (draws.num_samples, draws.num_data), draws.log_posterior
+    if not draws.apart:
+        sites = latent_sites(trace_model(program, draws)).values()
+        return sum_sites(sites, shape, draws.plated, like)[0]
+
+    def read(trace: Trace) -> tuple[Tensor, ...]:
+        found = latent_sites(trace).values()
+        return (sum_sites(found, (1, shape[1]), False, like)[0][0],)
+
+    return _run_at(program, draws, read, 0, shape[0])[0]
+
+
+def _run_at(
+    program: Program,
+    draws: Draws,
+    read: Callable[[Trace], tuple[Tensor, ...]],
+    start: int,
+    stop: int,
+) -> tuple[Tensor, ...]:
+    """Run a program for each of some draws, and read numbers from each trace, stacked."""
+    sites = latent_sites(draws.trace)
+
+    def run(*values: Tensor) -> tuple[Tensor, ...]:
+        own = Trace()
+        for (name, site), value in zip(sites.items(), values, strict=True):
+            own.add_node(name, **{**site, "value": value})
+        return read(poutine.trace(poutine.replay(program, trace=own)).get_trace(*draws.args))
+
+    return map_runs(program, run, [site["value"][start:stop] for site in sites.values()])
 
 
 def samples(value: Tensor, site: Any, start: int, stop: int, num_data: int | None) -> Tensor:
