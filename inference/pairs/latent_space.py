@@ -140,7 +140,7 @@ class LatentSpace:
             log_det = log_det + self._flat(site, jacobian, 0, num_samples, plated).sum(-1)
             node = {"type": "sample", "is_observed": False, "infer": {}, "fn": None}
             trace.add_node(site.name, **node, value=value)
-        if program is self.guide and self.auxiliary:
+        if self.auxiliary and program == self.guide:
             trace = self._auxiliary_trace(trace, num_samples, plated)
         nothing = points.new_zeros(points.shape[:2])
         beyond = points.new_zeros(num_samples)
