@@ -37,7 +37,7 @@ class Budget:
     """Importance samples of each datum."""
     annealed_data: int = 16
     """Data that are annealed, and as many simulated ones."""
-    annealed_sets: int = 4
+    annealed_sets: int = 2
     """Data sets that are simulated and annealed, where the whole data set is one datum, as latent
     variables are global."""
     temperatures: int = 300
