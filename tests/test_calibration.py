@@ -324,17 +324,6 @@ def test_levels_out_of_range():
         ecdf_band(10, 0)
 
 
-def _class(x):
-    with pyro.plate("data", len(x)):
-        z = pyro.sample("z", dist.Bernoulli(0.5))
-        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
-
-
-def _class_guide(x):
-    with pyro.plate("data", len(x)):
-        pyro.sample("z", dist.Bernoulli(torch.full((len(x),), 0.5)))
-
-
 def _point_guide(x):
     with pyro.plate("data", len(x)):
         pyro.sample("z", dist.Delta(x))
@@ -354,12 +343,11 @@ def _auxiliary_guide(x):
 @pytest.mark.parametrize(
     ("model", "guide", "message"),
     [
-        (_class, _class_guide, "the latent site 'z' is discrete"),
         (simple, _point_guide, "the guide puts all of 'z' on one point"),
         (counts, _guide_beyond, "rate is NaN on data simulated from the model"),
         (simple, _auxiliary_guide, "the guide's 'noise' is no part of the model"),
     ],
-    ids=["discrete", "point", "beyond the prior", "auxiliary"],
+    ids=["point", "beyond the prior", "auxiliary"],
 )
 def test_guides_that_cannot_be_calibrated(model, guide, message):
     with pytest.raises(ValueError, match=message):

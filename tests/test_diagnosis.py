@@ -273,8 +273,9 @@ def test_what_does_not_apply_is_named_with_its_reason():
 
     found = diagnose(model, guide, torch.linspace(-2, 2, 30), budget=TINY)
     reasons = {one.topic: one.sentence for one in found.findings if one.level == Level.NOTE}
-    assert {"annealing", "gap", "calibration", "NUTS"} <= reasons.keys()
+    assert {"annealing", "gap", "NUTS"} <= reasons.keys()
     assert "'kind' is discrete" in reasons["NUTS"]
+    assert "calibration" not in reasons  # ranks need no gradient
     assert found["evidence"].khat_bad_fraction == 0  # exact
     assert found.figures
 

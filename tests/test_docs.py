@@ -18,6 +18,7 @@ from urllib.parse import unquote
 
 import pytest
 import torch
+from pyro.infer import TraceEnum_ELBO
 
 from latente.inference import fit, log_evidence
 from latente.inference.cli import main
@@ -135,6 +136,15 @@ def the_exact_answers_agree(ran):
     estimated, exact, by_em, by_svi = map(float, re.findall(r"-\d+\.\d+", ran.printed))
     assert estimated == pytest.approx(exact, abs=1e-3)
     assert by_svi == pytest.approx(by_em, abs=0.02)
+
+
+@after("docs/guide.md", "Discrete sites, summed out")
+def the_chain_of_the_guide_has_its_evidence_exactly(ran):
+    evidence, fitted, x = ran.names["evidence"], ran.names["run"], ran.names["x"]
+    bound = TraceEnum_ELBO(max_plate_nesting=1).loss(fitted.model, fitted.guide, x)
+    assert evidence.exact
+    assert evidence.mean == pytest.approx(-bound / len(x), abs=1e-4)
+    assert "k_4" in ran.names["tree"]["posterior"]
 
 
 @after("docs/guide.md", "Your own Pyro pair")

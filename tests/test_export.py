@@ -329,14 +329,6 @@ def test_bad_input_is_refused_in_one_line(options, message):
 
 
 def test_models_that_cannot_be_exported_are_refused():
-    def summed(x):
-        with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Bernoulli(0.5), infer={"enumerate": "parallel"})
-            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
-
-    with pytest.raises(ValueError, match="'z' is enumerated, and the guide does not draw it"):
-        to_datatree(summed, lambda x: None, torch.zeros(3))
-
     def guide(x):
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(x, 1.0))

@@ -256,8 +256,8 @@ def test_what_cannot_be_left_out_is_refused():
 
     def summed(x):
         w = pyro.sample("w", dist.Normal(0.0, 1.0))
+        k = pyro.sample("k", dist.Bernoulli(0.5), infer={"enumerate": "parallel"})
         with pyro.plate("data", len(x)):
-            k = pyro.sample("k", dist.Bernoulli(0.5), infer={"enumerate": "parallel"})
             pyro.sample("x", dist.Normal(w + k, 1.0), obs=x)
 
     def of_w(x):
@@ -266,7 +266,7 @@ def test_what_cannot_be_left_out_is_refused():
     for function in (psis_loo, log_predictive_density):
         with pytest.raises(ValueError, match="puts all of 'z' on one point"):
             function(pair.model, point, X)
-        with pytest.raises(ValueError, match="'k' is enumerated") as caught:
+        with pytest.raises(ValueError, match="'k' outside the plate 'data' is summed") as caught:
             function(summed, of_w, X)
         assert "\n" not in str(caught.value)
 

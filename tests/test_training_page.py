@@ -12,8 +12,8 @@ from latente.inference import fit
 from .test_callbacks import Writer
 
 PAGE = (Path(__file__).parents[1] / "docs" / "training.md").read_text(encoding="utf-8")
-START, EVIDENCE, TENSORBOARD, EARLY, NAMED, GROUPED, RULE = re.findall(
-    r"```python\n(.*?)```", PAGE, re.DOTALL
+START, EVIDENCE, TENSORBOARD, EARLY, NAMED, GROUPED, RULE, *PYROS, STEPS, PLATEAU, LOAD = (
+    re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 )
 
 
@@ -68,9 +68,33 @@ def test_the_optimizers_of_the_page_move_the_pair_at_their_rates(names):
     assert names["run"].history[-1]["elbo"] > -60
 
 
+def test_pyros_optimizers_of_the_page_have_their_rates(names):
+    rates = []
+    for block in PYROS:
+        exec(f"import torch\n{block}", names)
+        rates.append([row["learning_rate"] for row in names["run"].history])
+    steps = -(-len(names["data"].train) // 128)
+    assert rates[0][1] == pytest.approx(1e-3 * 0.999 ** (2 * steps))
+    assert rates[1:] == [[3e-4, 3e-4], [1e-3, pytest.approx(9e-4)]]
+
+
+def test_the_schedules_of_the_page_move_the_rate(names):
+    exec(STEPS, names)
+    rates = [row["learning_rate"] for row in names["run"].history]
+    assert rates[0] > 1e-3 > 1e-5 > rates[2]
+    exec(PLATEAU, names)
+    assert len(names["run"].history) == 3
+
+
+def test_the_run_of_the_page_is_loaded(names):
+    exec(f"import torch\n{LOAD}", names)
+    assert names["loaded"].epoch == 3
+    assert names["loaded"].guide.locs.loc.shape == ()
+
+
 def test_the_page_names_the_columns_of_a_history(names):
     row = names["run"].history[0]
     table = PAGE.split("| column |")[1].split("\n\n")[0]
     named = set(re.findall(r"`(\w+)`", table))
     assert {name for name in row if not name.startswith("validation_")} <= named
-    assert named - {"beta"} <= set(row)
+    assert named - {"beta", "wake_theta_loss", "phi_loss", "ReweightedWakeSleep"} <= set(row)

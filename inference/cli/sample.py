@@ -27,7 +27,9 @@ def sample(
     like: Any = np.zeros((1, *run.config["event_shape"]), dtype=np.float32)
     if run.config.get("context"):  # a conditional model is given what the test data are
         like = load_plan_data(read_plan(folder), folder).rows("test")
-    drawn = sample_prior(run.model, run.guide, num, like, seed=seed)[1].numpy()
+    # The model of a recipe observes x alone.
+    drawn: Any = sample_prior(run.model, run.guide, num, like, seed=seed)[1]
+    drawn = drawn.numpy()
     if "scale" in run.config:  # back to the data's own units
         drawn = drawn * np.asarray(run.config["scale"]) + np.asarray(run.config["location"])
     np.save(folder / "samples.npy", drawn)

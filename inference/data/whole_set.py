@@ -68,9 +68,7 @@ def rows_of_set(model: Program, rows: tuple[Rows, ...]) -> int:
     return rows[0].shape[1] if len(rows[0].shape) > 1 else 1
 
 
-def _nesting_around_global(
-    model: Program, guide: Program, rows: tuple[Rows, ...]
-) -> int | None:
+def _nesting_around_global(model: Program, guide: Program, rows: tuple[Rows, ...]) -> int | None:
     """The number of batch dimensions of a pair's plates; ``None`` if no latent site is global."""
     with (
         evaluating(model, guide),

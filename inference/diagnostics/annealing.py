@@ -207,7 +207,11 @@ def _draw_sandwich(ax: "Axes", sandwich: Sandwich) -> None:
         ax.errorbar(place, height, error, color=ORANGE if marker == "v" else "black", **style)
     kind = "data sets" if sandwich.lower.set_rows else "data"
     title = f"simulated {kind}: {signed(f'{sandwich.gap:.2f}')} nats apart"
-    ax.set(title=title, xlabel="simulated data set" if sandwich.lower.set_rows else "simulated datum", xlim=(-0.6, len(place) - 0.4))
+    ax.set(
+        title=title,
+        xlabel="simulated data set" if sandwich.lower.set_rows else "simulated datum",
+        xlim=(-0.6, len(place) - 0.4),
+    )
     ax.set_ylabel("nats about the middle")
     integer_ticks(ax)
 
@@ -259,6 +263,7 @@ ANNEALING = Diagnostic(
     ),
     numbers=_numbers,
     per_datum=True,
+    judges_draws=True,
     applies=lambda context: context.budget.annealed_data > 0,
 )
 """Annealed evidence, which does not use the guide, beside importance-sampled evidence."""

@@ -18,6 +18,8 @@ from ..data.batches import epoch_seed
 from ..data.whole_set import open_posterior, rows_of_set
 from ..evidence.importance_sampling import inspect_local
 from ..evidence.pareto_smoothing import pareto_smooth
+from ..pairs.coordinates import cut_opposite, direction
+from ..pairs.kept_rows import check_amortized
 from ..pairs.latent_space import LatentSpace, latent_space
 from ..pairs.log_terms import draw, score_in_chunks
 from ..pairs.parameters import place_all
@@ -47,6 +49,10 @@ SET_SIMULATIONS = 100
 
 NAMED_CURVES = 5
 """The most quantities that get a colour and a name of their own in a figure."""
+
+
+TIE_TOLERANCE = 100.0
+"""Units of rounding by which two densities of one discrete value may differ."""
 
 
 _LINE_STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
@@ -215,15 +221,17 @@ def calibrate(
         z* ~ p(z),  x* ~ p(x|z*),  z_1 … z_L ~ q(z|x*):   u = (#{z_l < z*} + U) / (L + 1)
 
     If q(z|x) is the posterior, z* is one more draw of it, and u is uniform (Talts et al. 2018,
-    arXiv 1804.06788). Ranked are each unconstrained coordinate; log q(z|x), for regions of
-    highest density; and log p(x, z), as a posterior that ignores x passes all tests that do not
-    look at x (Modrák et al. 2023, arXiv 2211.02383). Densities are those of the coordinates.
+    arXiv 1804.06788). Ranked are each unconstrained coordinate, a circle cut opposite to the mean
+    direction of z* and z_l; log q(z|x), for regions of highest density; and log p(x, z), as a
+    posterior that ignores x passes all tests that do not look at x (Modrák et al. 2023, arXiv
+    2211.02383). Densities are those of the coordinates.
 
     Each is also ranked with Pareto-smoothed weights w_l = p(x*, z_l) / q(z_l|x*)::
 
         u_w = (Σ_l w_l 1[z_l < z*] + U w̄) / (Σ_l w_l + w̄),   w̄ = Σ_l w_l² / Σ_l w_l
 
-    which is u for equal weights. Where u is not uniform and u_w is, the guide is wrong but good
+    which is u for equal weights. Ties, as between values of a discrete site, are broken at random,
+    so that u is uniform there too. Where u is not uniform and u_w is, the guide is wrong but good
     enough as a proposal. All of this is about simulated data: it does not tell whether the model
     fits the real ones.
 
@@ -251,8 +259,8 @@ def calibrate(
 
     Raises:
         ValueError: if an argument is out of range, the data cannot be used, data cannot be
-            simulated (:func:`simulate`), the pair does not suit importance sampling, a latent
-            site is discrete, or a density is NaN.
+            simulated (:func:`simulate`), the pair does not suit importance sampling, all latent
+            sites are summed out, or a density is NaN.
 
     >>> import pyro.distributions as dist
     >>> def model(x):
@@ -276,13 +284,16 @@ def calibrate(
         raise ValueError(f"level must lie between 0 and 1, got {level}")
     model, guide, rows = open_posterior(model, guide, like, data_plate=data_plate)
     size = rows_of_set(model, rows)
+    if not size:
+        check_amortized(guide)
     num_simulations = num_simulations or (SET_SIMULATIONS if size else 1000)
     args, values = simulate(model, guide, rows, num_simulations, seed=seed)
     step, blocks = max(1, SCORED_AT_ONCE // num_draws), []
     with evaluating(model, guide), torch.random.fork_rng():
         torch.manual_seed(epoch_seed(seed, 1))
         some = tuple(arg[: 1 if size else step] for arg in args)
-        space = latent_space(model, guide, some, inspect_local(model, guide, some))
+        structure = inspect_local(model, guide, some)
+        space = latent_space(model, guide, some, structure, discrete=True)
         truth = replace(space, args=args).locate(values)
         needs_refit = size > 0 and not is_amortized(guide, place_all(model, guide, rows), some)
         with (
@@ -335,12 +346,22 @@ def _rank(space: LatentSpace, truth: Tensor, num_draws: int) -> tuple[Tensor, Te
             f"the guide's {name!r} is no part of the model: z* has no value for it, so its rank "
             "is not defined"
         )
-    points, log_q = space.read(draws)
-    terms = list(score_in_chunks(space.model, draws, max(1, SCORED_AT_ONCE // space.num_data)))
-    log_joint = torch.cat([part.log_likelihood + part.log_prior for part in terms])
-    log_joint = log_joint + (log_q - draws.log_posterior)
+    read, log_q = space.read(draws)
+    points, truth = space.near(read), space.near(truth)
+    densities: Any
+    if points is read:
+        terms = list(score_in_chunks(space.model, draws, max(1, SCORED_AT_ONCE // space.num_data)))
+        log_joint = torch.cat([part.log_likelihood + part.log_prior for part in terms])
+        log_joint = log_joint + (log_q - draws.log_posterior)
+        densities = space.log_density(space.guide, truth), sum(space.log_joint(truth))
+    else:
+        # A draw at the edge of a support, where its density is infinite, is taken just inside. All
+        # are scored in one call, as ties of z* and draws there are to be ties of their densities.
+        both = torch.cat([truth, points])
+        scored = space.log_density(space.guide, both), sum(space.log_joint(both))
+        densities = [part[:1] for part in scored]  # pyright: ignore
+        log_q, log_joint = (part[1:] for part in scored)  # pyright: ignore
     drawn = torch.cat([points, log_q[..., None], log_joint[..., None]], dim=-1).cpu()
-    densities = space.log_density(space.guide, truth), sum(space.log_joint(truth))
     own = torch.cat([truth, *[part[..., None] for part in densities]], dim=-1).cpu()  # pyright: ignore
     for index, name in enumerate((*space.names, LOG_Q, LOG_JOINT)):
         if drawn[..., index].isnan().any() or own[..., index].isnan().any():
@@ -348,13 +369,39 @@ def _rank(space: LatentSpace, truth: Tensor, num_draws: int) -> tuple[Tensor, Te
                 f"{name} is NaN on data simulated from the model: its networks overflow, or the "
                 "guide puts draws where the prior has none"
             )
-    khat, log_weight = pareto_smooth(log_joint.double() - log_q.double())
+    _cut_circles(own, drawn, space.circular)
+    khat, log_weight = pareto_smooth(log_joint.double() - log_q.double())  # pyright: ignore
     log_weight = log_weight - log_weight.max(0).values
     # Where no draw has any density under the model, none is better than another.
     log_weight = torch.where(log_weight.isnan(), 0.0, log_weight)
     noise = torch.rand(own.shape[1:], dtype=torch.float64)
+    if space.has_discrete:
+        drawn = _settle_ties(own, drawn)
     plain = torch.ones_like(log_weight)
     return _pit(own, drawn, plain, noise), _pit(own, drawn, log_weight.exp(), noise), khat
+
+
+def _settle_ties(truth: Tensor, drawn: Tensor) -> Tensor:
+    """Draws whose densities are z*'s but for rounding, as those of one discrete value are.
+
+    Densities of z* and of the draws are computed in two runs, which may round differently. The
+    rounding would decide every tie the same way.
+    """
+    tolerance = TIE_TOLERANCE * torch.finfo(drawn.dtype).eps
+    tied = (drawn - truth).abs() <= tolerance * (1 + truth.abs())
+    return torch.where(tied, truth, drawn)
+
+
+def _cut_circles(truth: Tensor, drawn: Tensor, circular: Tensor) -> None:
+    """Make numbers of the angles among truth (1, N, Q) and draws (S, N, Q), in place.
+
+    Each circle is cut opposite to the mean direction of truth and draws together. As each of them
+    has an equal part in it, z* is still one more draw where q is exact, and its rank is uniform.
+    """
+    for index in circular.nonzero().flatten().tolist():
+        centre = direction(torch.cat([truth[..., index], drawn[..., index]]))
+        for values in (truth, drawn):
+            values[..., index] = cut_opposite(values[..., index], centre)
 
 
 def _pit(truth: Tensor, drawn: Tensor, weight: Tensor, noise: Tensor) -> Tensor:
@@ -625,6 +672,7 @@ CALIBRATION = Diagnostic(
     numbers=_numbers,
     groups=_groups,
     per_datum=True,
+    judges_draws=True,
     applies=lambda context: (
         context.budget.simulations > 0
         and (context.budget.set_simulations > 0 or not rows_of_set(context.model, context.rows))

@@ -14,14 +14,15 @@ from ..data.load_data import Data
 from ..data.whole_set import open_posterior, rows_of_set
 from ..evaluation.arviz_export import to_datatree
 from ..pairs.checks import check_support
-from ..pairs.inspection import inspect_pair
+from ..pairs.inspection import check_summed_within_data, inspect_pair
+from ..pairs.kept_rows import rows_kept
 from ..pairs.parameters import place, placement
 from ..pairs.programs import Program, evaluating
 from ..pairs.structure import Structure
 from .budget import DEFAULT_BUDGET, Budget
 from .diagnosis import Diagnosis
 from .diagnostic import Diagnostic, DiagnosticContext, Number
-from .finding import Finding, not_looked_at
+from .finding import Finding, Level, not_looked_at
 from .predictive_checks import DEFAULT_QUANTITIES, Quantity
 from .refitting import Refit
 from .registry import DIAGNOSTICS
@@ -123,11 +124,16 @@ def diagnose(
     )
     each = _of_one_datum(context, *whole) if size else context
     findings: list[Finding] = []
+    without_draws: list[str] = []
     table: list[Number] = []
     groups: dict[str, Dataset] = {}
     for diagnostic in diagnostics:
         own = each if diagnostic.per_datum else context
         if not diagnostic.applies(own):
+            continue
+        # Of sites that are all summed out, the evidence is known, and no draw is to be judged.
+        if diagnostic.judges_draws and context.all_summed_out:
+            without_draws.append(diagnostic.topics[0])
             continue
         try:
             result = diagnostic.run(own)
@@ -143,6 +149,8 @@ def diagnose(
         findings += said
         table += numbers
         groups |= own_groups
+    if without_draws:
+        findings.append(_exact(without_draws, structure.enumerated))
     tree = _draw_tree(context, findings)
     for name, group in groups.items():
         tree[name] = type(tree)(group)
@@ -158,11 +166,9 @@ def diagnose(
     )
 
 
-def _inspect(
-    model: Program, guide: Program, rows: tuple[Tensor, ...], *, whole: bool
-) -> Structure:
+def _inspect(model: Program, guide: Program, rows: tuple[Tensor, ...], *, whole: bool) -> Structure:
     """The facts of a pair, which must have a posterior to judge."""
-    count = len(rows[0]) if whole else INSPECTED_DATA
+    count = len(rows[0]) if whole else rows_kept(guide) or INSPECTED_DATA
     args = place(tuple(part[:count] for part in rows), *placement(model, guide))
     with evaluating(model, guide), torch.random.fork_rng():
         check_support(model, guide, args, "data")
@@ -172,11 +178,7 @@ def _inspect(
             f"the guide puts all of {structure.points[0]!r} on one point: there is no posterior to "
             "be judged; evaluate tells of its reconstructions"
         )
-    if structure.enumerated:
-        raise ValueError(
-            f"the latent site {structure.enumerated[0]!r} is summed out, and the guide has no such "
-            "site: there is no posterior to be judged"
-        )
+    check_summed_within_data(structure)
     return structure
 
 
@@ -187,8 +189,28 @@ def _of_one_datum(
     args = place(rows, *placement(model, guide))
     with evaluating(model, guide), torch.random.fork_rng():
         structure = inspect_pair(model, guide, args)
-    return replace(
-        context, model=model, guide=guide, data=rows, rows=rows, structure=structure
+    return replace(context, model=model, guide=guide, data=rows, rows=rows, structure=structure)
+
+
+def _name_sites(names: Sequence[str]) -> str:
+    """Some site names, with their verb.
+
+    >>> _name_sites(["k"]), _name_sites(["k_0", "k_1", "k_2", "k_3", "k_4"])
+    ("'k' is", "'k_0', 'k_1', 'k_2' and 2 more are")
+    """
+    shown = ", ".join(map(repr, names[:3]))
+    if len(names) > 3:
+        return f"{shown} and {len(names) - 3} more are"
+    return f"{shown} {'is' if len(names) == 1 else 'are'}"
+
+
+def _exact(topics: Sequence[str], summed: Sequence[str]) -> Finding:
+    """The finding that the posterior of one datum is not approximated at all."""
+    return Finding(
+        "posterior of one datum",
+        Level.GOOD,
+        f"Exact: the guide draws nothing, and {_name_sites(summed)} summed out. There are no draws "
+        f"to be judged by {', '.join(topics)}.",
     )
 
 
@@ -197,6 +219,8 @@ def _draw_tree(context: DiagnosticContext, findings: list[Finding]) -> "DataTree
     import xarray
 
     some, samples = context.first(context.budget.tree_data), context.budget.tree_samples
+    if not context.all_local:  # a posterior that all data share is not that of a few
+        some = context.rows
     try:
         return to_datatree(
             *context.pair,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from torch import Tensor
 
+from ..pairs.kept_rows import rows_kept
 from ..pairs.programs import Program
 from ..pairs.structure import Structure
 from .budget import Budget
@@ -40,7 +41,7 @@ class DiagnosticContext:
     seed: int
     show_progress: bool
     refit: Refit | None = None
-    """How the guide is fitted to other data, where calibration needs that; see :func:`calibrate`."""
+    """How the guide is fitted to other data, where :func:`calibrate` needs that."""
     results: Mapping[str, Any] = field(default_factory=dict)
     """The results of the diagnostics that ran before, by name."""
 
@@ -54,8 +55,16 @@ class DiagnosticContext:
         """Whether no latent variable is shared by the data, so that p(z|x) is of one datum."""
         return not self.structure.global_latents
 
+    @property
+    def all_summed_out(self) -> bool:
+        """Whether all latent sites are summed out, so that nothing is drawn from the guide."""
+        structure = self.structure
+        drawn = structure.local_latents + structure.global_latents
+        return bool(structure.enumerated) and not drawn
+
     def first(self, count: int) -> tuple[Tensor, ...]:
-        """The first rows of the data."""
+        """The first rows of the data; all of them, if the guide keeps a posterior for each."""
+        count = rows_kept(self.guide) or count
         return tuple(part[:count] for part in self.rows)
 
     def result(self, name: str) -> Any:
@@ -173,6 +182,9 @@ class Diagnostic(Generic[R]):
     """Whether it judges the posterior of one datum. Where latent variables are global, the pair and
     the rows that it is given are such that the whole data set is one datum, and all latent
     variables are its own; see :func:`log_evidence`."""
+    judges_draws: bool = False
+    """Whether it judges draws of the guide. Where all latent sites are summed out there are none,
+    such a diagnostic is not run, and a finding says so."""
     required: bool = False
     """Whether an error of ``run`` ends the whole diagnosis, and is not just noted."""
 

@@ -32,6 +32,10 @@ def _run(context: DiagnosticContext) -> Evidence:
 def judge_evidence(evidence: Evidence) -> list[Finding]:
     """Whether importance weights can be trusted."""
     count = name_data(len(evidence.log_px), evidence.set_rows)
+    if evidence.exact:
+        unit = per_what(evidence.set_rows)
+        text = f"log p(x) = {evidence.mean:.2f} {unit}, exactly ({count})."
+        return [Finding("evidence", Level.GOOD, text)]
     said = (
         f"log p(x) = {evidence.mean:.2f} ± {evidence.mean_standard_error:.2f} "
         f"{per_what(evidence.set_rows)} by importance sampling ({count}, "
@@ -144,8 +148,8 @@ IMPORTANCE_WEIGHTS = Diagnostic(
         DiagnosticFigure(
             "evidence",
             "Pareto k̂ of each datum's importance weights (of the joint weights, where latent "
-            "variables are global and the whole data set is one datum). Good: all below the dashed threshold. "
-            "Above it, the guide is too narrow for that datum, and the estimate of log p(x) is "
+            "variables are global and the whole data set is one datum). Good: all below the dashed "
+            "threshold. Above it, the guide is too narrow for that datum, and the estimate of log p(x) is "
             "likely too low. Above 1, more draws do not help.",
             plot_khat,
         ),

@@ -74,7 +74,7 @@ class InferenceGap:
     elbo_error: Tensor
     """Monte Carlo standard error of ``elbo``; ``elbo_local``'s is about the same."""
     local: LocalPosterior | None = field(repr=False)
-    """The posteriors of ``elbo_local``, a guide for these data."""
+    """The posteriors of ``elbo_local``, a guide for these data; ``None`` where there are none."""
     full_rank: LocalPosterior = field(repr=False)
     """The posteriors of ``elbo_full_rank``, a guide for these data: nearest to the posterior in z.
 
@@ -83,12 +83,14 @@ class InferenceGap:
     """
     set_rows: int = 0
     """Rows of the data set, where it is one datum as latent variables are global; else 0."""
+    reason: str = ""
+    """Why the parts ``approximation`` and ``amortization`` are NaN; empty where they are known."""
 
     def __repr__(self) -> str:
         return (
             f"InferenceGap(total={self.total.mean():.3f} nats, approximation="
             f"{self.approximation.mean():.3f}, amortization={self.amortization.mean():.3f}, "
-            f"N={len(self.elbo)})"
+            f"N={len(self.elbo)}{f'; {self.reason}' if self.reason else ''})"
         )
 
     @property
@@ -132,7 +134,8 @@ def inference_gap(
     unconstrained latent variables. The family of a guide with methods ``features`` and ``family``,
     as ours, is that of all features; of any other guide, that of its distributions' parameters. A
     family cannot be refined where a distribution has no parameters known to PyTorch (a flow), or
-    parameters that depend on other draws: then the two parts are NaN, and the total is still known.
+    parameters that depend on other draws: then the two parts are NaN, ``reason`` says why, and the
+    total is still known.
 
     Where latent variables are global, the whole data set is one datum, as in :func:`log_evidence`:
     all are fitted together, and what the guide loses to its own family is lost by its fit.
@@ -179,9 +182,8 @@ def inference_gap(
             space = latent_space(model, guide, args, structure)
             check_flat(space)
             encoder = _measure(model, guide, args, structure, num_samples)
-            local = own = own_family(guide, args)
-            if own is not None:
-                local = fitting.best(own, advance)
+            own = own_family(guide, args)
+            local = None if isinstance(own, str) else fitting.best(own, advance)
             wide = fitting.best(full_rank(space, local or guide, num_samples), advance)
         measured = _measure(model, local, args, structure, num_samples) if local else None
         richest = _measure(model, wide, args, structure, num_samples)
@@ -198,6 +200,7 @@ def inference_gap(
         local=local,
         full_rank=wide,
         set_rows=rows_of_set(model, rows),
+        reason=own if isinstance(own, str) else "",
     )
 
 
@@ -286,8 +289,9 @@ def judge_gap(gap: InferenceGap) -> list[Finding]:
     if gap.local is None:
         gain = (gap.elbo_full_rank - gap.elbo).mean().item()
         said += (
-            f"; the guide's family cannot be fitted to one datum, full-rank normals fitted to "
-            f"{each} gain {in_nats(gain)}"
+            f"; the guide's family cannot be fitted to one datum"
+            f"{f', as {gap.reason}' if gap.reason else ''}; full-rank normals fitted to {each} "
+            f"gain {in_nats(gain)}"
         )
     else:
         family, encoder = gap.approximation.mean().item(), gap.amortization.mean().item()
@@ -327,7 +331,11 @@ def plot_gap(gap: InferenceGap) -> "Figure":
     order, count = np.argsort(-total, kind="stable"), len(total)
     if known:
         parts = {
-            f"amortization: the {'fit' if gap.set_rows else 'encoder'}'s": (gap.amortization[shown].numpy(), BLUE, None),
+            f"amortization: the {'fit' if gap.set_rows else 'encoder'}'s": (
+                gap.amortization[shown].numpy(),
+                BLUE,
+                None,
+            ),
             "approximation: the family's": (gap.approximation[shown].numpy(), ORANGE, "///"),
         }
     else:
@@ -400,10 +408,13 @@ def _numbers(gap: InferenceGap) -> list[Number]:
         ("approximation_gap", gap.approximation, "due to the family", True),
         ("amortization_gap", gap.amortization, f"due to the {'fit' if size else 'encoder'}", True),
     )
-    return [
-        Number(key, value.mean().item(), label, unit, is_part=is_part)
+    unknown = f"not known: {gap.reason}" if gap.reason else ""
+    numbers = [
+        Number(key, value.mean().item(), label, unit, is_part=is_part,
+               text=unknown if is_part else "")
         for key, value, label, is_part in parts
-    ]
+    ]  # fmt: skip
+    return [*numbers, Number("gap_parts_unknown", gap.reason)] if gap.reason else numbers
 
 
 def _groups(gap: InferenceGap) -> "Mapping[str, Dataset]":
@@ -430,6 +441,7 @@ INFERENCE_GAP = Diagnostic(
     numbers=_numbers,
     groups=_groups,
     per_datum=True,
+    judges_draws=True,
     applies=lambda context: context.budget.gap_data > 0,
 )
 """log p(x) − ELBO, split into what the family and what the encoder loses."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from pyro import poutine
 from torch import Tensor
 
 from ..common.plotting import (
@@ -25,12 +26,19 @@ from ..common.plotting import (
 from ..data.whole_set import open_posterior, rows_of_set
 from ..evaluation.metrics import ACTIVE_VARIANCE
 from ..objectives.reading import Reading, closed_forms
-from ..pairs.inspection import inspect_pair
-from ..pairs.latent_space import LatentSpace, latent_space
-from ..pairs.log_terms import draw, trace_model
+from ..pairs.cached_flows import UnknownDensityError
+from ..pairs.coordinates import cut_opposite, direction, is_circular
+from ..pairs.enumeration import is_summed_out, varies
+from ..pairs.inspection import inspect_drawn
+from ..pairs.kept_rows import rows_kept
+from ..pairs.kl import counted as counted_in
+from ..pairs.latent_space import LatentSpace, VaryingSupportError, latent_space
+from ..pairs.log_terms import draw, read_terms, trace_model
 from ..pairs.parameters import place_all
 from ..pairs.programs import Program, evaluating
 from ..pairs.scoring import SCORED_AT_ONCE
+from ..pairs.sites import check_prior_has_draws, latent_sites, rows_dim
+from ..pairs.structure import Structure
 from ..simulation.predictive import posterior_means
 from .diagnostic import Diagnostic, DiagnosticContext, DiagnosticFigure, Number
 from .finding import Finding, Level, in_nats, per_what
@@ -83,6 +91,10 @@ class LatentInformation:
     """KL(q(z) ‖ p(z)); NaN where the prior differs from datum to datum."""
     marginal_kl_error: float
     """Its standard error."""
+    note: str = ""
+    """Why I(x; z) is not known, where it needs a density that the pair does not give."""
+    counted: Tensor | None = None
+    """For which data a part counts, (N, J): not where it is masked. ``None`` if for all."""
     set_rows: int = 0
     """Rows of the data set, where it is one datum as latent variables are global; else 0."""
 
@@ -98,8 +110,9 @@ class LatentInformation:
 
     @property
     def idle(self) -> tuple[str, ...]:
-        """The parts whose KL is below 0.01 nats for 99 % of the data or more."""
-        share = (self.kl < IDLE_KL).double().mean(0)
+        """The parts whose KL is below 0.01 nats for 99 % of the data or more, masked ones apart."""
+        counted = torch.ones_like(self.kl) if self.counted is None else self.counted.double()
+        share = ((self.kl < IDLE_KL) * counted).sum(0) / counted.sum(0)  # NaN of none
         return tuple(name for name, one in zip(self.names, share, strict=True) if one >= IDLE_SHARE)
 
     @property
@@ -109,13 +122,17 @@ class LatentInformation:
 
     @property
     def latent_dim(self) -> int:
-        """How many latent dimensions there are."""
-        return sum(one.numel() for one in self.mean_variance.values())
+        """How many latent dimensions there are, without those that are masked for all data."""
+        sizes = self.mean_variance.values()
+        if self.counted is None:
+            return sum(one.numel() for one in sizes)
+        return sum(int(one.isfinite().sum()) for one in sizes)
 
     @property
     def collapsed(self) -> bool:
         """Whether the posterior of every datum is the prior: every part is idle."""
-        return len(self.idle) == len(self.names) and (self.num_data > 1 or self.set_rows > 0)
+        parts = len(self.names) if self.counted is None else int(self.counted.any(0).sum())
+        return len(self.idle) == parts > 0 and (self.num_data > 1 or self.set_rows > 0)
 
 
 def latent_information(
@@ -135,7 +152,8 @@ def latent_information(
 
     (Hoffman and Johnson 2016). The first term is what z says about x, the second is how far the
     draws that the decoder was trained on are from draws of the prior. The KL of a dimension is in
-    closed form where there is one.
+    closed form where there is one. Where a prior depends on a site that is summed out, the KL is
+    that of all sites together, and one part.
 
     Where latent variables are global, the whole data set is one datum, as in :func:`log_evidence`:
     KL is that of all latent variables, global ones included, and q(z) and I(x; z) are not defined.
@@ -148,7 +166,8 @@ def latent_information(
 
     Raises:
         ValueError: if a number is too small, the data cannot be used, the guide is a point, which
-            has no KL, or draws a site where its prior has no mass.
+            has no KL, or draws a site where its prior has no mass, or a prior is masked, so that
+            there is no KL to it.
 
     >>> from latente.guides import DiagonalNormal
     >>> from latente.models import PPCA, mlp
@@ -162,35 +181,92 @@ def latent_information(
     args = place_all(model, guide, rows)
     with evaluating(model, guide), torch.random.fork_rng():
         torch.manual_seed(seed)
-        structure = inspect_pair(model, guide, args)
+        structure = inspect_drawn(model, guide, args)
+        check_prior_has_draws(poutine.trace(model).get_trace(*args))
         if structure.points:
             raise ValueError(f"the guide puts {structure.points[0]!r} on one point: it has no KL")
-        step = max(1, SCORED_AT_ONCE // num_draws)
+        step = rows_kept(guide) or max(1, SCORED_AT_ONCE // num_draws)
         blocks = [
             tuple(part[start : start + step] for part in args)
             for start in range(0, len(args[0]), step)
         ]
         # With a global latent variable all data are seen at once, as the guide may look at them.
         blocks = [args] if structure.global_latents else blocks
-        found = [
-            _kl_by_dimension(_read(model, guide, some, num_draws, structure)) for some in blocks
-        ]
+        readings = [_read(model, guide, some, num_draws, structure) for some in blocks]
+        found = [_kl_parts(reading) for reading in readings]
         names, kl = found[0][0], torch.cat([part for _, part in found])
+        counts = [_counts(reading) for reading in readings]
+        count = {name: torch.cat([one[name] for one in counts]) for name in counts[0]}
+        is_masked = not all(part.all() for part in count.values())
+        angles = {n for n, (q, _) in readings[0].local_sites().items() if is_circular(q["fn"])}
         carried = marginal = torch.full((2,), math.nan, dtype=torch.float64)
-        size = rows_of_set(model, rows)  # one datum has no average over data
-        if not structure.global_latents and not structure.enumerated and not size:
-            carried, marginal = _split(latent_space(model, guide, args, structure, discrete=True))
+        note, size = "", rows_of_set(model, rows)  # one datum has no average over data
+        # Of data with different masks, posteriors have different dimensions and no average.
+        if not structure.global_latents and not is_masked and not size:
+            try:
+                space = latent_space(model, guide, args, structure, discrete=True)
+                carried, marginal = _split(space)
+            except (UnknownDensityError, VaryingSupportError) as error:
+                note = str(error)
         means = posterior_means(model, guide, args)
     return LatentInformation(
         names=names,
         kl=kl,
-        mean_variance={name: _variance(value.double()) for name, value in means.items()},
+        mean_variance={
+            name: _mean_variance(value.double(), count[name], name in angles)
+            for name, value in means.items()
+        },
         mutual_information=carried.mean().item(),
         mutual_information_error=_error(carried),
         marginal_kl=marginal.mean().item(),
         marginal_kl_error=_error(marginal),
+        note=note,
+        counted=_by_part(count, names) if is_masked else None,
         set_rows=size,
     )
+
+
+def _counts(reading: Reading) -> dict[str, Tensor]:
+    """For which data the elements of a latent site count in the model: by site, (N, elements).
+
+    An element is one of the plates of a site within the data.
+    """
+    found = {}
+    for name, (_, p) in reading.local_sites().items():
+        mask = counted_in(p).expand(p["fn"].batch_shape)
+        if reading.draws.plated and mask.dim() > reading.draws.nesting:
+            mask = mask[0]  # of the plate of samples
+        mask = mask.movedim(rows_dim(p), 0)[..., None]
+        mask = mask.reshape(
+            -1, reading.draws.num_data, mask[0].numel() * len(mask) // mask.shape[0]
+        )
+        found[name] = mask[0].cpu()
+    return found
+
+
+def _by_part(counts: dict[str, Tensor], names: tuple[str, ...]) -> Tensor:
+    """The same by the parts of the KL, (N, J)."""
+    parts = []
+    for name, count in counts.items():
+        size = sum(part == name or part.startswith(f"{name}[") for part in names)
+        parts.append(count.repeat_interleave(size // count.shape[-1], -1))
+    return torch.cat(parts, dim=-1)
+
+
+def _mean_variance(means: Tensor, counts: Tensor, circular: bool) -> Tensor:
+    """Variance over the data of posterior means (N, *plates, *event), masked ones left out.
+
+    Of angles, it is that of their distances from their mean direction.
+    """
+    flat = means.reshape(*counts.shape, -1)
+    found = torch.full_like(flat[0], math.nan)
+    for index in range(counts.shape[-1]):
+        values = flat[counts[:, index], index]
+        if circular:
+            values = cut_opposite(values, direction(values))
+        if len(values) > 1:
+            found[index] = values.var(0)
+    return found.reshape(means.shape[1:])
 
 
 def _variance(values: Tensor) -> Tensor:
@@ -202,11 +278,23 @@ def _error(values: Tensor) -> float:
     return (_variance(values) / len(values)).sqrt().item()
 
 
-def _read(model: Program, guide: Program, args: Any, num_draws: int, structure: Any) -> Reading:
+def _kl_parts(reading: Reading) -> tuple[tuple[str, ...], Tensor]:
+    """Names of the parts that the KL splits into, and KL of each datum and part, (N, J)."""
+    draws, trace = reading.draws, reading.model_trace
+    drawn = [site for site in latent_sites(trace).values() if not is_summed_out(site)]
+    # Sites whose priors share a parent that is summed out have one prior together.
+    if draws.enumerated and any(varies(site) for site in drawn):
+        terms = read_terms(trace, draws)
+        kl = (terms.log_posterior - terms.log_prior).double().mean(0).cpu()
+        return (", ".join(reading.structure.local_latents),), kl[:, None]
+    return _kl_by_dimension(replace(reading, closed=closed_forms(reading)))
+
+
+def _read(
+    model: Program, guide: Program, args: Any, num_draws: int, structure: Structure
+) -> Reading:
     draws = draw(guide, args, num_draws, structure, keep_distributions=True)
-    trace = trace_model(model, draws)
-    reading = Reading(model, guide, draws, trace, structure, frozenset(), 1.0)
-    return replace(reading, closed=closed_forms(reading))
+    return Reading(model, guide, draws, trace_model(model, draws), structure, frozenset(), 1.0)
 
 
 def _kl_by_dimension(reading: Reading) -> tuple[tuple[str, ...], Tensor]:
@@ -265,6 +353,7 @@ def judge_information(found: LatentInformation) -> list[Finding]:
         return [Finding("information", level, f"{said}.")]
     mutual, marginal = found.mutual_information, found.marginal_kl
     if math.isnan(mutual):  # not defined, with a global latent variable
+        said += f". I(x; z) is not known: {found.note}" if found.note else ""
         return [Finding("information", level, f"{said}.")]
     if found.limit - mutual < SATURATED_NATS:
         said += (
@@ -424,5 +513,6 @@ LATENT_INFORMATION = Diagnostic(
     ),
     numbers=_numbers,
     per_datum=True,
+    judges_draws=True,
 )
 """KL of each latent dimension, active units, mutual information, the aggregated posterior's KL."""

@@ -16,6 +16,7 @@ from pyro import poutine
 from torch import Tensor
 from torch.distributions import transform_to, transforms
 
+from ..pairs.coordinates import OpenCircle, direction
 from ..pairs.latent_space import Coordinate, LatentSpace
 from ..pairs.programs import Program
 from ..pairs.scoring import REPEATED_ROWS
@@ -99,8 +100,8 @@ def _keys(args: tuple[Tensor, ...]) -> list[bytes]:
     return [b"|".join(part[row].tobytes() for part in parts) for row in range(len(args[0]))]
 
 
-def own_family(guide: Program, args: tuple[Tensor, ...]) -> LocalPosterior | None:
-    """The guide's own family with parameters for each datum, where it can be taken apart."""
+def own_family(guide: Program, args: tuple[Tensor, ...]) -> LocalPosterior | str:
+    """The guide's own family with parameters for each datum; or why it cannot be taken apart."""
     sites, again = (
         {
             name: site
@@ -123,13 +124,11 @@ def own_family(guide: Program, args: tuple[Tensor, ...]) -> LocalPosterior | Non
             _open(fn, len(fn.batch_shape) + rows_dim(site))
             for fn in (site["fn"], again[name]["fn"])
         )
-        # Parameters that differ from one run to the next depend on what was drawn before them.
-        if (
-            distribution is None
-            or other is None
-            or not _same(distribution.parameters, other.parameters)
-        ):
-            return None
+        if isinstance(distribution, str) or isinstance(other, str):
+            why = distribution if isinstance(distribution, str) else other
+            return f"in the guide's distribution of {name!r}, {why}"
+        if not _same(distribution.parameters, other.parameters):
+            return f"the guide's parameters of {name!r} depend on what is drawn before it"
         distributions[name] = distribution
 
     def sample_all(parameters: Sequence[Tensor]) -> None:
@@ -176,13 +175,15 @@ class _OpenDistribution:
     """The distribution of given parameters."""
 
 
-def _open(distribution: Any, data_dim: int) -> _OpenDistribution | None:
-    """Take a distribution apart; ``None`` where its parameters are not known, or give no
-    gradient."""
+def _open(distribution: Any, data_dim: int) -> _OpenDistribution | str:
+    """Take a distribution apart; or why that cannot be done."""
+    is_expanded = isinstance(distribution, dist.ExpandedDistribution)
+    own_name = type(distribution.base_dist if is_expanded else distribution).__name__
+    unknown = f"{own_name} has no parameters that PyTorch knows, or more than those"
     if isinstance(distribution, torch.distributions.Independent):
         inside = _open(distribution.base_dist, data_dim)
-        if inside is None:
-            return None
+        if isinstance(inside, str):
+            return inside
         ndims = distribution.reinterpreted_batch_ndims
         return _OpenDistribution(
             inside.parameters, lambda given: inside.close(given).to_event(ndims)
@@ -192,8 +193,12 @@ def _open(distribution: Any, data_dim: int) -> _OpenDistribution | None:
         for name, others in EQUIVALENT_PARAMETERS:
             if name in known:
                 known = {n: constraint for n, constraint in known.items() if n not in others}
-        if not known or not distribution.has_rsample or _moves(distribution.support):
-            return None
+        if not known:
+            return unknown
+        if not distribution.has_rsample:
+            return f"draws of {own_name} have no gradient"
+        if _moves(distribution.support):
+            return f"the support of {own_name} moves with its parameters"
         maps = {name: transform_to(constraint) for name, constraint in known.items()}
         parameters = [
             maps[name]
@@ -211,9 +216,9 @@ def _open(distribution: Any, data_dim: int) -> _OpenDistribution | None:
         if not torch.allclose(
             close(parameters).log_prob(value), distribution.log_prob(value), rtol=1e-3, atol=1e-3
         ):
-            return None
+            return unknown
     except (NotImplementedError, AttributeError, RuntimeError, TypeError, ValueError):
-        return None
+        return unknown
     return _OpenDistribution(parameters, close)
 
 
@@ -233,8 +238,15 @@ def check_flat(space: LatentSpace) -> None:
     """Refuse latent sites of which there is no full-rank normal.
 
     Raises:
-        ValueError: if one stands in a plate of its own within the data.
+        ValueError: if one stands in a plate of its own within the data, or is masked for some.
     """
+    if space.idle is not None:
+        names = [site.name for site in space.sites for _ in range(site.size)]
+        name = names[int(space.idle.any(0).nonzero()[0])]
+        raise ValueError(
+            f"the latent site {name!r} is masked for some of these data: there is no posterior to "
+            "be fitted to them"
+        )
     for site in space.sites:
         if math.prod(site.inner) > 1 and len(site.inner) != -site.rows_dim - 1:
             raise ValueError(
@@ -247,14 +259,18 @@ def full_rank(space: LatentSpace, program: Program, num_draws: int) -> LocalPost
     """A normal of full covariance of all unconstrained latent variables of each datum.
 
     It starts at the moments of a program's draws. Several sites are drawn in turn, each given those
-    before it: with u = m + L ε, the first coordinates of u are known by the first of ε.
+    before it: with u = m + L ε, the first coordinates of u are known by the first of ε. A circle is
+    opened opposite to the mean direction of the draws, see :class:`OpenCircle`.
     """
     dim = space.size
     # A guide that is run on repeated data takes memory for each repetition.
     size = num_draws if space.structure.vectorized else max(1, REPEATED_ROWS // space.num_data)
     count = max(num_draws, 10 * dim)
     points = torch.cat([space.draw(program, size)[0] for _ in range(-(-count // size))])
-    points = points.clamp(-100.0, 100.0)  # draws at the very edge of a support
+    points = space.near(points).clamp(-100.0, 100.0)  # draws at the very edge of a support
+    turned, turn = space.circular, direction(points)
+    if turned.any():
+        points = torch.where(turned, OpenCircle(turn).inv(points), points)  # pyright: ignore
     mean = points.mean(0)
     centred = points - mean
     covariance = torch.einsum("snk,snl->nkl", centred, centred) / (len(points) - 1)
@@ -264,11 +280,12 @@ def full_rank(space: LatentSpace, program: Program, num_draws: int) -> LocalPost
     rows, columns = torch.tril_indices(dim, dim, -1)
     diagonal = scale_tril.diagonal(dim1=-2, dim2=-1)
     parameters = [mean, diagonal.log(), scale_tril[:, rows, columns]]
+    parameters += [turn] if turned.any() else []
     if any(math.prod(site.inner) > 1 for site in space.sites):
-        return LocalPosterior(space.args, parameters, partial(_sample_together, space.sites))
+        return LocalPosterior(space.args, parameters[:3], partial(_sample_together, space.sites))
 
     def sample(given: Sequence[Tensor]) -> None:
-        mean, log_diagonal, below = given
+        mean, log_diagonal, below, *rest = given
         lower = torch.diag_embed(log_diagonal.exp())
         lower[:, rows, columns] = below
         noise = mean.new_zeros(*mean.shape[:-1], 0)
@@ -284,11 +301,18 @@ def full_rank(space: LatentSpace, program: Program, num_draws: int) -> LocalPost
                 scale_tril=tril.reshape(-1, *beside, site.size, site.size),
             )
             with plate:
-                value = pyro.sample(site.name, _in_support(distribution, site))
+                # Not fitted: the mean says as much.
+                turn = rest[0][:, part].detach() if site.circular else mean[:, part]
+                closed = _in_support(
+                    distribution, site, turn.reshape(-1, *beside, *site.free_event)
+                )
+                value = pyro.sample(site.name, closed)
             start += site.size
             if start < dim:  # ε of this site, for those after it
-                free: Any = site.transform.inv(value)
-                batch = free.shape[: free.dim() - len(site.free_event) - len(beside)]
+                free: Any = value
+                for transform in reversed(closed.transforms):
+                    free = transform.inv(free)
+                batch = free.shape[: free.dim() - 1 - len(beside)]
                 free = free.reshape(*batch, site.size)
                 away = (free - centre)[..., None]
                 own = torch.linalg.solve_triangular(tril, away, upper=False)
@@ -331,10 +355,14 @@ def _sample_together(sites: Sequence[Coordinate], given: Sequence[Tensor]) -> No
                 pyro.sample(site.name, dist.Delta(value, log_density, event_dim))
 
 
-def _in_support(distribution: Any, site: Coordinate) -> Any:
-    """A distribution of a site's unconstrained numbers, flat, as one of its values."""
+def _in_support(distribution: Any, site: Coordinate, turn: Tensor) -> Any:
+    """A distribution of a site's unconstrained numbers, flat, as one of its values.
+
+    Args:
+        turn: where a circle is not opened, (N, *free_event).
+    """
     parts: list[Any] = []
     if site.free_event != distribution.event_shape:
         parts.append(transforms.ReshapeTransform(distribution.event_shape, site.free_event))
-    parts.append(site.transform)
+    parts.append(OpenCircle(turn) if site.circular else site.transform)
     return dist.TransformedDistribution(distribution, parts)

@@ -1,7 +1,7 @@
 """Does the guide agree with NUTS? Posteriors of a few data by Markov chains."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,14 +22,19 @@ from ..common.plotting import (
     num_bins,
     shorten,
 )
-from ..common.progress import progress
+from ..common.progress import Advance, progress
 from ..data.whole_set import open_posterior, rows_of_set
 from ..evidence.importance_sampling import inspect_local
-from ..pairs.latent_space import latent_space
+from ..execution.recorded_gradient import record_gradient
+from ..pairs.calling import is_one_datum
+from ..pairs.checks import narrower_sites
+from ..pairs.coordinates import OpenCircle, cut_opposite, direction
+from ..pairs.latent_space import LatentSpace, hold_idle, latent_space
 from ..pairs.parameters import place_all
 from ..pairs.programs import Program, evaluating
 from .diagnostic import Diagnostic, DiagnosticContext, DiagnosticFigure, Number
 from .finding import Finding, Level, name_data
+from .modes import Modes, Particles, annealed_particles, find_modes, start_apart
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,7 +69,9 @@ class NUTSReference:
     """Posteriors of M data by the No-U-Turn sampler, and the guide's beside them.
 
     All numbers are in the K unconstrained coordinates of a datum's latent variables; tensors are
-    (M, K), float64, on CPU.
+    (M, K), float64, on CPU. A circle is cut opposite to the mean direction of the chains' draws,
+    so that angles astride ±π lie together. Where a draw's value is the edge of a support, up to
+    rounding, the nearest value that is not takes its place, for chains and guide alike.
     """
 
     names: tuple[str, ...]
@@ -89,6 +96,16 @@ class NUTSReference:
     """The guide's draws, (S′, M, K)."""
     set_rows: int = 0
     """Rows of the data set, where it is one datum as latent variables are global; else 0."""
+    masked: Tensor | None = field(default=None, repr=False)
+    """Coordinates that the model masks, and on which nothing depends: they have no posterior, and
+    are left out. ``None`` if there are none."""
+    modes: Modes | None = field(default=None, repr=False)
+    """Where chains that started apart stay apart; ``None`` where that was not looked at."""
+
+    @property
+    def judged(self) -> Tensor:
+        """The coordinates that have a posterior: all but the masked ones."""
+        return torch.ones_like(self.mean, dtype=torch.bool) if self.masked is None else ~self.masked
 
     @property
     def shift(self) -> Tensor:
@@ -103,7 +120,7 @@ class NUTSReference:
     @property
     def converged(self) -> Tensor:
         """Whether a coordinate's R̂ is below 1.05 and its effective sample size above 100."""
-        return (self.rhat < CONVERGED_RHAT) & (self.ess > CONVERGED_ESS)
+        return (self.rhat < CONVERGED_RHAT) & (self.ess > CONVERGED_ESS) & self.judged
 
     def misses(self, *, tolerance: float = 0.2, level: float = 0.95) -> Tensor:
         """Where the guide's mean is off by more than ``tolerance`` standard deviations, or the
@@ -119,12 +136,22 @@ class NUTSReference:
         quantile = float(norm.isf((1 - level) / (4 * self.mean.numel())))
         count = len(self.guide_draws)
         mean_error = (1 / self.ess + self.ratio.square() / count).sqrt()
-        # Of a normal; with half of the effective draws, as squares are more correlated.
-        ratio_error = self.ratio * (1 / self.ess + 1 / (2 * count)).sqrt()
+        # With half of the effective draws, as squares are more correlated.
+        of_chains, of_guide = _excess(self.draws.flatten(0, 1)), _excess(self.guide_draws)
+        ratio_error = self.ratio * (of_chains / self.ess + of_guide / (2 * count)).sqrt()
         off = self.shift.abs() > tolerance + quantile * mean_error
         narrow = self.ratio < 1 - tolerance - quantile * ratio_error
         wide = self.ratio > 1 + tolerance + quantile * ratio_error
         return (off | narrow | wide) & self.converged
+
+
+def _excess(draws: Tensor) -> Tensor:
+    """How much larger the variance of a squared deviation is than a normal's, (kurtosis − 1) / 2.
+
+    At least 1: the logarithm of a Gamma variable of small shape, for example, has heavy tails.
+    """
+    away = (draws - draws.mean(0)).square()
+    return ((away.square().mean(0) / away.mean(0).square() - 1) / 2).nan_to_num(1.0).clamp(1.0)
 
 
 def nuts_posterior(
@@ -135,15 +162,19 @@ def nuts_posterior(
     num_samples: int = 500,
     warmup_steps: int = 300,
     num_chains: int = 2,
+    num_temperatures: int = 100,
     data_plate: str | None = None,
     seed: int = 0,
     show_progress: bool = False,
 ) -> NUTSReference:
-    """Sample z | x of a few data by Pyro's NUTS, from starting points drawn from the guide.
+    """Sample z | x of a few data by Pyro's NUTS, from starting points that lie apart.
 
     The data are independent given the model, so one chain moves the latent variables of all of them
-    at once. What the guide's family misses shows in moments and marginals side by side. A mode that
-    no chain starts near is missed by both.
+    at once. What the guide's family misses shows in moments and marginals side by side. Every other
+    chain starts at a draw of the guide, and the rest far from it, at points that were annealed from
+    the prior to the posterior (:func:`annealed_evidence`). Chains that stay where they started show
+    that there are several modes, and the annealed points tell how much each weighs. A mode that
+    annealing does not find either stays unseen.
 
     Where latent variables are global, the whole data set is one datum, as in :func:`log_evidence`:
     give all the rows that the guide was fitted to.
@@ -153,13 +184,15 @@ def nuts_posterior(
         num_samples: draws of each chain that are kept.
         warmup_steps: steps before, in which step size and scales adapt.
         num_chains: at least 2, for R̂.
+        num_temperatures: of the annealing; with 0, all chains start at draws of the guide.
         data_plate: the name of the plate over the data, where two plates fit.
         seed: of all draws.
         show_progress: show the steps done.
 
     Raises:
-        ValueError: if a number is too small, the data are too many, a latent site is discrete, or
-            the posterior of one datum is not defined (see :func:`log_evidence`).
+        ValueError: if a number is too small, the data are too many, a latent site is discrete, a
+            posterior ends within its prior's support, or the posterior of one datum is not
+            defined (see :func:`log_evidence`).
 
     >>> from latente.guides import ExactPosterior
     >>> from latente.models import PPCA
@@ -180,69 +213,145 @@ def nuts_posterior(
     with evaluating(model, guide), torch.random.fork_rng(), pyro.validation_enabled(False):
         torch.manual_seed(seed)
         space = latent_space(model, guide, args, inspect_local(model, guide, args))
+        _refuse_walls(model, guide, args)
         if space.num_data * space.size > MAX_COORDINATES:
             raise ValueError(
                 f"{space.num_data} data of {space.size} latent coordinates each are too many for "
                 f"one chain: give some {max(1, MAX_COORDINATES // space.size)} data at most"
             )
-        guide_draws = space.draw(guide, GUIDE_DRAWS)[0].double().cpu()
-        starts = space.draw(guide, num_chains)[0]
-
-        def potential(values: dict[str, Tensor]) -> Tensor:
-            log_likelihood, log_prior = space.log_joint(values["u"][None])
-            return -(log_likelihood + log_prior).sum()
-
-        chains, divergences = [], 0
-        total = num_chains * (warmup_steps + num_samples)
+        guide_draws = space.near(space.draw(guide, GUIDE_DRAWS)[0])
+        starts = space.near(space.draw(guide, num_chains)[0])
+        settings = num_samples, warmup_steps
+        total = num_chains * sum(settings) + 2 * num_temperatures
         with progress("NUTS", total, show=show_progress) as advance, torch.enable_grad():
-            for start in starts:
-                kernel = NUTS(potential_fn=potential, max_tree_depth=8)
-                chain = MCMC(
-                    kernel,
-                    num_samples,
-                    warmup_steps,
-                    initial_params={"u": start},
-                    disable_progbar=True,
-                    hook_fn=lambda _, __, stage, step: advance(1, f"{stage} {step}"),
-                )
-                chain.run()
-                chains.append(chain.get_samples()["u"].detach().double().cpu())
-                divergences += len(chain.diagnostics()["divergences"]["chain 0"])
-    size = rows_of_set(model, rows)
-    return _summarize(tuple(space.names), torch.stack(chains), guide_draws, divergences, size)
+            particles = annealed_particles(space, num_temperatures, advance)
+            starts = start_apart(starts, particles, space.circular)
+            # Circles are cut where chains seldom come.
+            likely = guide_draws if particles is None else particles.likely
+            draws, divergences = _run_chains(space, starts, direction(likely), settings, advance)
+        found = _summarize(space, draws, guide_draws, particles, divergences)
+    return replace(found, set_rows=rows_of_set(model, rows))
+
+
+def _run_chains(
+    space: LatentSpace,
+    starts: Tensor,
+    centre: Tensor,
+    settings: tuple[int, int],
+    advance: Advance,
+) -> tuple[Tensor, int]:
+    """Draws of a chain from each starting point, (C, S, M, K), and how many transitions diverged.
+
+    Args:
+        centre: where circles are not cut, (M, K). On an uncut one chains would go round and round.
+        settings: draws that are kept, and steps before.
+    """
+    circular, opened = space.circular, OpenCircle(centre)
+
+    def closed(points: Tensor) -> Tensor:
+        return torch.where(circular, opened(points), points)  # pyright: ignore
+
+    def negative_log_joint(line: Tensor) -> Tensor:
+        line = line[None]
+        points = closed(line) if circular.any() else line
+        log_likelihood, log_prior = space.log_joint(points)
+        total = (log_likelihood + log_prior + hold_idle(space, points)).sum()
+        if circular.any():
+            total = total + opened.log_abs_det_jacobian(line, points)[..., circular].sum()
+        return -total
+
+    # Pyro's handlers take longer than the arithmetic of one datum.
+    whole = is_one_datum(space.model)
+    energy = record_gradient(negative_log_joint) if whole else negative_log_joint
+
+    def potential(values: dict[str, Tensor]) -> Tensor:
+        return energy(values["u"])
+
+    chains, divergences = [], 0
+    for start in torch.where(circular, opened.inv(starts), starts):  # pyright: ignore
+        chain = MCMC(
+            NUTS(potential_fn=potential, max_tree_depth=8),
+            *settings,
+            initial_params={"u": start},
+            disable_progbar=True,
+            hook_fn=lambda _, __, stage, step: advance(1, f"{stage} {step}"),
+        )
+        chain.run()
+        chains.append(space.near(closed(chain.get_samples()["u"].detach())))
+        divergences += len(chain.diagnostics()["divergences"]["chain 0"])
+    return torch.stack(chains), divergences
+
+
+def _refuse_walls(model: Program, guide: Program, args: tuple[Tensor, ...]) -> None:
+    """Refuse a posterior that ends within its prior's support, at a wall that NUTS runs into."""
+    for name in narrower_sites(model, guide, args):
+        raise ValueError(
+            f"the posterior of {name!r} ends within the support of its prior, as the guide says, "
+            "and NUTS needs a density that has no such walls: write the site as a transform of a "
+            "variable whose support does not depend on the data"
+        )
 
 
 def _summarize(
-    names: tuple[str, ...], draws: Tensor, guide_draws: Tensor, divergences: int, set_rows: int
+    space: LatentSpace,
+    draws: Tensor,
+    guide_draws: Tensor,
+    particles: Particles | None,
+    divergences: int,
 ) -> NUTSReference:
-    from arviz_stats.base import array_stats  # pyright: ignore # slow to import
+    draws, guide_draws = draws.double().cpu(), guide_draws.double().cpu()
+    centre = direction(draws.flatten(0, 1))
 
-    both: dict[str, Any] = {"chain_axis": 0, "draw_axis": 1}
+    def on_a_line(points: Tensor) -> Tensor:
+        """Coordinates with each circle cut opposite to the mean direction of the chains."""
+        return torch.where(space.circular, cut_opposite(points, centre), points)
+
+    draws, guide_draws = on_a_line(draws), on_a_line(guide_draws)
+    if particles is not None:
+        points = on_a_line(space.near(particles.points).double().cpu())
+        particles = Particles(points, particles.weight.double().cpu())
+    masked = None if space.idle is None else space.idle.cpu()
+    rhat, ess = _converge(draws)
+    judged = torch.ones_like(rhat, dtype=torch.bool) if masked is None else ~masked
     return NUTSReference(
-        names=names,
+        names=tuple(space.names),
         mean=draws.mean((0, 1)),
         sd=draws.flatten(0, 1).std(0),
         guide_mean=guide_draws.mean(0),
         guide_sd=guide_draws.std(0),
-        rhat=torch.from_numpy(np.asarray(array_stats.rhat(draws.numpy(), **both))),
-        ess=torch.from_numpy(np.asarray(array_stats.ess(draws.numpy(), **both))),
+        rhat=rhat,
+        ess=ess,
         divergences=divergences,
         draws=draws,
         guide_draws=guide_draws,
-        set_rows=set_rows,
+        masked=masked,
+        modes=find_modes(draws, guide_draws, particles, judged),
     )
 
 
+def _converge(draws: Tensor) -> tuple[Tensor, Tensor]:
+    """R̂ and effective sample size of chains (C, S, M, K): each (M, K)."""
+    from arviz_stats.base import array_stats  # pyright: ignore # slow to import
+
+    both: dict[str, Any] = {"chain_axis": 0, "draw_axis": 1}
+    rhat, ess = array_stats.rhat(draws.numpy(), **both), array_stats.ess(draws.numpy(), **both)
+    return torch.from_numpy(np.asarray(rhat)), torch.from_numpy(np.asarray(ess))
+
+
 def judge_nuts(nuts: NUTSReference) -> list[Finding]:
-    """Whether the guide's moments are those of the posterior."""
+    """Whether the guide's moments are those of the posterior, and its modes."""
     of_data = name_data(len(nuts.mean), nuts.set_rows)
-    misses, settled = nuts.misses(), nuts.converged
+    misses, settled, judged = nuts.misses(), nuts.converged, nuts.judged
+    modes = _judge_modes(nuts.modes)
     if not settled.any():
+        found = f"R̂ up to {nuts.rhat[judged].max():.2f}" if judged.any() else "all are masked"
         text = (
-            f"NUTS has not converged on any coordinate of {of_data} (R̂ up to "
-            f"{nuts.rhat.max():.2f}, as few as {nuts.ess.min():.0f} effective draws): take more."
+            f"NUTS has not converged on any coordinate of {of_data} ({found}, as few as "
+            f"{nuts.ess[judged].min():.0f} effective draws): take more."
+            if judged.any()
+            else f"All coordinates of {of_data} are masked."
         )
-        return [Finding("NUTS", Level.NOTE, text)]
+        return [modes or Finding("NUTS", Level.NOTE, text)]
     said = (
         f"Compared with NUTS on {of_data}, the guide's standard deviations "
         f"are {nuts.ratio[settled].median():.2f} times as large and its means are off by "
@@ -250,11 +359,43 @@ def judge_nuts(nuts: NUTSReference) -> list[Finding]:
         f"{int(misses.sum())} of {int(settled.sum())} coordinates are off by more than a fifth "
         "plus noise"
     )
-    if not settled.all():
-        said += f"; {int((~settled).sum())} have not converged and are left out"
+    if (judged & ~settled).any():
+        said += f"; {int((judged & ~settled).sum())} have not converged and are left out"
     share = misses.sum() / settled.sum()
     level = Level.GOOD if share == 0 else Level.WARNING if share <= BAD_MISS_SHARE else Level.BAD
+    if modes:
+        # A mode of its own says more than the moments beside it.
+        level = max(level, modes.level if modes.level == Level.BAD else level)
+        said += f". {modes.sentence.rstrip('.')}"
     return [Finding("NUTS", level, f"{said}.")]
+
+
+def _judge_modes(modes: Modes | None) -> Finding | None:
+    """What is said of coordinates in which chains stay in different modes."""
+    if modes is None or not modes.apart.any():
+        return None
+    missed, apart = modes.missed(), modes.apart
+    said = (
+        f"Chains of NUTS that started apart stay in different modes of {int(apart.sum())} of "
+        f"{counted(apart.numel(), 'coordinate', 'coordinates')}"
+    )
+    if missed.any():
+        off = (modes.guide_share - modes.annealed_share).abs().amax(0)
+        where = torch.where(missed, off, -1.0).flatten().argmax()
+        chain = (modes.guide_share - modes.annealed_share).flatten(1)[:, where].argmin()
+        guide, annealed = (
+            share.flatten(1)[chain, where].item()
+            for share in (modes.guide_share, modes.annealed_share)
+        )
+        text = (
+            f"{said}: of one of them, the guide has {guide:.0%} of its draws where annealing finds "
+            f"{annealed:.0%} of the posterior."
+        )
+        return Finding("NUTS", Level.BAD, text)
+    if modes.error.isnan().any():
+        return Finding("NUTS", Level.NOTE, f"{said}; how much each weighs is not known.")
+    text = f"{said}; the guide's draws are divided among them as annealing says, up to noise."
+    return Finding("NUTS", Level.NOTE, text)
 
 
 def plot_nuts(nuts: NUTSReference) -> "Figure":
@@ -390,6 +531,7 @@ NUTS_REFERENCE = Diagnostic(
     ),
     numbers=_numbers,
     per_datum=True,
+    judges_draws=True,
     applies=lambda context: context.budget.nuts_data > 0,
 )
 """Means and standard deviations of the guide beside those of Markov chains."""

@@ -1,6 +1,6 @@
 """Could the model have made these data? Quantities of the data, and of replicated data sets."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,6 @@ import numpy as np
 import pyro
 import torch
 from pyro import poutine
-from pyro.distributions import Unit
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
@@ -18,18 +17,15 @@ from ..common.progress import progress
 from ..data.arguments import open_pair
 from ..data.rows import BLOCK_ROWS
 from ..pairs.checks import check_support
+from ..pairs.enumeration import draw_summed_out
 from ..pairs.inspection import inspect_drawn
+from ..pairs.observed_values import ObservedValues, find_observed_values
 from ..pairs.parameters import place, placement
 from ..pairs.programs import Program, evaluating, plain_errors
-from ..pairs.sites import global_latent_sites, observed_sites
-from ..simulation.simulate import (
-    SampleObserved,
-    check_distribution_ignores_x,
-    check_unmasked,
-    reshape_like_x,
-    simulate_block,
-    site_of_x,
-)
+from ..pairs.sites import global_latent_sites
+from ..pairs.structure import Structure
+from ..simulation.ancestral import draw_data
+from ..simulation.simulate import check_defines_data, check_prior_can_be_drawn
 from .diagnostic import Diagnostic, DiagnosticContext, DiagnosticFigure
 from .finding import Finding, Level, not_looked_at
 
@@ -107,8 +103,15 @@ def predictive_check(
         posterior predictive:  zₙ ~ q(z|xₙ),  x_rep,ₙ ~ p(x|zₙ)
         prior predictive:      zₙ ~ p(z),     x_rep,ₙ ~ p(x|zₙ)
 
-    Latent variables outside the data plate are drawn once for each replicated data set, from the
-    guide or from their prior. Contexts stay as they are.
+    Sites that are summed out are drawn from their exact posterior given x and the other sites, or
+    from their prior. Latent variables outside the data plate are drawn once for each replicated
+    data set, from the guide or from their prior. Covariates, and the values of conditioned sites,
+    stay as they are.
+
+    If the model observes several arguments, ``model(x, y)`` say, all are replicated, and each
+    quantity is asked of each: ``"mean of x"``, ``"mean of y"``, by the name of the site. Sites that
+    observe parts of one argument (``x[:, t]``) are drawn in their order, each given those before
+    it, and the quantities see the whole argument.
 
     Prior predictive p-values are uniform if the data come from the model as it stands. Posterior
     predictive ones are not: zₙ was found from the very xₙ that is then checked, so the data are
@@ -131,8 +134,8 @@ def predictive_check(
 
     Raises:
         ValueError: if S < 1, there is no quantity, or one gives no finite number, the data cannot
-            be used, the pair sums a site out, or the model does not define how x is drawn: it
-            observes something other than x, or the distribution of x depends on x itself.
+            be used, a site outside the data plate is summed out, or the model does not define how
+            its data are drawn: see :func:`simulate`.
 
     >>> import pyro.distributions as dist
     >>> def model(x):
@@ -159,30 +162,52 @@ def predictive_check(
         place(tuple(part[start : start + BLOCK_ROWS] for part in rows), device, dtype)
         for start in range(0, num_rows, BLOCK_ROWS)
     ]
-    x = torch.cat([args[0] for args in blocks]).cpu()
-    observed = {name: _number(name, quantity(x)) for name, quantity in quantities.items()}
-    replicated = {name: torch.empty(num_samples, dtype=torch.float64) for name in quantities}
     with evaluating(model, guide), torch.random.fork_rng():
         torch.manual_seed(seed)
         for number, args in enumerate(blocks):
             check_support(model, guide, args, "data", number * BLOCK_ROWS)
         structure = inspect_drawn(model, guide, blocks[0])
-        _check_draws_x(model, guide, blocks[0])
+        observed = _check_draws_data(model, guide, blocks[0])
         if from_prior:
-            _check_no_factor(model, blocks[0])
+            check_prior_can_be_drawn(model, blocks[0], observed)
+        asked = _ask_of_each(quantities, observed)
+        of_data = _compute(asked, blocks)
+        of_replicated = {name: torch.empty(num_samples, dtype=torch.float64) for name in asked}
         # A guide may compute shared variables from all data: it must see them together.
         together = structure.global_latents and not from_prior
         whole = tuple(map(torch.cat, zip(*blocks, strict=True))) if together else None
+        places = _Places(model, guide)
         with (
             pyro.validation_enabled(False),
             progress("predictive check", num_samples, show=show_progress) as advance,
         ):
             for sample in range(num_samples):
-                x_rep = _replicate(model, guide, blocks, whole, from_prior)
-                for name, quantity in quantities.items():
-                    replicated[name][sample] = _number(name, quantity(x_rep))
+                drawn = _replicate(model, guide, blocks, places, whole, from_prior, structure)
+                for name, value in _compute(asked, drawn).items():
+                    of_replicated[name][sample] = value
                 advance(1, f"{sample + 1} of {num_samples} replications")
-    return {name: PredictiveCheck(observed[name], replicated[name]) for name in quantities}
+    return {name: PredictiveCheck(of_data[name], of_replicated[name]) for name in asked}
+
+
+def _ask_of_each(
+    quantities: Mapping[str, Quantity], observed: ObservedValues
+) -> dict[str, tuple[int, Quantity]]:
+    """The quantities by name, each with the number of the argument that it is asked of."""
+    names = observed.names
+    return {
+        quantity if len(names) == 1 else f"{quantity} of {name}": (number, function)
+        for number, name in names.items()
+        for quantity, function in quantities.items()
+    }
+
+
+def _compute(
+    asked: Mapping[str, tuple[int, Quantity]], blocks: Sequence[tuple[Tensor, ...]]
+) -> dict[str, float]:
+    """The quantities of a data set, given in blocks."""
+    numbers = {number for number, _ in asked.values()}
+    whole = {number: torch.cat([args[number] for args in blocks]).cpu() for number in numbers}
+    return {name: _number(name, quantity(whole[n])) for name, (n, quantity) in asked.items()}
 
 
 def _number(name: str, value: Any) -> float:
@@ -201,14 +226,34 @@ def _number(name: str, value: Any) -> float:
     )
 
 
+class _Places:
+    """Where the observed values stand in blocks of data, found once for each size of a block."""
+
+    def __init__(self, model: Program, guide: Program):
+        self.model, self.guide = model, guide
+        self._found: dict[int, ObservedValues] = {}
+
+    def of(self, args: tuple[Tensor, ...]) -> ObservedValues:
+        """The places in a block of data."""
+        size = len(args[0])
+        if size not in self._found:
+            with torch.random.fork_rng():
+                given = poutine.trace(self.guide).get_trace(*args)
+            program = poutine.replay(self.model, trace=given)
+            self._found[size] = find_observed_values(program, args)
+        return self._found[size]
+
+
 def _replicate(
     model: Program,
     guide: Program,
     blocks: list[tuple[Tensor, ...]],
+    places: _Places,
     whole: tuple[Tensor, ...] | None,
     from_prior: bool,
-) -> Tensor:
-    """One replicated data set, (N, *event_shape), on CPU.
+    structure: Structure,
+) -> list[tuple[Tensor, ...]]:
+    """One replicated data set, in blocks.
 
     Args:
         whole: all data at once, where the guide draws latent variables that they share.
@@ -218,43 +263,28 @@ def _replicate(
         shared = global_latent_sites(poutine.trace(guide).get_trace(*whole))
     parts = []
     for args in blocks:
-        given = shared
+        given, observed = shared, places.of(args)
         if not from_prior:
             given = poutine.trace(poutine.replay(guide, trace=shared)).get_trace(*args)
-        with plain_errors():
-            program = poutine.replay(SampleObserved()(model), trace=given)
-            drawn = poutine.trace(program).get_trace(*args)
+        if not from_prior and structure.enumerated:
+            given = draw_summed_out(model, args, given, -1 - structure.nesting)
+        # One site was checked to be drawn at once; of several, each may depend on those before.
+        check = len(observed.places) > 1
+        replicated, drawn = draw_data(model, args, observed, given, check=check)
         shared = shared or global_latent_sites(drawn)
-        site = site_of_x(drawn, args)
-        parts.append(reshape_like_x(site["value"], site, args[0]).to(args[0]).cpu())
-    return torch.cat(parts)
+        parts.append(replicated)
+    return parts
 
 
-def _check_no_factor(model: Program, args: tuple[Tensor, ...]) -> None:
-    """Refuse to draw from a prior that a factor reweights: its draws would ignore the factor."""
-    with pyro.validation_enabled(False), plain_errors():
-        trace = poutine.trace(model).get_trace(*args)
-    for name, site in observed_sites(trace).items():
-        if isinstance(site["fn"], Unit):
-            raise ValueError(
-                f"the factor {name!r} weighs the prior, which can then not be drawn from: check "
-                "the posterior predictive"
-            )
-
-
-def _check_draws_x(model: Program, guide: Program, args: tuple[Tensor, ...]) -> None:
-    """Refuse a model that does not define how x itself is drawn."""
+def _check_draws_data(model: Program, guide: Program, args: tuple[Tensor, ...]) -> ObservedValues:
+    """Refuse a model that does not define how data are drawn; find what its sites observe."""
     with pyro.validation_enabled(False), plain_errors():
         given = poutine.trace(guide).get_trace(*args)
-        trace = poutine.trace(poutine.replay(model, trace=given)).get_trace(*args)
-    site = site_of_x(trace, args)
-    if not torch.equal(reshape_like_x(site["value"], site, args[0]).to(args[0]), args[0]):
-        raise ValueError(
-            f"the model observes something other than x at {site['name']!r}, so no x can be drawn "
-            "from it: transform x before it is given to the model"
-        )
-    check_unmasked(site["name"], site)
-    check_distribution_ignores_x(model, *simulate_block(model, args))
+    program = poutine.replay(model, trace=given)
+    observed = find_observed_values(program, args)
+    check_defines_data(program, args, observed)
+    draw_data(model, args, observed)
+    return observed
 
 
 def unlike(checks: Mapping[str, PredictiveCheck]) -> dict[str, PredictiveCheck]:

@@ -1,4 +1,4 @@
-"""Refit a guide to simulated data sets, for the calibration of a posterior that is not amortized."""
+"""Refit a guide that is not amortized to simulated data sets, for its calibration."""
 
 import contextlib
 from collections.abc import Callable, Collection, Iterator
@@ -135,7 +135,9 @@ def refitted(
 
 
 @contextlib.contextmanager
-def values_kept(model: Program, guide: Program, names: Collection[str] | None = None) -> Iterator[None]:
+def values_kept(
+    model: Program, guide: Program, names: Collection[str] | None = None
+) -> Iterator[None]:
     """Restore the parameters of a pair: of its modules, and those of ``pyro.param`` statements.
 
     Args:

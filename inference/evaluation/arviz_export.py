@@ -7,14 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import pyro
 import torch
+from pyro import poutine
+from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ..common.progress import progress
 from ..data.arguments import open_pair
 from ..evidence.pareto_smoothing import summarize_weights
+from ..pairs.calling import name_arguments
 from ..pairs.checks import check_support, explain_nonfinite
 from ..pairs.inspection import inspect_drawn
-from ..pairs.log_terms import Draws, draw, read_terms, sum_sites, trace_model
+from ..pairs.log_terms import Draws, complete, draw, read_terms, sum_sites, trace_model
+from ..pairs.observed_values import ObservedValues, find_observed_values
 from ..pairs.parameters import place_all
 from ..pairs.programs import Program, evaluating, plain_errors
 from ..pairs.sites import (
@@ -26,7 +30,8 @@ from ..pairs.sites import (
     rows_dim,
 )
 from ..pairs.structure import Structure
-from ..simulation.simulate import SampleObserved, holds
+from ..simulation.ancestral import SampleObserved, draw_data, is_drawn_at_once
+from ..simulation.simulate import CHECKED_ROWS
 
 if TYPE_CHECKING:
     from xarray import DataTree
@@ -79,22 +84,30 @@ def to_datatree(
     - ``posterior``: each latent site, drawn from the guide, (chain, draw, datum, *plates, *event);
       and each that follows from them, by ``pyro.deterministic`` or ``poutine.reparam``; a site
       outside the data plate has no ``datum``;
-    - ``log_likelihood``: log p(x|z) of each observed site, in nats, (chain, draw, datum);
+    - ``log_likelihood``: the log density of each observed site by itself, in nats, (chain, draw,
+      datum);
     - ``sample_stats``: ``log_weight`` = log p(x, z) − log q(z|x) of each datum's own variables,
       (chain, draw, datum); ``lp`` = log p and ``log_q`` = log q of all variables, (chain, draw);
     - ``evidence``: the estimates from these weights, ``log_px``, ``standard_error``, ``ess``,
       ``khat`` and ``log_px_smoothed``, (datum), as in :class:`Evidence`; only if all sites stand
       in the data plate;
     - ``prior``, ``prior_predictive``, ``posterior_predictive``: draws of latent and observed sites;
-    - ``observed_data``, and ``constant_data`` with the contexts by their position, as
-      ``context_1``, …; ``context_0``, where they come before the x that the model observes.
+    - ``observed_data``: the value of each observed site; ``constant_data``: the arguments that
+      the model does not observe, or only in part, by keyword or position, ``context_1``, …;
+      ``context_0``, where they come before the x that the model observes.
+
+    A conditioned site (``pyro.condition``) is observed, as the program says: its value is in
+    ``observed_data``, its density in ``log_likelihood``, each under its own name, and in ``lp`` and
+    ``log_weight``. It is never drawn, so it has no ``*_predictive`` values. Of several observed
+    sites each is predicted given draws of those before it (x_t given the drawn x_{t−1}).
 
     The draws are independent and form one chain, so ESS across draws says nothing and R̂ is NaN;
     ``khat`` shows whether the guide is right. In ``log_likelihood`` z is inferred from x itself, so
     leave-one-out with it means little for local latent variables: see :func:`psis_loo`. If the
-    distribution of x depends on x itself, as in an autoregressive model, ``*_predictive`` draws are
-    conditional on the given x. A guide that is a point has no density: then there is no
-    ``evidence``, and ``sample_stats`` holds only ``lp``.
+    distribution of a site depends on its own value, as in an autoregressive model, ``*_predictive``
+    draws are conditional on the given x. A site that is summed out is drawn from its exact
+    posterior given x and the other sites; the weights are those of the guide's draws. A guide that
+    is a point has no density: then there is no ``evidence``, and ``sample_stats`` has only ``lp``.
 
     Args:
         model: Pyro program ``model(x, *context)``.
@@ -112,7 +125,8 @@ def to_datatree(
 
     Raises:
         ValueError: if S < 1, the data cannot be used, the draws would take more than 2 GB, ``dims``
-            or ``coords`` do not fit the sites, a site is enumerated, or a weight is not finite.
+            or ``coords`` do not fit the sites, a site outside the data plate is summed out, or a
+            weight is not finite.
 
     >>> import pyro.distributions as dist
     >>> def model(x):
@@ -137,8 +151,11 @@ def to_datatree(
         check_support(model, guide, args, "data")
         structure = inspect_drawn(model, guide, args)
         with pyro.validation_enabled(False), plain_errors():
-            constant = _constant_groups(model, guide, args, structure)
-            one = _draw_groups(model, guide, args, structure, 1)
+            constant, observed = _constant_groups(model, guide, args, structure)
+            sequential = _is_sequential(model, args, observed)
+            if sequential:  # each draw needs arguments of its own to be written into
+                structure = replace(structure, vectorized=False)
+            one = _draw_groups(model, guide, args, structure, 1, observed.held, sequential)
             layout = _layout({**constant, **one}, coords or {}, dims or {})
             _check_memory(one, num_samples, len(args[0]))
             groups = _allocate(one, num_samples)
@@ -146,7 +163,9 @@ def to_datatree(
             with progress("draws", num_samples, show=show_progress) as advance:
                 for start in range(0, num_samples, size):
                     count = min(size, num_samples - start)
-                    part = _draw_groups(model, guide, args, structure, count)
+                    part = _draw_groups(
+                        model, guide, args, structure, count, observed.held, sequential
+                    )
                     for group, sites in part.items():
                         for name, site in sites.items():
                             groups[group][name].value[start : start + count] = site.value
@@ -170,11 +189,37 @@ def _draws_per_run(num_data: int, num_samples: int, structure: Structure) -> int
     return 1 if structure.global_latents else min(num_samples, max(1, MAX_ROWS_PER_RUN // num_data))
 
 
+def _is_sequential(model: Program, args: tuple[Tensor, ...], observed: ObservedValues) -> bool:
+    """Whether some observed sites must be drawn after others, and can be."""
+    if len(observed.places) < 2:
+        return False
+    some = tuple(part[:CHECKED_ROWS] for part in args)
+    with torch.random.fork_rng():
+        if is_drawn_at_once(model, some):
+            return False
+        try:
+            draw_data(model, some)
+        except ValueError:  # a site depends on its own value: draws are conditional on it
+            return False
+    return True
+
+
 def _draw_groups(
-    model: Program, guide: Program, args: tuple[Tensor, ...], structure: Structure, count: int
+    model: Program,
+    guide: Program,
+    args: tuple[Tensor, ...],
+    structure: Structure,
+    count: int,
+    held: tuple[str, ...],
+    sequential: bool,
 ) -> Groups:
-    """Make ``count`` draws, by group and site."""
-    draws = draw(guide, args, count, structure)
+    """Make ``count`` draws, by group and site.
+
+    Args:
+        held: observed sites that are not drawn.
+        sequential: whether observed sites are drawn each given those before it.
+    """
+    draws = complete(model, draw(guide, args, count, structure))
     trace = trace_model(model, draws)
     terms = read_terms(trace, draws)
     shape = (draws.num_samples, draws.num_data)
@@ -190,8 +235,8 @@ def _draw_groups(
         log_q = terms.log_posterior.double().sum(1) + terms.log_posterior_global
         stats["log_weight"] = _SiteValues(terms.log_weight.double().cpu(), [], True)
         stats["log_q"] = _SiteValues(log_q.cpu(), [], False)
-    predictive = latent_sites(trace_model(SampleObserved()(model), draws))
-    prior = draw(SampleObserved()(model), args, count, structure)
+    predicted, prior = _predict(model, draws, structure, held, sequential)
+    predictive = latent_sites(predicted)
     of_prior = {**latent_sites(prior.trace), **deterministic_sites(prior.trace)}
     return {
         # Read from the model's sites, which have the same plates and events as the prior's.
@@ -208,6 +253,20 @@ def _draw_groups(
             name: _values(site, prior) for name, site in of_prior.items() if _is_predicted(site)
         },
     }
+
+
+def _predict(
+    model: Program, draws: Draws, structure: Structure, held: tuple[str, ...], sequential: bool
+) -> tuple[Trace, Draws]:
+    """Draw the observed sites at draws of the guide, and all sites from the prior."""
+    if sequential:
+        rows = tuple(torch.cat([part] * draws.num_samples) for part in draws.args)
+        _, predicted = draw_data(model, rows, given=draws.trace)
+        _, prior = draw_data(model, rows)
+        return predicted, replace(draws, trace=prior)
+    sampler = SampleObserved(held)(model)
+    predicted = trace_model(sampler, draws)
+    return predicted, draw(sampler, draws.args, draws.num_samples, structure)
 
 
 def _observed(trace: Any) -> dict[str, Any]:
@@ -272,26 +331,21 @@ def _check_memory(one: Groups, num_samples: int, num_data: int) -> None:
 
 def _constant_groups(
     model: Program, guide: Program, args: tuple[Tensor, ...], structure: Structure
-) -> Groups:
-    """The groups that are the same at all draws: observed values and contexts."""
-    draws = draw(guide, args, 1, structure)
-    observed = _observed(trace_model(model, draws))
-    groups = {"observed_data": {name: _values(site, draws) for name, site in observed.items()}}
-    data = _position_of_data(args, observed)
-    for number, part in enumerate(args):
-        if number != data:
+) -> tuple[Groups, ObservedValues]:
+    """The groups that are the same at all draws, observed values and contexts; where the former
+    stand in the arguments."""
+    draws = complete(model, draw(guide, args, 1, structure))
+    trace = trace_model(model, draws)
+    places = find_observed_values(poutine.replay(model, trace=draws.trace), args)
+    observed = {name: _values(site, draws) for name, site in _observed(trace).items()}
+    groups = {"observed_data": observed}
+    # A model that observes a transform of its data is taken to observe the first argument.
+    data = [n for n, part in enumerate(args) if places.num_observed(n) == part.numel()]
+    for number, name in enumerate(name_arguments(model, len(args))):
+        if number not in (data if places.places else [0]):
             contexts = groups.setdefault("constant_data", {})
-            contexts[f"context_{number}"] = _SiteValues(part.cpu()[None], [], True)
-    return groups
-
-
-def _position_of_data(args: tuple[Tensor, ...], observed: dict[str, Any]) -> int:
-    """Which argument the model observes; the first, where it observes none as it is."""
-    for number, part in enumerate(args):
-        for site in observed.values():
-            if holds(site, part):
-                return number
-    return 0
+            contexts[name] = _SiteValues(args[number].cpu()[None], [], True)
+    return groups, places
 
 
 def _layout(

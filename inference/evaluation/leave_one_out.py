@@ -11,6 +11,7 @@ from ..common.arguments import check_least
 from ..data.arguments import open_pair
 from ..data.load_data import Data
 from ..evidence.pareto_smoothing import KHAT_MIN_SAMPLES
+from ..pairs.observed_values import find_observed_values
 from ..pairs.parameters import place_all
 from ..pairs.programs import Program, evaluating
 from ..pairs.sites import base_distribution, global_latent_sites, latent_sites
@@ -50,6 +51,11 @@ def psis_loo(
     too small (Vehtari, Gelman and Gabry 2017, arXiv 1507.04544; for draws from an approximate
     posterior, Magnusson et al. 2019, arXiv 1904.10679).
 
+    xₙ is all that the model observes in row n of its arguments, at one site or at several. The
+    value of a conditioned site (``pyro.condition``) is no data: it is never left out, and all
+    densities are given it, p(xₙ|x₋ₙ, v). So a value that says nothing of x leaves ``elpd`` as it is
+    without that site.
+
     Args:
         model: Pyro program ``model(x, *context)``.
         guide: Pyro program of the same arguments and latent sites.
@@ -69,8 +75,9 @@ def psis_loo(
     Raises:
         ValueError: if S < 25, L < 1 or N < 2; if the data cannot be used; if no latent variable is
             global (leaving a datum out then changes nothing); if the guide puts a site on a point;
-            if a site is enumerated; if the data are not independent given w; or if the guide's
-            support is smaller than a prior's.
+            if a site outside the data plate is summed out; if the data are not independent given w;
+            if the guide's support is smaller than a prior's; or if the density of a conditioned
+            site depends on local latent variables.
 
     >>> import pyro
     >>> import pyro.distributions as dist
@@ -102,10 +109,11 @@ def psis_loo(
                 "nothing for it: use log_evidence on held-out data"
             )
         _check_global_density(guide, args)
-        log_px, log_p, log_q = densities_at_global_draws(
-            model, guide, args, structure, num_samples, inner_samples, show_progress
+        held = find_observed_values(model, args).held
+        log_px, log_p, log_q, log_held = densities_at_global_draws(
+            model, guide, args, structure, num_samples, inner_samples, show_progress, held
         )
-    return _loo(log_px, log_p + log_px.sum(1), log_q)
+    return _loo(log_px - log_held, log_p + log_px.sum(1), log_q)
 
 
 def _loo(log_px: Tensor, log_p: Tensor, log_q: Tensor) -> "ELPDData":

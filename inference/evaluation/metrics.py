@@ -4,13 +4,17 @@ import math
 from typing import Any
 
 import torch
+from pyro import poutine
 from torch import Tensor
 
 from ..data.arguments import open_pair
 from ..data.rows import BLOCK_ROWS, Rows
 from ..evidence.importance_sampling import log_evidence
+from ..pairs.checks import explaining_data
 from ..pairs.inspection import inspect_pair
-from ..pairs.log_terms import draw, score, trace_model
+from ..pairs.kept_rows import rows_kept
+from ..pairs.log_terms import complete, draw, score, trace_model
+from ..pairs.observed_values import find_observed_values
 from ..pairs.parameters import place, placement
 from ..pairs.programs import Program, evaluating
 from ..pairs.sites import observed_sites
@@ -60,16 +64,16 @@ def evaluate(
     Returns:
         ``log_evidence`` and its Monte Carlo standard error ``log_evidence_se``; ``elbo`` =
         ``reconstruction`` − ``kl``; ``gap`` = ``log_evidence`` − ``elbo``; for discrete data also
-        ``bits_per_dimension``; ``active_units`` of ``latent_dim``; ``khat_bad_fraction``, the
-        fraction of data above ``khat_threshold``; ``ess_median``; ``num_samples`` and
-        ``num_data``. A guide that is a point has no evidence: the result then holds
-        ``reconstruction``, ``active_units``, ``latent_dim`` and ``num_data`` alone.
+        ``bits_per_dimension``, of all observed sites together; ``active_units`` of ``latent_dim``;
+        ``khat_bad_fraction``, the fraction of data above ``khat_threshold``; ``ess_median``;
+        ``num_samples`` and ``num_data``. A guide that is a point has no evidence: the result then
+        holds ``reconstruction``, ``active_units``, ``latent_dim`` and ``num_data`` alone.
 
     Raises:
         ValueError: as :func:`log_evidence` does; if latent variables are global.
     """
     model, guide, rows = open_pair(model, guide, data, data_plate=data_plate)
-    structure, is_discrete = _inspect(model, guide, rows)
+    structure, size = _inspect(model, guide, rows)
     if structure.global_latents:
         names = ", ".join(map(repr, structure.global_latents))
         raise ValueError(
@@ -86,8 +90,7 @@ def evaluate(
     evidence = log_evidence(
         model, guide, rows, num_samples=num_samples, seed=seed, show_progress=show_progress
     )
-    size = math.prod(rows[0].shape[1:])
-    bits = {"bits_per_dimension": -evidence.mean / size / math.log(2)} if is_discrete else {}
+    bits = {"bits_per_dimension": -evidence.mean / size / math.log(2)} if size else {}
     return {
         "log_evidence": evidence.mean,
         "log_evidence_se": evidence.mean_standard_error,
@@ -113,19 +116,24 @@ def _count_units(model: Program, guide: Program, rows: tuple[Rows, ...]) -> dict
     }
 
 
-def _inspect(model: Program, guide: Program, rows: tuple[Rows, ...]) -> tuple[Structure, bool]:
-    """The structure of a pair, and whether all its observed sites are discrete."""
-    args = place(tuple(part[:2] for part in rows), *placement(model, guide))
+def _inspect(model: Program, guide: Program, rows: tuple[Rows, ...]) -> tuple[Structure, int]:
+    """The structure of a pair, and how many numbers of a datum it observes, at all sites together.
+
+    The latter is 0 unless all are discrete data; a conditioned site's value is none.
+    """
+    args = place(tuple(part[: rows_kept(guide) or 2] for part in rows), *placement(model, guide))
     with evaluating(model, guide), torch.random.fork_rng():
-        structure = inspect_pair(model, guide, args)
-        if structure.enumerated:
-            return structure, False
-        trace = trace_model(model, draw(guide, args, 1, structure))
-    distributions = [site["fn"] for site in observed_sites(trace).values()]
+        with explaining_data(model, args, "data"):
+            structure = inspect_pair(model, guide, args)
+        draws = complete(model, draw(guide, args, 1, structure))
+        sites = observed_sites(trace_model(model, draws))
+        held = find_observed_values(poutine.replay(model, trace=draws.trace), args).held
+    size = sum(site["value"].numel() for site in sites.values()) // len(args[0])
     try:
-        return structure, all(distribution.support.is_discrete for distribution in distributions)
+        discrete = all(site["fn"].support.is_discrete for site in sites.values())
     except NotImplementedError:  # a user's distribution need not define its support
-        return structure, False
+        return structure, 0
+    return structure, size if discrete and not held else 0
 
 
 def _reconstruction(

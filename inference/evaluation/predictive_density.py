@@ -16,13 +16,14 @@ from ..data.arguments import open_pair
 from ..data.rows import BLOCK_ROWS
 from ..evidence.importance_sampling import log_evidence
 from ..evidence.pareto_smoothing import summarize_weights
-from ..pairs.checks import check_guide_covers_prior, check_support
+from ..pairs.checks import check_guide_covers_prior, check_prior_covers_guide, check_support
 from ..pairs.inspection import inspect_drawn
-from ..pairs.log_terms import Terms, draw, score, sum_sites
+from ..pairs.kept_rows import check_rows, rows_kept
+from ..pairs.log_terms import Draws, Terms, draw, read_terms, score, sum_sites, trace_model
 from ..pairs.parameters import place_all
 from ..pairs.programs import Program, evaluating
-from ..pairs.sites import global_latent_sites, in_data_plate, latent_sites
-from ..pairs.structure import Structure
+from ..pairs.sites import global_latent_sites, in_data_plate, latent_sites, sample_sites
+from ..pairs.structure import Structure, check_drawn_apart
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ def log_predictive_density(
     E_q(w)[p(xₙ|w)], for every L; its logarithm is biased downwards by about half the squared
     standard error. All data share the same draws of w, and ``mean_standard_error`` accounts for
     that. Without w there is nothing to average over: the density is then that of
-    :func:`log_evidence`, with S · L draws.
+    :func:`log_evidence`, with S · L draws. x is all that the model observes of a datum, values of
+    conditioned sites included.
 
     Args:
         model: Pyro program ``model(x, *context)``.
@@ -93,8 +95,8 @@ def log_predictive_density(
     Raises:
         ValueError: if S < 2 or L < 1; if the data cannot be used; if the guide infers w from the
             data that it is given (held-out data would then inform it); if the guide puts a site of
-            the data plate on a point, or its support is smaller than a prior's; if a site is
-            enumerated; or if the data are not independent given w.
+            the data plate on a point, or its support is smaller than a prior's; if a site outside
+            the data plate is summed out; or if the data are not independent given w.
 
     >>> import pyro.distributions as dist
     >>> def model(x):
@@ -123,7 +125,7 @@ def log_predictive_density(
             per_datum = found.log_px, found.standard_error, found.ess, found.khat
             return PredictiveDensity(*per_datum, found.mean_standard_error, draws)
         _check_posterior_is_kept(guide, args)
-        log_px, _, _ = densities_at_global_draws(
+        log_px, *_ = densities_at_global_draws(
             model, guide, args, structure, num_samples, inner_samples, show_progress
         )
     check_finite_density(log_px.max(0).values)
@@ -152,11 +154,14 @@ def check_finite_density(log_px: Tensor) -> None:
 
 def inspect_with_density(model: Program, guide: Program, args: tuple[Tensor, ...]) -> Structure:
     """Inspect a pair, check its data, and refuse a guide without a density."""
-    for start in range(0, len(args[0]), BLOCK_ROWS):
-        block = tuple(part[start : start + BLOCK_ROWS] for part in args)
+    check_rows(guide, args)
+    size = rows_kept(guide) or BLOCK_ROWS
+    for start in range(0, len(args[0]), size):
+        block = tuple(part[start : start + size] for part in args)
         check_support(model, guide, block, "data", start)
-    head = tuple(part[:BLOCK_ROWS] for part in args)
+    head = tuple(part[: rows_kept(guide) or BLOCK_ROWS] for part in args)
     check_guide_covers_prior(model, guide, head)
+    check_prior_covers_guide(model, guide, head)
     structure = inspect_drawn(model, guide, head)
     if structure.points:
         raise ValueError(
@@ -195,16 +200,26 @@ def densities_at_global_draws(
     num_samples: int,
     inner_samples: int,
     show_progress: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+    held: tuple[str, ...] = (),
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Draw w from the guide S times, and estimate log p̂(x|w) at each draw.
 
+    Args:
+        held: observed sites of the data plate whose values are no data.
+
     Returns:
-        log p̂(x|w), (S, N), log p(w), (S,), and log q(w), (S,); float64, on CPU.
+        log p̂(x|w), (S, N), log p(w), (S,), log q(w), (S,), and the part of the first that is the
+        density of the sites in ``held``, (S, N); float64, on CPU.
+
+    Raises:
+        ValueError: if a site outside the data plate, or one of ``held``, depends on latent
+            variables inside the plate.
     """
     num_data = len(args[0])
-    log_px = torch.empty(num_samples, num_data, dtype=torch.float64)
+    check_drawn_apart(structure)
+    log_px, log_held = (torch.zeros(num_samples, num_data, dtype=torch.float64) for _ in range(2))
     log_p, log_q = (torch.empty(num_samples, dtype=torch.float64) for _ in range(2))
-    step = max(1, BLOCK_ROWS // inner_samples)
+    step = num_data if structure.keeps_rows else max(1, BLOCK_ROWS // inner_samples)
     with (
         pyro.validation_enabled(False),
         progress("global latent variables", num_samples, show=show_progress) as advance,
@@ -212,7 +227,9 @@ def densities_at_global_draws(
         for sample in range(num_samples):
             # Drawn on the data as they are: on repeated data a guide might give another q(w).
             draws = draw(guide, args, 1, structure)
-            terms = score(model, draws)
+            trace = trace_model(model, draws)
+            terms = read_terms(trace, draws)
+            log_held[sample] = _sum_held(trace, held, draws)
             log_p[sample] = terms.log_prior_global.item()
             log_q[sample] = terms.log_posterior_global.item()
             given = poutine.replay(guide, trace=global_latent_sites(draws.trace))
@@ -220,8 +237,10 @@ def densities_at_global_draws(
                 log_px[sample] = terms.log_likelihood[0].double().cpu()
             else:
                 if sample == 0:
-                    again = score(model, draw(given, args, 1, structure))
-                    _check_global_prior(again, terms, structure)
+                    others = draw(given, args, 1, structure)
+                    again = trace_model(model, others)
+                    _check_global_prior(read_terms(again, others), terms, structure)
+                    _check_held(_sum_held(again, held, others), log_held[0], held)
                 for start in range(0, num_data, step):
                     block = tuple(part[start : start + step] for part in args)
                     inner = score(model, draw(given, block, inner_samples, structure))
@@ -229,7 +248,24 @@ def densities_at_global_draws(
                     log_mean = log_weight.logsumexp(0) - math.log(inner_samples)
                     log_px[sample, start : start + step] = log_mean
             advance(1, f"{sample + 1} of {num_samples} draws")
-    return log_px, log_p, log_q
+    return log_px, log_p, log_q, log_held
+
+
+def _sum_held(trace: Trace, held: tuple[str, ...], draws: Draws) -> Tensor:
+    """The log density of some sites of each datum, (N,), at one draw."""
+    sites = [site for name, site in sample_sites(trace).items() if name in held]
+    shape = 1, draws.num_data
+    return sum_sites(sites, shape, draws.plated, draws.log_posterior)[0][0].double().cpu()
+
+
+def _check_held(again: Tensor, before: Tensor, held: tuple[str, ...]) -> None:
+    """Refuse held sites that depend on local latent variables: their density is not known alone."""
+    if not torch.allclose(again, before, rtol=1e-5, atol=1e-5):
+        raise ValueError(
+            f"the density of {' and '.join(map(repr, held))}, held at a value, depends on latent "
+            "variables of its datum, so that of x alone is not known: give the value to the model "
+            "as an argument, to be data like x"
+        )
 
 
 def _check_global_prior(again: Terms, terms: Terms, structure: Structure) -> None:

@@ -97,6 +97,4 @@ def concatenate_blocks(parts: list[Annealed], set_rows: int = 0) -> Annealed:
     """Join the results of several blocks of data, in order."""
     names = ("log_px", "standard_error", "ess", "acceptance", "log_weight")
     joined = {name: torch.cat([vars(part)[name] for part in parts], dim=-1) for name in names}
-    return Annealed(
-        **joined, num_temperatures=parts[0].num_temperatures, set_rows=set_rows
-    )
+    return Annealed(**joined, num_temperatures=parts[0].num_temperatures, set_rows=set_rows)

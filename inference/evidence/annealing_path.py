@@ -11,7 +11,7 @@ from ..common.arguments import check_least
 from ..common.progress import Advance
 from ..execution.recorded import Recorded
 from ..pairs.calling import is_one_datum
-from ..pairs.latent_space import LatentSpace
+from ..pairs.latent_space import LatentSpace, hold_idle
 from ..pairs.programs import Program
 from .pareto_smoothing import summarize_weights
 
@@ -179,11 +179,43 @@ class AnnealingPath:
         points = drawn.expand(self.settings.num_chains, -1, -1)
         return self._anneal(self._evaluate(points), ladder, -1)
 
+    def particles(self, ladder: "_TemperatureLadder") -> tuple[Tensor, Tensor]:
+        """Points u of chains annealed to the posterior (C, N, K), and their log weights (C, N)."""
+        state, log_weight, _ = self._move(self._start_chains(self.settings.num_chains), ladder, 1)
+        return state.points, log_weight
+
     def _start_chains(self, num_chains: int) -> _State:
+        """Draws of π₀.
+
+        Raises:
+            ValueError: if it is a prior that has no draws.
+        """
+        if self.settings.start is None and self.space.flat:
+            raise ValueError(
+                f"the prior of {self.space.flat[0]!r} is masked, so it has no draws to anneal "
+                "from: give start=guide"
+            )
         program = self.settings.start or self.space.model
-        return self._evaluate(self.space.draw(program, num_chains)[0])
+        return self._evaluate(self.space.near(self.space.draw(program, num_chains)[0]))
 
     def _anneal(self, state: _State, ladder: "_TemperatureLadder", sign: int) -> Annealed:
+        last = self.settings.num_temperatures
+        _, log_weight, accepted = self._move(state, ladder, sign)
+        figures = summarize_weights(log_weight.cpu())
+        log_px = figures["log_px"] if sign > 0 else -figures["log_px"]
+        return Annealed(
+            log_px,
+            figures["standard_error"],
+            figures["ess"],
+            (accepted.mean(0) / max(1, last - 1)).cpu(),
+            log_weight.cpu(),
+            last,
+        )
+
+    def _move(
+        self, state: _State, ladder: "_TemperatureLadder", sign: int
+    ) -> tuple[_State, Tensor, Tensor]:
+        """The chains at the end of the path, their log weights, and how often each moved."""
         betas, last = ladder.betas, self.settings.num_temperatures
         order = range(1, last + 1) if sign > 0 else range(last - 1, -1, -1)
         log_weight = torch.zeros_like(state.log_start, dtype=torch.float64)
@@ -195,16 +227,7 @@ class AnnealingPath:
                 state, moved = self._transition(state, beta, ladder.step_sizes[step])
                 accepted += moved
             self.advance(1, f"temperature {step} of {last}")
-        figures = summarize_weights(log_weight.cpu())
-        log_px = figures["log_px"] if sign > 0 else -figures["log_px"]
-        return Annealed(
-            log_px,
-            figures["standard_error"],
-            figures["ess"],
-            (accepted.mean(0) / max(1, last - 1)).cpu(),
-            log_weight.cpu(),
-            last,
-        )
+        return state, log_weight, accepted
 
     def _evaluate(self, points: Tensor) -> _State:
         terms = self._recorded(points)
@@ -217,9 +240,11 @@ class AnnealingPath:
         with torch.enable_grad():
             points = points.detach().requires_grad_()
             log_likelihood, log_prior = self.space.log_joint(points)
+            rest = hold_idle(self.space, points)  # in both ends of the path, so in no weight
+            log_prior = log_prior + rest
             log_start, log_ratio = log_prior, log_likelihood
             if self.settings.start is not None:
-                log_start = self.space.log_density(self.settings.start, points)
+                log_start = self.space.log_density(self.settings.start, points) + rest
                 log_ratio = log_likelihood + log_prior - log_start
             (grad_start,) = torch.autograd.grad(log_start.sum(), points, retain_graph=True)
             (grad_ratio,) = torch.autograd.grad(log_ratio.sum(), points)

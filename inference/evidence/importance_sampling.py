@@ -15,16 +15,18 @@ from ..execution.precision import Precision
 from ..execution.recorded import Compile
 from ..pairs.checks import (
     check_guide_covers_prior,
+    check_prior_covers_guide,
     check_support,
     explain_nonfinite,
     explaining_support,
 )
-from ..pairs.inspection import inspect_pair
+from ..pairs.inspection import check_summed_within_data, inspect_pair
+from ..pairs.kept_rows import rows_kept
 from ..pairs.log_terms import Terms
 from ..pairs.parameters import place, placement
 from ..pairs.programs import Program, evaluating
 from ..pairs.scoring import DRAWS_AT_ONCE, Scorer
-from ..pairs.structure import Structure
+from ..pairs.structure import Structure, check_drawn_apart
 from .pareto_smoothing import KHAT_MIN_SAMPLES, summarize_weights
 
 PER_DATUM_FIELDS = (
@@ -64,6 +66,9 @@ class Evidence:
     set_rows: int = 0
     """How many rows the data set has, where it is one datum, as latent variables are global; else
     0. All numbers are then of the whole data set, and N = 1."""
+    exact: bool = False
+    """Whether nothing is drawn, as all latent sites are summed out: then ``log_px`` is log p(x)
+    itself, all weights are equal, and ``standard_error`` is 0."""
 
     @property
     def mean(self) -> float:
@@ -142,6 +147,10 @@ def log_evidence(
     ``chunk_size`` at a time, and weights are summed in float64. So memory does not grow with S,
     and up to rounding the result is the same for every chunk size.
 
+    Sites that the model marks ``infer={"enumerate": "parallel"}``, and that the guide does not
+    have, are summed out exactly: p(x|z) p(z) is then Σ_k p(x, z, k). If the guide draws nothing,
+    because all sites are summed out, the result is log p(x) itself.
+
     **Global latent variables.** Where a latent site stands outside the data plate, the data are not
     independent, and log p(x) of one of them is not defined. Then the whole data set is one datum,
     and all latent variables are its own: z are the global and the local ones, and the result has
@@ -191,14 +200,15 @@ def log_evidence(
     model, guide, rows = open_posterior(model, guide, data, data_plate=data_plate)
     num_rows = len(rows[0])
     device, dtype = placement(model, guide)
-    step = min(num_rows, max(1, DRAWS_AT_ONCE // num_samples))
+    step = rows_kept(guide) or min(num_rows, max(1, DRAWS_AT_ONCE // num_samples))
+    rows_checked = rows_kept(guide) or BLOCK_ROWS
     # Allocated first: small tensors kept among large temporary ones would fragment the memory,
     # and its peak would grow with S.
     figures = {name: torch.empty(num_rows, dtype=torch.float64) for name in PER_DATUM_FIELDS}
     with evaluating(model, guide), torch.random.fork_rng():
         torch.manual_seed(seed)
-        for start in range(0, num_rows, BLOCK_ROWS):
-            block = place(tuple(part[start : start + BLOCK_ROWS] for part in rows), device, dtype)
+        for start in range(0, num_rows, rows_checked):
+            block = place(tuple(part[start : start + rows_checked] for part in rows), device, dtype)
             check_support(model, guide, block, "data", start)
         first = place(tuple(part[:step] for part in rows), device, dtype)
         structure = inspect_local(model, guide, first)
@@ -217,6 +227,7 @@ def log_evidence(
         num_samples=num_samples,
         note=scorer.note,
         set_rows=rows_of_set(model, rows),
+        exact=bool(structure.enumerated) and not structure.local_latents,
     )
 
 
@@ -233,6 +244,7 @@ def inspect_local(model: Program, guide: Program, args: tuple[Tensor, ...]) -> S
             f"the guide puts all of {structure.points[0]!r} on one point: importance sampling "
             "needs a posterior with a density"
         )
+    check_drawn_apart(structure)
     if structure.observed_outside:
         raise ValueError(
             f"the observed site {structure.observed_outside[0]!r} stands outside the plate 'data': "
@@ -244,13 +256,9 @@ def inspect_local(model: Program, guide: Program, args: tuple[Tensor, ...]) -> S
             f"the latent site {names} stands outside the plate 'data': the data are not "
             "independent without it, so log p(x) of one datum is not defined"
         )
-    if structure.enumerated:
-        names = ", ".join(map(repr, structure.enumerated))
-        raise ValueError(
-            f"the latent site {names} is enumerated: log_evidence draws all latent variables from "
-            "the guide, which has no such site"
-        )
+    check_summed_within_data(structure)
     check_guide_covers_prior(model, guide, args)
+    check_prior_covers_guide(model, guide, args)
     return structure
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..common.progress import progress
 from ..data.arguments import called_like
 from ..data.whole_set import open_posterior, rows_of_set
+from ..pairs.kept_rows import check_amortized
 from ..pairs.latent_space import latent_space
 from ..pairs.programs import Program, evaluating
 from ..simulation.simulate import simulate
@@ -84,6 +85,7 @@ def bidirectional_evidence(
     model, guide, rows = open_posterior(model, guide, like, data_plate=data_plate)
     start = called_like(model, start)
     settings = AnnealingSettings(num_temperatures, num_chains, num_leapfrog, start)
+    check_amortized(guide)
     args, latents = simulate(model, guide, rows, num_data, seed=seed)
     size = rows_of_set(model, rows)
     block = 1 if size else max(1, CHAINS_PER_BLOCK // num_chains)

@@ -3,23 +3,24 @@
 from typing import Any
 
 from pyro import poutine
-from pyro.infer import ELBO, Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
+from pyro.infer import ELBO, EnergyDistance, Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
 
 from ..pairs.kl import Sites, is_delta, is_misread, is_registered, sites_in_closed_form
 from ..pairs.programs import Program
-from ..pairs.sites import latent_sites
+from ..pairs.sites import latent_sites, observed_sites
 from ..pairs.structure import Structure
 from .beta import Beta_ELBO
+from .pyro_objectives import LossFunction
 from .score_function import ScoreFunction_ELBO
 
 
 def choose_objective(
-    objective: ELBO | None,
+    objective: ELBO | LossFunction | None,
     model: Program,
     guide: Program,
     args: tuple[Any, ...],
     structure: Structure,
-) -> ELBO:
+) -> ELBO | LossFunction:
     """Choose the objective of a pair: the given one if it suits the pair, else the default.
 
     The default is ``TraceEnum_ELBO`` where a site is to be enumerated; ``TraceMeanField_ELBO``
@@ -33,10 +34,6 @@ def choose_objective(
             Pyro's is wrong for the pair; or if it draws a site that the guide leaves to be summed
             out.
     """
-    if isinstance(objective, type):
-        raise ValueError(
-            f"objective is the class {objective.__name__}: give {objective.__name__}()"
-        )
     guide_trace = poutine.trace(guide).get_trace(*args)
     model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args)
     guides, models = latent_sites(guide_trace), latent_sites(model_trace)
@@ -44,7 +41,20 @@ def choose_objective(
         objective = _default_objective(guides, models, structure)
     else:
         _check_suits(objective, guides, models, structure)
+        if isinstance(objective, EnergyDistance):
+            _check_reparameterized({**guides, **observed_sites(model_trace)})
     return objective
+
+
+def _check_reparameterized(sites: Sites) -> None:
+    """Refuse sites through whose draws a gradient is needed, and lost without a word."""
+    for name, site in sites.items():
+        if not site["fn"].has_rsample:
+            raise ValueError(
+                f"{name!r} cannot be drawn with a gradient to its parameters, which EnergyDistance "
+                "needs of the guide's sites and of the observed ones: use an objective that takes "
+                "densities, such as Trace_ELBO()"
+            )
 
 
 def _default_objective(guides: Sites, models: Sites, structure: Structure) -> ELBO:
@@ -65,7 +75,9 @@ def _misread(guides: Sites, models: Sites) -> list[str]:
     return [name for name in shared if is_misread(guides[name], models[name])]
 
 
-def _check_suits(objective: ELBO, guides: Sites, models: Sites, structure: Structure) -> None:
+def _check_suits(
+    objective: ELBO | LossFunction, guides: Sites, models: Sites, structure: Structure
+) -> None:
     """Refuse a given objective that does not suit the pair."""
     given = type(objective).__name__
     if structure.enumerated and not isinstance(objective, TraceEnum_ELBO):

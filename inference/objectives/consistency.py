@@ -12,12 +12,14 @@ from pyro.infer import ELBO, Trace_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
+from ..pairs.cached_flows import log_prob_of
 from ..pairs.log_terms import draw, trace_model
 from ..pairs.minibatch_scaling import hand_scale, plate_scale
 from ..pairs.programs import Program, attributes_kept
 from ..pairs.sites import sample_sites
 from ..pairs.structure import Structure
 from .beta import Beta_ELBO
+from .pyro_objectives import LossFunction
 from .schedules import Constant
 
 FEW_DRAWS, FEW_LIMIT = 16, 4.0
@@ -31,7 +33,7 @@ ROUNDING_EPSILONS = 1_000
 
 
 def check_against_elbo(
-    objective: ELBO,
+    objective: ELBO | LossFunction,
     model: Program,
     guide: Program,
     args: tuple[Any, ...],
@@ -106,13 +108,13 @@ def check_against_elbo(
         )
 
 
-def claims_elbo(objective: ELBO) -> bool:
+def claims_elbo(objective: ELBO | LossFunction) -> bool:
     """Whether the mean of an objective's loss is −ELBO: for three of Pyro's, and ours at β = 1.
 
     >>> claims_elbo(Trace_ELBO()), claims_elbo(Beta_ELBO(4.0))
     (True, False)
     """
-    if type(objective) is Beta_ELBO:
+    if isinstance(objective, Beta_ELBO) and type(objective) is Beta_ELBO:
         return objective.beta.schedule == Constant(1.0) and not objective.free_bits
     return type(objective) in (Trace_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO)
 
@@ -137,7 +139,7 @@ class _Comparison:
 
 
 def _compare(
-    objective: ELBO,
+    objective: ELBO | LossFunction,
     model: Program,
     guide: Program,
     args: tuple[Any, ...],
@@ -152,7 +154,7 @@ def _compare(
 
 
 def _repeats_itself(
-    objective: ELBO,
+    objective: ELBO | LossFunction,
     model: Program,
     guide: Program,
     args: tuple[Any, ...],
@@ -179,7 +181,7 @@ def _weighs_own_terms(
 
 
 def _loss_and_elbo(
-    objective: ELBO,
+    objective: ELBO | LossFunction,
     model: Program,
     guide: Program,
     args: tuple[Any, ...],
@@ -206,7 +208,6 @@ def _log_densities(trace: Trace) -> Tensor:
     """Log densities of the sites of a trace, each with the scale of its plates."""
     found = [torch.zeros(0)]
     for site in sample_sites(trace).values():
-        log_prob = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
-        log_prob = scale_and_mask(log_prob, plate_scale(site), site["mask"])
+        log_prob = scale_and_mask(log_prob_of(site), plate_scale(site), site["mask"])
         found.append(log_prob.flatten())
     return torch.cat(found)

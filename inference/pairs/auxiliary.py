@@ -1,4 +1,4 @@
-"""Guides that draw auxiliary sites, and make the latent sites from them, as Pyro's autoguides do."""
+"""Guides that make the latent sites from auxiliary ones, as Pyro's autoguides do."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

@@ -5,12 +5,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pyro import poutine
+from pyro.infer.autoguide import AutoGuide
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import SubsampleMessenger, _Subsample
 from torch import Size, Tensor
 
-from .programs import Program, WrappedProgram
+from .programs import Program, WrappedProgram, modules
 from .sites import DATA_PLATE
 
 SET_PLATE = "latente_data_set"
@@ -64,6 +66,8 @@ class Calling:
     """In the order in which they are given."""
     plate: str | None
     """The name of the plate over the data; ``None``: the whole data set is one datum."""
+    guide_plate: str | None = None
+    """The name that this plate has in the guide, if another one."""
     nesting: int = 0
     """The number of batch dimensions of the programs' plates, where the data set is one datum."""
     subsample_size: int | None = None
@@ -88,6 +92,13 @@ class Calling:
             return {part.keyword: value for part, value in zip(self.arguments, parts, strict=True)}
         return parts[0] if len(parts) == 1 else parts
 
+    def take(self, rows: Sequence[Any]) -> tuple[list[Any], dict[str, Any]]:
+        """The arguments of the programs for rows (x, *context), by position and by keyword."""
+        whole = self.plate is None
+        taken = [(part.keyword, part.take(rows, whole)) for part in self.arguments]
+        by_position = [value for keyword, value in taken if keyword is None]
+        return by_position, {keyword: value for keyword, value in taken if keyword is not None}
+
     def of_one_datum(self, nesting: int) -> "Calling":
         """The same arguments, with the whole data set as one datum.
 
@@ -101,6 +112,20 @@ class Calling:
         return AdaptedProgram(program, self)
 
 
+def name_arguments(model: Program, count: int) -> list[str]:
+    """A name for each of the rows (x, *context): its keyword, or its position in the user's call.
+
+    >>> name_arguments(print, 2)
+    ['context_0', 'context_1']
+    """
+    names = [f"context_{number}" for number in range(count)]
+    if isinstance(model, AdaptedProgram):
+        for position, argument in enumerate(model.calling.arguments):
+            if argument.row is not None:
+                names[argument.row] = argument.keyword or f"context_{position}"
+    return names
+
+
 class AdaptedProgram(WrappedProgram):
     """A program that is called with rows (x, *context), whatever its own arguments are."""
 
@@ -111,17 +136,28 @@ class AdaptedProgram(WrappedProgram):
     def __call__(self, *rows: Any) -> Any:
         """Run the program on rows of data."""
         calling, whole = self.calling, self.calling.plate is None
-        taken = [(part.keyword, part.take(rows, whole)) for part in calling.arguments]
-        by_position = [value for keyword, value in taken if keyword is None]
-        by_keyword = {keyword: value for keyword, value in taken if keyword is not None}
+        if whole:
+            self._set_up(rows)
+        by_position, by_keyword = calling.take(rows)
         with ExitStack() as stack:
-            name = SET_PLATE if calling.plate is None else calling.plate
-            stack.enter_context(_DataPlate(name, len(rows[0])))
+            names = (SET_PLATE,) if whole else (calling.plate, calling.guide_plate)
+            stack.enter_context(_DataPlate(names, len(rows[0])))
             if whole:
                 stack.enter_context(_SetPlate(-1 - calling.nesting))
             for plate in calling.taken_whole:
                 stack.enter_context(_all_of(plate))
             return self.program(*by_position, **by_keyword)
+
+    def _set_up(self, rows: tuple[Any, ...]) -> None:
+        """Run an autoguide that was not run so far outside the plate of data sets.
+
+        It keeps the plates of its first run, and its user knows nothing of that plate.
+        """
+        parts = [part for root in modules(self, self).values() for part in root.modules()]
+        if any(isinstance(part, AutoGuide) and part.prototype_trace is None for part in parts):
+            by_position, by_keyword = self.calling.take(rows)
+            with poutine.block():
+                self.program(*by_position, **by_keyword)
 
     def __eq__(self, other: object) -> bool:
         return (
@@ -147,15 +183,15 @@ def as_written(program: Program) -> Program:
 class _DataPlate(Messenger):
     """Name a program's plate ``"data"``, and give it its size if it has none."""
 
-    def __init__(self, plate: str, size: int):
+    def __init__(self, plates: tuple[str | None, ...], size: int):
         super().__init__()
-        self.plate, self.size = plate, size
+        self.plates, self.size = plates, size
 
     def _pyro_sample(self, msg: Any) -> None:
         msg["cond_indep_stack"] = tuple(map(self._name, msg["cond_indep_stack"]))
 
     def _name(self, frame: CondIndepStackFrame) -> CondIndepStackFrame:
-        if frame.name == self.plate:
+        if frame.name in self.plates:
             size = self.size if frame.size == -1 else frame.size
             return replace_frame(frame, DATA_PLATE, size)
         if frame.name == DATA_PLATE:
@@ -165,7 +201,8 @@ class _DataPlate(Messenger):
 
 def replace_frame(frame: CondIndepStackFrame, name: str, size: int) -> CondIndepStackFrame:
     """A frame of another name and size."""
-    return CondIndepStackFrame(name, frame.dim, size, frame.counter, frame.full_size)
+    full_size = None if frame.full_size == -1 else frame.full_size
+    return CondIndepStackFrame(name, frame.dim, size, frame.counter, full_size)
 
 
 class _SetPlate(Messenger):

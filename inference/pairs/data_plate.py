@@ -30,12 +30,30 @@ class _Probe:
     """One run of a pair on its arguments."""
 
     parts: Parts
-    sites: tuple[Any, ...]
-    """All sites of guide and model."""
+    guide_sites: tuple[Any, ...]
+    """All sites of the guide."""
+    model_sites: tuple[Any, ...]
+    """All sites of the model."""
     observed: dict[str, Any]
     """The observed sites of the model."""
     subsampled: dict[str, int]
     """The sizes of plates that draw a subsample of their own."""
+
+    @property
+    def sites(self) -> tuple[Any, ...]:
+        """All sites."""
+        return self.guide_sites + self.model_sites
+
+    def num_latent(self, plate: str) -> int:
+        """How many latent sites lie in a plate."""
+        return len(
+            {
+                site["name"]
+                for site in self.sites
+                if not site["is_observed"]
+                and any(frame.name == plate for frame in site["cond_indep_stack"])
+            }
+        )
 
     @property
     def frames(self) -> dict[str, tuple[int, int]]:
@@ -150,7 +168,9 @@ def has_rows(part: Any) -> bool:
 def _run(
     model: Program, guide: Program, parts: Parts, keywords: Sequence[str | None], seed: int
 ) -> _Probe | None:
-    """Run a pair once on its arguments; ``None`` if it fails."""
+    """Run a pair once on its arguments; ``None`` if it fails, or they are rows on disk."""
+    if any(has_rows(part) and not isinstance(part, Tensor) for part in parts):
+        return None
     args = tuple(
         place((part,), *placement(model, guide))[0] if has_rows(part) else part for part in parts
     )
@@ -169,14 +189,14 @@ def _run(
             in_model = replayed.get_trace(*by_position, **by_keyword)
         except Exception:  # a user's program may fail in any way: reported where it is used
             return None
-    sites = (*sample_sites(in_guide).values(), *sample_sites(in_model).values())
+    of_guide, of_model = (tuple(sample_sites(trace).values()) for trace in (in_guide, in_model))
     subsampled = {
         frame.name: frame.size
-        for site in sites
+        for site in of_guide + of_model
         for frame in site["cond_indep_stack"]
         if frame.full_size not in (None, frame.size)
     }
-    return _Probe(args, sites, observed_sites(in_model), subsampled)
+    return _Probe(args, of_guide, of_model, observed_sites(in_model), subsampled)
 
 
 def integers_to_convert(
@@ -203,8 +223,8 @@ def integers_to_convert(
         number
         for number in whole
         for site in probe.observed.values()
-        if not site["fn"].support.is_discrete
-        and _order_of(probe.parts[number], site["value"]) is not None
+        if _order_of(probe, number, site["value"]) is not None
+        and not site["fn"].support.is_discrete
     ]
 
 
@@ -222,6 +242,10 @@ def _readings(probe: _Probe, data_plate: str | None) -> list[_Reading]:
         named = [reading for reading in found if reading.plate == name]
         if named:
             return named
+    # What is latent for each datum lies in its plate: words have no latent variable of their own
+    # where each document has one.
+    most = max((probe.num_latent(reading.plate) for reading in found), default=0)
+    found = [reading for reading in found if probe.num_latent(reading.plate) == most]
     arrays = [has_rows(part) for part in probe.parts]
     first = [r for r in found if all(r.rows_dims[n] == 0 for n, rows in enumerate(arrays) if rows)]
     return first or found
@@ -239,29 +263,45 @@ def _held_dims(probe: _Probe, plate: str, dim: int) -> dict[int, int]:
     found: dict[int, int] = {}
     for site in probe.observed.values():
         if any(frame.name == plate for frame in site["cond_indep_stack"]):
-            for number, part in enumerate(probe.parts):
-                order = _order_of(part, site["value"])
+            for number in range(len(probe.parts)):
+                order = _order_of(probe, number, site["value"])
                 if order is not None and number not in found:
                     found[number] = order[dim - site["fn"].event_dim]
     return found
 
 
-def _order_of(part: Any, value: Tensor) -> tuple[int, ...] | None:
-    """The order of an argument's dimensions in which it is a site's value; ``None``: it is not."""
+def _order_of(probe: _Probe, number: int, value: Tensor) -> tuple[int, ...] | None:
+    """The order of an argument's dimensions in which it is a site's value; ``None``: it is not.
+
+    A value in the memory of an argument is that argument's, or part of it. One in memory of its own
+    is compared by its numbers, unless they are all the same.
+    """
+    part = probe.parts[number]
     if not isinstance(part, Tensor) or part.numel() != value.numel() or value.dim() < part.dim():
         return None
     lead = value.dim() - part.dim()  # batch dimensions of size one, without a plate
     if any(size != 1 for size in value.shape[:lead]) or part.dim() > LARGEST_TRANSPOSED:
         return None
     value = value[(0,) * lead]
+    shared = any(
+        isinstance(other, Tensor)
+        and other.untyped_storage().data_ptr() == value.untyped_storage().data_ptr()
+        for other in probe.parts
+    )
     for order in permutations(range(part.dim())):
-        if part.permute(order).shape == value.shape and _same(part.permute(order), value):
+        turned = part.permute(order)
+        if turned.shape == value.shape and (_is_view if shared else _is_copy)(turned, value):
             return order
     return None
 
 
-def _same(part: Tensor, value: Tensor) -> bool:
-    return torch.allclose(part.to(value), value, rtol=0, atol=0, equal_nan=True)
+def _is_view(part: Tensor, value: Tensor) -> bool:
+    return part.data_ptr() == value.data_ptr() and part.stride() == value.stride()
+
+
+def _is_copy(part: Tensor, value: Tensor) -> bool:
+    varies = bool((value != value.flatten()[0]).any())
+    return varies and torch.allclose(part.to(value), value, rtol=0, atol=0, equal_nan=True)
 
 
 def _that_grow(
@@ -320,7 +360,7 @@ def _position_of_x(probe: _Probe, rows_dims: Sequence[int | None]) -> int:
     with_rows = [number for number, dim in enumerate(rows_dims) if dim is not None]
     for number in with_rows:
         for site in probe.observed.values():
-            if _order_of(probe.parts[number], site["value"]) is not None:
+            if _order_of(probe, number, site["value"]) is not None:
                 return number
     return with_rows[0]
 
@@ -331,8 +371,23 @@ def _calling(
     """How a pair with a plate of data is called."""
     arguments = _arguments(probe, reading.rows_dims, parts, keywords)
     size = _subsample_size(probe, reading)
-    own = tuple(probe.subsampled)
-    return Calling(arguments, reading.plate, subsample_size=size, taken_whole=own)
+    return Calling(
+        arguments,
+        reading.plate,
+        _guide_plate(probe, reading),
+        subsample_size=size,
+        taken_whole=tuple(probe.subsampled),
+    )
+
+
+def _guide_plate(probe: _Probe, reading: _Reading) -> str | None:
+    """The guide's name of the data plate, if the guide gives it another one: by place and size."""
+    size = probe.frames[reading.plate][1]
+    in_guide = {f.name: f for site in probe.guide_sites for f in site["cond_indep_stack"]}
+    if reading.plate in in_guide:
+        return None
+    names = [n for n, f in in_guide.items() if (f.dim, f.size) == (reading.dim, size)]
+    return names[0] if len(names) == 1 and names[0] not in probe.frames else None
 
 
 def _arguments(

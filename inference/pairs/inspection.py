@@ -1,18 +1,19 @@
 """Run a pair once, check that it fulfils the contract, and find its structure."""
 
-from dataclasses import replace
 from typing import Any
 
+import pyro
 import torch
 from pyro import poutine
-from pyro.infer.autoguide import AutoGuide
-from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
+from .cached_flows import UnknownDensityError
 from .calling import AdaptedProgram
+from .enumeration import check_can_be_summed, summed_out
+from .kept_rows import check_rows, rows_kept
 from .kl import carries_density, is_delta
-from .log_terms import Draws, draw, score, sum_sites
-from .programs import Program, plain_errors, unwrapped
+from .log_terms import complete, draw, one_sample, score, sum_sites
+from .programs import Program, plain_errors
 from .sites import (
     DATA_PLATE,
     in_data_plate,
@@ -28,18 +29,18 @@ def inspect_pair(model: Program, guide: Program, args: tuple[Any, ...]) -> Struc
 
     Raises:
         ValueError: if the model has no plate named ``"data"`` at dimension −1 with an observed
-            site inside; if the size of that plate is not the number of data; or if only one of
-            the two programs has a latent site.
+            site inside; if the size of that plate is not the number of data; if only one of the
+            two programs has a latent site; if a site that is to be summed out cannot be; or if an
+            autoguide of local sites is given other data than its own.
     """
+    check_rows(guide, args)
     with plain_errors():
         guide_trace = poutine.trace(guide).get_trace(*args)
         model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args)
     in_guide, in_model = latent_sites(guide_trace), latent_sites(model_trace)
-    enumerated = tuple(
-        name
-        for name in sorted(in_model.keys() - in_guide.keys())
-        if in_model[name]["infer"].get("enumerate")
-    )
+    enumerated = summed_out(in_guide, in_model)
+    for name in enumerated:
+        check_can_be_summed(name, in_model[name])
     _check_same_sites(in_guide, in_model, enumerated)
     sites = {"guide": sample_sites(guide_trace), "model": sample_sites(model_trace)}
     for found in sites.values():
@@ -52,34 +53,34 @@ def inspect_pair(model: Program, guide: Program, args: tuple[Any, ...]) -> Struc
         for frame in site["cond_indep_stack"]
         if frame.dim is not None
     ]
+    if not frames:
+        raise ValueError(
+            "no site of model or guide is inside a vectorized plate: put the data under "
+            "pyro.plate('data', len(x), dim=-1), as a context (with …), not as a loop (for …)"
+        )
     _check_data_plate(in_guide, in_model, observed_sites(model_trace), frames, len(args[0]))
     one_datum = isinstance(model, AdaptedProgram) and model.calling.plate is None
     nesting = max(-frame.dim for frame in frames)
     global_latents = tuple(name for name, site in in_guide.items() if not in_data_plate(site))
-    if (
-        not one_datum
-        and isinstance(unwrapped(guide), AutoGuide)
-        and len(global_latents) < len(in_guide)
-    ):
-        raise ValueError(
-            "an autoguide has a posterior for each datum of the first batch only: write a guide "
-            "that computes its posterior from x"
-        )
     # Draws of a global variable never lie along a plate of samples: see log_evidence.
-    plain = not global_latents and not enumerated
-    vectorized = plain and _is_vectorized(model, guide, args, nesting)
+    with pyro.validation_enabled(False):  # it refuses NaN also where the model masks it
+        vectorized = not global_latents and _is_vectorized(model, guide, args, nesting, enumerated)
     outside = tuple(
         name for name, site in observed_sites(model_trace).items() if not in_data_plate(site)
     )
-    points = _points(in_guide, in_model)
+    points = _points(guide, args, in_guide, in_model)
     return Structure(
         nesting,
         vectorized,
         global_latents,
         outside,
         enumerated,
+        points,
+        enumerated_outside=tuple(n for n in enumerated if not in_data_plate(in_model[n])),
+        local_latents=tuple(name for name, site in in_guide.items() if in_data_plate(site)),
         repeatable=not one_datum,
-        points=points,
+        keeps_rows=rows_kept(guide) is not None,
+        drawn_together=tuple(set(_without_density(in_guide, in_model)) - set(points)),
     )
 
 
@@ -139,16 +140,29 @@ def _check_data_plate(
         )
 
 
-def _points(in_guide: dict[str, Any], in_model: dict[str, Any]) -> tuple[str, ...]:
+def _points(
+    guide: Program, args: tuple[Any, ...], in_guide: dict[str, Any], in_model: dict[str, Any]
+) -> tuple[str, ...]:
     """The latent sites of the data plate that the guide puts on one point, without a density."""
-    # A Delta that follows from an auxiliary site has a density: that site's, and its own.
+    found = {
+        name: in_guide[name]["value"]
+        for name in _without_density(in_guide, in_model)
+        if not carries_density(in_guide[name]["fn"])
+    }
+    if found and in_guide.keys() - in_model.keys():
+        # The auxiliary site is shared by all data: what follows from it differs in another draw.
+        with torch.random.fork_rng(), plain_errors():
+            again = latent_sites(poutine.trace(guide).get_trace(*args))
+        found = {name: value for name, value in found.items() if again[name]["value"].equal(value)}
+    return tuple(found)
+
+
+def _without_density(in_guide: dict[str, Any], in_model: dict[str, Any]) -> list[str]:
+    """The latent sites of the data plate that are points given what is drawn outside of it."""
+    # A Delta that follows from an auxiliary site of its datum has a density: that site's.
     if any(in_data_plate(in_guide[name]) for name in in_guide.keys() - in_model.keys()):
-        return ()
-    return tuple(
-        name
-        for name, site in in_guide.items()
-        if in_data_plate(site) and is_delta(site["fn"]) and not carries_density(site["fn"])
-    )
+        return []
+    return [name for name, site in in_guide.items() if in_data_plate(site) and is_delta(site["fn"])]
 
 
 def _check_plates(name: str, site: Any) -> None:
@@ -164,58 +178,68 @@ def _check_plates(name: str, site: Any) -> None:
             )
 
 
-def _is_vectorized(model: Program, guide: Program, args: tuple[Any, ...], nesting: int) -> bool:
+def _is_vectorized(
+    model: Program,
+    guide: Program,
+    args: tuple[Any, ...],
+    nesting: int,
+    enumerated: tuple[str, ...],
+) -> bool:
     """Whether the pair gives the same log terms under a plate of two samples as one by one.
 
     A network written for one batch dimension fails there, or mixes samples with data. Such a pair
     is run on repeated data instead.
     """
+    structure = Structure(nesting, vectorized=True, global_latents=(), enumerated=enumerated)
     try:
-        draws = draw(guide, args, 2, Structure(nesting, vectorized=True, global_latents=()))
-        together = score(model, draws)
+        draws = draw(guide, args, 2, structure)
+        # Sites that are summed out are run with all their values, and with drawn ones.
+        tried = [draws, complete(model, draws)] if enumerated else [draws]
+        together = [score(model, each) for each in tried]
     except Exception:  # a user's network may fail on a further dimension in any way
         return False
-    apart = [_one_sample(draws, sample) for sample in range(2)]
-    terms = [score(model, one) for one in apart]
+    apart = [[one_sample(each, sample) for sample in range(2)] for each in tried]
     # Check the guide too: its log q at one sample's values, without the plate.
-    replayed = [poutine.trace(poutine.replay(guide, trace=one.trace)) for one in apart]
-    posteriors = [
-        sum_sites(latent_sites(trace.get_trace(*args)).values(), (1, len(args[0])), False, args[0])
-        for trace in replayed
-    ]
-    pairs = [
-        (together.log_likelihood, torch.cat([term.log_likelihood for term in terms])),
-        (together.log_prior, torch.cat([term.log_prior for term in terms])),
-        (together.log_posterior, torch.cat([local for local, _ in posteriors])),
-    ]
+    replayed = [poutine.trace(poutine.replay(guide, trace=one.trace)) for one in apart[0]]
+    try:
+        posteriors = [
+            sum_sites(
+                latent_sites(trace.get_trace(*args)).values(), (1, len(args[0])), False, args[0]
+            )
+            for trace in replayed
+        ]
+    except UnknownDensityError:  # not known for one sample's values: it cannot be checked
+        return False
+    pairs = [(together[0].log_posterior, torch.cat([local for local, _ in posteriors]))]
+    for plated, single in zip(together, apart, strict=True):
+        terms = [score(model, one) for one in single]
+        pairs += [
+            (plated.log_likelihood, torch.cat([term.log_likelihood for term in terms])),
+            (plated.log_prior, torch.cat([term.log_prior for term in terms])),
+        ]
     return all(torch.allclose(a, b, rtol=1e-3, atol=1e-3, equal_nan=True) for a, b in pairs)
 
 
-def _one_sample(draws: Draws, sample: int) -> Draws:
-    """One sample of plated draws, as draws without a plate."""
-    trace = Trace()
-    for name, site in latent_sites(draws.trace).items():
-        trace.add_node(name, **{**site, "value": site["value"][sample]})
-    rows = slice(sample, sample + 1)
-    return replace(
-        draws,
-        trace=trace,
-        log_posterior=draws.log_posterior[rows],
-        log_posterior_global=draws.log_posterior_global[rows],
-        plated=False,
-    )
-
-
 def inspect_drawn(model: Program, guide: Program, args: tuple[Tensor, ...]) -> Structure:
-    """Find the structure of a pair whose latent sites are all drawn.
+    """Find the structure of a pair whose latent sites are all drawn, or summed out for each datum.
 
     Raises:
-        ValueError: as :func:`inspect_pair` does, and if a site is summed out.
+        ValueError: as :func:`inspect_pair` does, and if a site outside the data plate is to be
+            summed out.
     """
     structure = inspect_pair(model, guide, args)
-    if structure.enumerated:
-        raise ValueError(
-            f"the latent site {structure.enumerated[0]!r} is enumerated, and the guide does not "
-            "draw it: use a guide that has the site (ExactPosterior, for a mixture)"
-        )
+    check_summed_within_data(structure)
     return structure
+
+
+def check_summed_within_data(structure: Structure) -> None:
+    """Refuse a pair that sums out a site outside the data plate, on which all data depend.
+
+    Raises:
+        ValueError: with the name of the site.
+    """
+    for name in structure.enumerated_outside:
+        raise ValueError(
+            f"the site {name!r} outside the plate 'data' is summed out, so the data are not "
+            "independent given what the guide draws: let the guide draw it"
+        )

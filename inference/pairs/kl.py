@@ -9,6 +9,7 @@ from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 from torch.distributions import Independent, kl_divergence
 
+from .cached_flows import log_prob_of
 from .sites import base_distribution, rows_dim
 
 Sites = Mapping[str, Any]
@@ -94,10 +95,10 @@ def carries_density(distribution: Any) -> bool:
 def is_weighed_alike(posterior: Any, prior: Any) -> bool:
     """Whether the guide's site and the model's have the same scale and the same mask."""
     scales = torch.as_tensor(posterior["scale"]) == torch.as_tensor(prior["scale"])
-    return bool(scales.all()) and _equal(_mask(posterior), _mask(prior))
+    return bool(scales.all()) and _equal(counted(posterior), counted(prior))
 
 
-def _mask(site: Any) -> Tensor:
+def counted(site: Any) -> Tensor:
     """Which elements of a site count: by ``poutine.mask`` and by the distribution's own mask."""
     distribution = site["fn"]
     counts = torch.as_tensor(True if site["mask"] is None else site["mask"])
@@ -141,7 +142,7 @@ def site_kl(
     q, p = posterior["fn"], prior["fn"]
     if not closed:
         log_q, log_p = (
-            scale_and_mask(site["fn"].log_prob(posterior["value"]), mask=site["mask"])
+            scale_and_mask(log_prob_of({**site, "value": posterior["value"]}), mask=site["mask"])
             for site in (posterior, prior)
         )
         kl = (log_q - log_p)[..., None]

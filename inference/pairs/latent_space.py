@@ -3,21 +3,28 @@
 import math
 from collections.abc import Mapping
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import pyro
 import torch
 from pyro import poutine
 from pyro.poutine.trace_struct import Trace
 from torch import Size, Tensor
-from torch.distributions import Transform, biject_to, constraints, identity_transform
+from torch.distributions import Transform, constraints, identity_transform
 
 from .auxiliary import AuxiliarySite, find_auxiliary
-from .kl import is_delta
-from .log_terms import Draws, draw, log_density_at, score
+from .coordinates import coordinates, is_circular
+from .edges import continued, nearest_told_apart
+from .kl import counted, is_delta
+from .log_terms import Draws, draw, log_density_at, read_terms, score, trace_model
 from .programs import Program, plain_errors
 from .sites import in_data_plate, latent_sites, rows_dim
 from .structure import Structure
+
+
+class VaryingSupportError(ValueError):
+    """A site's support differs between data or draws, so that it has no fixed coordinates."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,10 @@ class Coordinate:
     """Event shape of the unconstrained numbers."""
     dtype: torch.dtype
     """Of the site's values."""
+    discrete: bool = False
+    """Whether the site's values are discrete; they are then its coordinates."""
+    circular: bool = False
+    """Whether the values are angles. Any real number is then a coordinate, modulo 2π."""
 
     @property
     def size(self) -> int:
@@ -47,8 +58,9 @@ class LatentSpace:
     """Unconstrained coordinates u of the local latent variables z of N data.
 
     Each site's support is that of its prior; u ↦ z is PyTorch's ``biject_to`` of it, the identity
-    where z is any real number. Densities are with respect to u: log p(x, z) + log |dz/du|. Points
-    are (S, N, K): S for each of N data. Gradients flow through all of it.
+    where z is any real number; :class:`LogRatios` for a simplex, and u modulo 2π for angles.
+    Densities are with respect to u: log p(x, z) + log |dz/du|. Points are (S, N, K): S for each of
+    N data. Gradients flow through all of it.
     """
 
     model: Program
@@ -56,6 +68,12 @@ class LatentSpace:
     args: tuple[Any, ...]
     structure: Structure
     sites: tuple[Coordinate, ...]
+    idle: Tensor | None = None
+    """Coordinates that are masked in the model, and on which nothing depends, (N, K); ``None`` if
+    there are none. The pair says nothing about them."""
+    flat: tuple[str, ...] = ()
+    """Sites whose prior is masked where the likelihood depends on them: draws of the masked
+    distribution are no draws of their prior."""
     auxiliary: tuple[AuxiliarySite, ...] = ()
     """The sites that the guide draws in place of those of the model, which it makes from them."""
 
@@ -70,16 +88,23 @@ class LatentSpace:
         return sum(site.size for site in self.sites)
 
     @property
-    def names(self) -> list[str]:
-        """The names of the coordinates: the site's, with an index where it has several.
+    def has_discrete(self) -> bool:
+        """Whether some of the sites are discrete."""
+        return any(site.discrete for site in self.sites)
 
-        A simplex of J parts has J − 1 coordinates.
-        """
+    @property
+    def names(self) -> list[str]:
+        """The names of the coordinates: the site's, with an index where it has several."""
         return [
             site.name if site.size == 1 else f"{site.name}[{index}]"
             for site in self.sites
             for index in range(site.size)
         ]
+
+    @property
+    def circular(self) -> Tensor:
+        """Which coordinates are angles, (K,)."""
+        return torch.tensor([site.circular for site in self.sites for _ in range(site.size)])
 
     def draw(self, program: Program, num_samples: int) -> tuple[Tensor, Tensor]:
         """S draws of a program's local latent sites: u (S, N, K), log density of u (S, N).
@@ -144,8 +169,9 @@ class LatentSpace:
             trace = self._auxiliary_trace(trace, num_samples, plated)
         nothing = points.new_zeros(points.shape[:2])
         beyond = points.new_zeros(num_samples)
+        nesting, summed = self.structure.nesting, self.structure.enumerated
         apart = plated and self.structure.apart
-        draws = Draws(trace, self.args, nothing, beyond, self.structure.nesting, plated, apart)
+        draws = Draws(trace, self.args, nothing, beyond, nesting, plated, summed, apart)
         return draws, log_det
 
     def _auxiliary_trace(self, latents: Trace, num_samples: int, plated: bool) -> Trace:
@@ -161,17 +187,36 @@ class LatentSpace:
             trace.add_node(site.name, **node, value=site.locate(values, shape))
         return trace
 
+    def near(self, points: Tensor) -> Tensor:
+        """The nearest points u (S, N, K) whose values differ from the edges of the supports.
+
+        See :func:`nearest_told_apart`. The points themselves, not a copy, if there are no edges.
+        """
+        return _near(self.sites, points)
+
     def log_joint(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """log p(x|z) and log p(z) + log |dz/du| at points (S, N, K), each (S, N)."""
+        """log p(x|z) and log p(z) + log |dz/du| at points (S, N, K), each (S, N).
+
+        Beyond :meth:`near`, each is continued in a straight line.
+        """
+        likelihood, prior = continued(points, self.near(points), self._log_joint)
+        return likelihood, prior
+
+    def _log_joint(self, points: Tensor) -> tuple[Tensor, Tensor]:
         draws, log_det = self.at(points)
-        with plain_errors():
+        with pyro.validation_enabled(False), plain_errors():
             terms = score(self.model, draws)
         return terms.log_likelihood, terms.log_prior + log_det
 
     def log_density(self, program: Program, points: Tensor) -> Tensor:
         """log q(z|x) + log |dz/du| of a program's latent sites at points (S, N, K): (S, N)."""
-        draws, log_det = self.at(points, program)
-        return log_density_at(program, draws) + log_det
+
+        def density(points: Tensor) -> tuple[Tensor]:
+            draws, log_det = self.at(points, program)
+            with pyro.validation_enabled(False):  # there may be no density at these points
+                return (log_density_at(program, draws) + log_det,)
+
+        return continued(points, self.near(points), density)[0]
 
     def values(self, points: Tensor) -> dict[str, Tensor]:
         """The values z of points u (S, N, K), by site: (S, N, *plates, *event)."""
@@ -191,6 +236,29 @@ class LatentSpace:
         if plated:
             return value.movedim(data, 1).reshape(num_samples, self.num_data, -1)
         return value.movedim(data, 0).reshape(num_samples, self.num_data, -1)
+
+
+def _near(sites: tuple[Coordinate, ...], points: Tensor) -> Tensor:
+    parts, start = [], 0
+    for site in sites:
+        own = points[..., start : start + site.size]
+        start += site.size
+        free = own.reshape(*own.shape[:-1], *site.inner, *site.free_event)
+        parts.append((own, free, nearest_told_apart(site.transform, free, site.dtype)))
+    if all(near is free for _, free, near in parts):
+        return points
+    near = torch.cat([near.reshape(own.shape) for own, _, near in parts], dim=-1)
+    return points if torch.equal(near, points) else near
+
+
+def hold_idle(space: LatentSpace, points: Tensor) -> Tensor:
+    """A log density of the idle coordinates, (S, N), so that a chain keeps them in place.
+
+    It is that of a standard normal; zero where no coordinate is idle.
+    """
+    if space.idle is None:
+        return points.new_zeros(points.shape[:2])
+    return -0.5 * (points * space.idle).square().sum(-1)
 
 
 def _values(site: Coordinate, free: Tensor) -> Tensor:
@@ -231,8 +299,11 @@ def latent_space(
             continue
         p = in_model[name]
         support = _fixed(name, support_of(p["fn"]), support_of(again[name]["fn"]))
+        circular = is_circular(p["fn"])
         if support.is_discrete and not discrete:
-            raise ValueError(f"the latent site {name!r} is discrete, and this needs real numbers")
+            raise ValueError(
+                f"the latent site {name!r} is discrete, and this needs real numbers{_advice(p)}"
+            )
         if name in structure.points:
             raise ValueError(
                 f"the guide puts {name!r} on one point, which is not a posterior to judge"
@@ -249,20 +320,73 @@ def latent_space(
                 "distribution with the prior's support"
             )
         event_dim, value = p["fn"].event_dim, p["value"]
-        transform = identity_transform if support.is_discrete else _bijection(name, support)
+        transform = (
+            identity_transform if support.is_discrete else _bijection(name, support, circular)
+        )
         batch = value.shape[: value.dim() - event_dim]
         dim, free = rows_dim(q), transform.inverse_shape(value.shape)
         inner = Size(size for at, size in enumerate(batch, -len(batch)) if at != dim)
-        event = Size(free[len(batch) :])
-        sites.append(Coordinate(name, transform, inner, dim, event, value.dtype))
+        event, kinds = Size(free[len(batch) :]), (support.is_discrete, circular)
+        sites.append(Coordinate(name, transform, inner, dim, event, value.dtype, *kinds))
+    if not sites and structure.enumerated:
+        raise ValueError(
+            f"{structure.enumerated[0]!r} is summed out, and the guide draws nothing in the plate "
+            "'data': there is no approximate posterior to judge"
+        )
     if not sites:
         raise ValueError("nothing is latent in the plate 'data': there is no posterior to judge")
-    return LatentSpace(model, guide, args, structure, tuple(sites), auxiliary or ())
+    space = LatentSpace(model, guide, args, structure, tuple(sites), auxiliary=auxiliary or ())
+    masked = _masked(space, in_model)
+    if not masked.any():
+        return space
+    idle = masked & ~_matters(space)
+    names = [site.name for site in sites for _ in range(site.size)]
+    flat = (masked & ~idle).any(0).tolist()
+    found = dict.fromkeys(name for name, one in zip(names, flat, strict=True) if one)
+    return replace(space, idle=idle if idle.any() else None, flat=tuple(found))
 
 
-def _bijection(name: str, support: Any) -> Transform:
+def _masked(space: LatentSpace, in_model: dict[str, Any]) -> Tensor:
+    """Which coordinates have no density in the model, by a mask: (N, K)."""
+    masked = []
+    for site in space.sites:
+        found = in_model[site.name]
+        shape = found["fn"].batch_shape
+        counts = counted(found).to(space.args[0].device).expand(shape)
+        rows = counts.movedim(site.rows_dim, 0).reshape(space.num_data, -1, 1)
+        masked.append(~rows.expand(-1, -1, math.prod(site.free_event)).flatten(1))
+    return torch.cat(masked, dim=-1)
+
+
+def _matters(space: LatentSpace) -> Tensor:
+    """Which coordinates any density of the model depends on, by its gradient at two draws, (N, K).
+
+    Under ``mask(False)`` a site has a flat prior, and the likelihood may use its values.
+    """
+    with torch.enable_grad(), plain_errors():
+        points = space.draw(space.guide, 2)[0].detach().requires_grad_()
+        draws, _ = space.at(points)
+        terms = read_terms(trace_model(space.model, draws), draws)
+        total = (terms.log_likelihood + terms.log_prior).sum()
+        if not total.requires_grad:
+            return torch.zeros_like(points[0], dtype=torch.bool)
+        (slope,) = torch.autograd.grad(total, points, allow_unused=True)
+    return torch.zeros_like(points[0], dtype=torch.bool) if slope is None else (slope != 0).any(0)
+
+
+def _advice(site: Any) -> str:
+    """How a discrete site is summed out, where it can be."""
+    if not getattr(site["fn"], "has_enumerate_support", False):
+        return ""
+    return (
+        ": mark it infer={'enumerate': 'parallel'} in the model, and leave it out of the guide, "
+        "and it is summed out"
+    )
+
+
+def _bijection(name: str, support: Any, circular: bool) -> Transform:
     try:
-        return biject_to(support)
+        return coordinates(support, circular=circular)
     except NotImplementedError:
         raise ValueError(
             f"PyTorch has no bijection (biject_to) to the support of {name!r}, {support}: write "
@@ -285,7 +409,7 @@ def _fixed(name: str, support: Any, again: Any) -> Any:
         again: the support of the same site in another run.
 
     Raises:
-        ValueError: if they differ from datum to datum, or from one run to the next.
+        VaryingSupportError: if they differ from datum to datum, or from one run to the next.
     """
     if isinstance(support, constraints.independent):
         inside = _fixed(name, support.base_constraint, again.base_constraint)
@@ -295,10 +419,19 @@ def _fixed(name: str, support: Any, again: Any) -> Any:
     bounds = {key: value for key, value in vars(support).items() if isinstance(value, Tensor)}
     for key, value in bounds.items():
         one = value.flatten()[0]
-        if (value != one).any() or (getattr(again, key) != one).any():
-            raise ValueError(
-                f"the support of {name!r} is not the same for all data and dimensions: write the "
-                "site as a transform of a fixed distribution"
+        other = getattr(again, key)
+        if value.shape == other.shape and (value != other).any():
+            raise VaryingSupportError(
+                f"the support of {name!r} is not the same at two draws ({key} is "
+                f"{one.item():.4g} at one draw and {other.flatten()[0].item():.4g} at another), "
+                "and this needs fixed coordinates: write the site as a transform of a fixed "
+                "distribution"
+            )
+        if (value != one).any() or (other != one).any():
+            raise VaryingSupportError(
+                f"the support of {name!r} is not the same for all data and dimensions ({key} goes "
+                f"from {value.min().item():.4g} to {value.max().item():.4g}), and this needs fixed "
+                "coordinates: write the site as a transform of a fixed distribution"
             )
         support = copy(support)
         setattr(support, key, one)

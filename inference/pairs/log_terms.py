@@ -11,11 +11,22 @@ from pyro.distributions.util import scale_and_mask
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
+from .cached_flows import log_prob_of
+from .enumeration import draw_summed_out, is_summed_out, sum_out, trace_all_values, varies
 from .programs import Program
 from .separate_runs import map_runs
-from .sites import in_data_plate, latent_sites, rows_dim, sample_sites, value_rows_dim
+from .sites import (
+    DATA_PLATE,
+    in_data_plate,
+    is_deterministic,
+    latent_sites,
+    rows_dim,
+    sample_sites,
+    value_rows_dim,
+)
 from .stacking import stack_traces, whole_value
 from .structure import Structure
+from .supports import bounds_of, in_support
 
 SAMPLE_PLATE = "latente_samples"
 
@@ -27,6 +38,9 @@ class Terms:
     These are densities: weights of sites (``poutine.scale``, the N/M of a minibatch) are left out.
     Global latent variables, outside the data plate, have separate terms of shape (S,), which are
     zero where there are none.
+
+    Sites k that the model enumerates and the guide does not draw are summed out of each term,
+    exactly: p(z) = Σ_k p(k, z), and p(x|z) = Σ_k p(k, z, x) / p(z).
     """
 
     log_likelihood: Tensor
@@ -59,6 +73,8 @@ class Draws:
     nesting: int
     plated: bool
     """Whether samples lie along a separate dimension; if not, they are part of the data plate."""
+    enumerated: tuple[str, ...] = ()
+    """Sites of the model without a draw, which are summed out of its log terms."""
     apart: bool = False
     """Whether each sample is a run of its own, and not an element of a plate of samples."""
 
@@ -72,6 +88,11 @@ class Draws:
         """N."""
         return self.log_posterior.shape[1]
 
+    @property
+    def depth(self) -> int:
+        """Number of batch dimensions of all plates, that of the samples included."""
+        return self.nesting + self.plated
+
 
 def draw(
     guide: Program,
@@ -84,8 +105,8 @@ def draw(
     """Draw ``num_samples`` times from q(z|x) for each of a batch of data.
 
     A vectorized guide is run once, under a plate of samples to the left of its own plates, so its
-    encoder runs once. Any other guide is run on the data repeated ``num_samples`` times, or, where
-    the whole data set is one datum, so many times.
+    encoder runs once. Any other guide is run on the data repeated ``num_samples`` times; or, if it
+    keeps a posterior for each datum, or the whole data set is one datum, ``num_samples`` times.
 
     Args:
         keep_distributions: whether the distributions in the trace are needed; where samples are
@@ -93,6 +114,8 @@ def draw(
     """
     num_data = len(args[0])
     plated = structure.plated(num_samples)
+    if structure.keeps_rows and not plated and num_samples > 1:
+        return _join([draw(guide, args, 1, structure) for _ in range(num_samples)])
     if plated and structure.apart and not keep_distributions:
         return _draw_apart(guide, args, num_samples, structure)
     if plated and structure.apart:
@@ -105,6 +128,8 @@ def draw(
     log_posterior, log_posterior_global = sum_sites(
         latent_sites(trace).values(), (num_samples, num_data), plated, like=args[0]
     )
+    # Draws of the model itself hold the sites that are summed out.
+    missing = tuple(name for name in structure.enumerated if name not in trace.nodes)
     return Draws(
         trace,
         args,
@@ -112,6 +137,7 @@ def draw(
         log_posterior_global,
         structure.nesting,
         plated,
+        missing,
         plated and structure.apart,
     )
 
@@ -132,19 +158,70 @@ def _draw_apart(
     log_posterior, beyond, *values = map_runs(guide, run, [torch.arange(num_samples)])
     for (name, site), value in zip(sites.items(), values, strict=True):
         trace.add_node(name, **{**site, "value": value})
-    return Draws(trace, args, log_posterior, beyond, structure.nesting, True, True)
+    missing = tuple(name for name in structure.enumerated if name not in sites)
+    return Draws(trace, args, log_posterior, beyond, structure.nesting, True, missing, True)
+
+
+def complete(model: Program, draws: Draws) -> Draws:
+    """Draw the sites that are summed out, too, from their exact posterior p(k | x, z).
+
+    The weights of the draws stay as they are: log q(z, k | x) = log q(z|x) + log p(k | x, z).
+    """
+    if not draws.enumerated:
+        return draws
+    trace = draw_summed_out(*_program_and_args(model, draws), draws.trace, -1 - draws.depth)
+    unknown = replace(draws, trace=trace, enumerated=())
+    together, summed = score(model, unknown), score(model, draws)
+    log_posterior = together.log_likelihood + together.log_prior - summed.log_likelihood
+    return replace(unknown, log_posterior=log_posterior - summed.log_prior + draws.log_posterior)
+
+
+def _program_and_args(model: Program, draws: Draws) -> tuple[Program, tuple[Any, ...]]:
+    """The model with the plate of samples inside it, and the arguments that it takes."""
+    if not draws.plated:
+        return model, _repeat(draws.args, draws.num_samples, draws.num_data)
+
+    def plated(*args: Any) -> Any:
+        with pyro.plate(SAMPLE_PLATE, draws.num_samples, dim=-1 - draws.nesting):
+            return model(*args)
+
+    return plated, draws.args
+
+
+def _join(draws: list[Draws]) -> Draws:
+    """Single draws of all data as draws on repeated data; global sites are the same in all."""
+    trace = Trace()
+    for name, site in latent_sites(draws[0].trace).items():
+        value = site["value"]
+        if in_data_plate(site):
+            values: list[Any] = [latent_sites(one.trace)[name]["value"] for one in draws]
+            value = torch.cat(values, dim=value_rows_dim(site))
+        trace.add_node(name, **{**site, "value": value})
+    return replace(
+        draws[0],
+        trace=trace,
+        log_posterior=torch.cat([one.log_posterior for one in draws]),
+        log_posterior_global=torch.cat([one.log_posterior_global for one in draws]),
+    )
 
 
 def score(model: Program, draws: Draws, start: int = 0, stop: int | None = None) -> Terms:
     """The log terms of draws ``start`` to ``stop`` under the model and their guide."""
     stop = draws.num_samples if stop is None else stop
+    if draws.apart and draws.enumerated:  # traces with all values of a site are not stacked
+        parts = [score(model, one_sample(draws, sample)) for sample in range(start, stop)]
+        rows = [[vars(part)[name] for part in parts] for name in vars(parts[0])]
+        return Terms(*map(torch.cat, rows))
     if draws.apart:
         return _score_apart(model, draws, start, stop)
     return read_terms(trace_model(model, draws, start, stop), draws, start, stop)
 
 
 def trace_model(model: Program, draws: Draws, start: int = 0, stop: int | None = None) -> Trace:
-    """The trace of the model at draws ``start`` to ``stop`` of its latent variables."""
+    """The trace of the model at draws ``start`` to ``stop`` of its latent variables.
+
+    A site that is summed out has all of its values there, each along a dimension of its own.
+    """
     stop = draws.num_samples if stop is None else stop
     count, num_data = stop - start, draws.num_data
     trace = Trace()
@@ -155,11 +232,32 @@ def trace_model(model: Program, draws: Draws, start: int = 0, stop: int | None =
         trace.add_node(name, **{**site, "value": value})
     if draws.apart:
         return stack_traces([_run_sample(model, trace, draws.args, s) for s in range(count)])
-    replayed = poutine.trace(poutine.replay(model, trace=trace))
+
+    def run(*args: Any) -> Trace:
+        if draws.enumerated:
+            return trace_all_values(model, args, trace, -1 - draws.depth)
+        return poutine.trace(poutine.replay(model, trace=trace)).get_trace(*args)
+
     if draws.plated:
         with pyro.plate(SAMPLE_PLATE, count, dim=-1 - draws.nesting):
-            return replayed.get_trace(*draws.args)
-    return replayed.get_trace(*_repeat(draws.args, count, num_data))
+            return run(*draws.args)
+    return run(*_repeat(draws.args, count, num_data))
+
+
+def one_sample(draws: Draws, sample: int) -> Draws:
+    """One sample of plated draws, as draws without a plate."""
+    trace = Trace()
+    for name, site in latent_sites(draws.trace).items():
+        trace.add_node(name, **{**site, "value": site["value"][sample]})
+    rows = slice(sample, sample + 1)
+    return replace(
+        draws,
+        trace=trace,
+        log_posterior=draws.log_posterior[rows],
+        log_posterior_global=draws.log_posterior_global[rows],
+        plated=False,
+        apart=False,
+    )
 
 
 def _score_apart(model: Program, draws: Draws, start: int, stop: int) -> Terms:
@@ -177,16 +275,14 @@ def _score_apart(model: Program, draws: Draws, start: int, stop: int) -> Terms:
 
 def log_density_at(program: Program, draws: Draws) -> Tensor:
     """The log density of a program's latent sites in the data plate at draws, (S, N)."""
-    shape, like = (draws.num_samples, draws.num_data), draws.log_posterior
     if not draws.apart:
-        sites = latent_sites(trace_model(program, draws)).values()
-        return sum_sites(sites, shape, draws.plated, like)[0]
+        return read_terms(trace_model(program, draws), draws, anywhere=True).log_prior
+    one = replace(draws, log_posterior=draws.log_posterior[:1], plated=False, apart=False)
 
     def read(trace: Trace) -> tuple[Tensor, ...]:
-        found = latent_sites(trace).values()
-        return (sum_sites(found, (1, shape[1]), False, like)[0][0],)
+        return (read_terms(trace, one, anywhere=True).log_prior[0],)
 
-    return _run_at(program, draws, read, 0, shape[0])[0]
+    return _run_at(program, draws, read, 0, draws.num_samples)[0]
 
 
 def _run_at(
@@ -228,19 +324,74 @@ def _run_sample(model: Program, trace: Trace, args: tuple[Any, ...], sample: int
     return poutine.trace(poutine.replay(model, trace=own)).get_trace(*args)
 
 
-def read_terms(model_trace: Trace, draws: Draws, start: int = 0, stop: int | None = None) -> Terms:
-    """The log terms of draws ``start`` to ``stop``, from the model's trace at these draws."""
+def read_terms(
+    model_trace: Trace,
+    draws: Draws,
+    start: int = 0,
+    stop: int | None = None,
+    *,
+    anywhere: bool = False,
+) -> Terms:
+    """The log terms of draws ``start`` to ``stop``, from the model's trace at these draws.
+
+    Args:
+        anywhere: whether latent sites may lie outside their support: see :func:`sum_sites`.
+    """
     stop = draws.num_samples if stop is None else stop
     shape, like = (stop - start, draws.num_data), draws.log_posterior
     latent = latent_sites(model_trace)
     observed = [site for site in sample_sites(model_trace).values() if site["is_observed"]]
-    log_prior, log_prior_global = sum_sites(latent.values(), shape, draws.plated, like)
+    if draws.enumerated:
+        return _read_summed(model_trace, draws, start, stop)
+    log_prior, log_prior_global = sum_sites(
+        latent.values(), shape, draws.plated, like, anywhere=anywhere
+    )
     log_likelihood, unplated = sum_sites(observed, shape, draws.plated, like)
     return Terms(
         log_likelihood,
         log_prior,
         draws.log_posterior[start:stop],
         log_prior_global + unplated,
+        draws.log_posterior_global[start:stop],
+    )
+
+
+def _read_summed(model_trace: Trace, draws: Draws, start: int, stop: int) -> Terms:
+    """The log terms of a model whose trace has all values of the sites that are summed out."""
+    shape, like = (stop - start, draws.num_data), draws.log_posterior[start:stop]
+    plates = (SAMPLE_PLATE, DATA_PLATE) if draws.plated else (DATA_PLATE,)
+    sites = [s for s in sample_sites(model_trace).values() if not is_deterministic(s)]
+    outside = [site for site in sites if not in_data_plate(site)]
+    for site in outside:
+        if is_summed_out(site) or varies(site):
+            what = "is summed out" if is_summed_out(site) else "depends on a site summed out"
+            raise ValueError(
+                f"the site {site['name']!r} outside the plate 'data' {what}, so the data are not "
+                "independent given what the guide draws: let the guide draw it"
+            )
+    local = [site for site in sites if in_data_plate(site)]
+    latent = [site for site in local if not site["is_observed"]]
+    drawn = [site for site in latent if not is_summed_out(site)]
+
+    def total(chosen: list[Any]) -> Tensor:
+        nothing = torch.zeros(shape, dtype=like.dtype, device=like.device)
+        return nothing + sum_out(chosen, plates).reshape(shape) if chosen else nothing
+
+    if any(varies(site) for site in drawn):
+        log_prior, log_joint = total(latent), total(local)
+        # Where p(z) is zero or NaN, that decides, and p(x|z) is not defined.
+        log_likelihood = torch.where(log_prior.isfinite(), log_joint - log_prior, 0.0)
+    else:
+        log_prior = total(drawn)
+        log_likelihood = total(
+            [site for site in local if site["is_observed"]]
+            + [site for site in latent if is_summed_out(site)]
+        )
+    return Terms(
+        log_likelihood,
+        log_prior,
+        draws.log_posterior[start:stop],
+        sum_sites(outside, shape, draws.plated, like)[1],
         draws.log_posterior_global[start:stop],
     )
 
@@ -252,18 +403,31 @@ def score_in_chunks(model: Program, draws: Draws, chunk_size: int) -> Iterator[T
 
 
 def sum_sites(
-    sites: Iterable[Any], shape: tuple[int, int], plated: bool, like: Tensor
+    sites: Iterable[Any],
+    shape: tuple[int, int],
+    plated: bool,
+    like: Tensor,
+    *,
+    anywhere: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Summed log densities of sites: those in the data plate (S, N), and the others (S,).
 
-    Masks are applied, scales are not.
+    Masks are applied, scales are not. Outside its support a distribution has the log density −∞:
+    some of PyTorch's (Pareto, for example) give another number there. That is looked at where the
+    support has bounds of its own, which a latent variable may cross.
+
+    Args:
+        anywhere: look at it for each site, as values may lie anywhere.
     """
     dtype = like.dtype if like.is_floating_point() else torch.get_default_dtype()
     local = torch.zeros(shape, dtype=dtype, device=like.device)
     beyond = torch.zeros(shape[0], dtype=dtype, device=like.device)
     first = 1 if plated else 0
     for site in sites:
-        log_prob = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+        log_prob = log_prob_of(site)
+        if anywhere or bounds_of(site["fn"]):
+            inside = in_support(site["fn"], site["value"])
+            log_prob = log_prob if inside is None else log_prob.where(inside, -torch.inf)
         log_prob = scale_and_mask(log_prob, mask=site["mask"])
         in_data = in_data_plate(site)
         if in_data and rows_dim(site) != -1:

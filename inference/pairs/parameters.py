@@ -20,6 +20,20 @@ def parameters(model: Program, guide: Program, args: tuple[Any, ...]) -> dict[st
     named: dict[str, Tensor] = {}
     for role, module in modules(model, guide).items():
         named |= {f"{role}.{name}": value for name, value in module.named_parameters()}
+    stated = stated_parameters(model, guide, args)
+    named |= {f"param.{name}": value for name, value in stated.items()}
+    unique: dict[int, str] = {}
+    for name, value in named.items():
+        if value.requires_grad:
+            unique.setdefault(id(value), name)
+    return {name: named[name] for name in unique.values()}
+
+
+def stated_parameters(model: Program, guide: Program, args: tuple[Any, ...]) -> dict[str, Tensor]:
+    """Find the parameters that a pair states to Pyro, unconstrained, by their names in its store.
+
+    The pair is run once on ``args``, so call this function inside :func:`private_store`.
+    """
     with (
         torch.no_grad(),
         evaluation_mode(model, guide),
@@ -27,15 +41,12 @@ def parameters(model: Program, guide: Program, args: tuple[Any, ...]) -> dict[st
     ):
         trace = poutine.trace(guide).get_trace(*args)
         poutine.replay(model, trace=trace)(*args)
-    for name, site in captured.trace.nodes.items():
-        value: Any = site.get("value")
-        # PyroModules state a module's parameters as they are, pyro.param as constrained ones.
-        named[f"param.{name}"] = getattr(value, "unconstrained", lambda value=value: value)()
-    unique: dict[int, str] = {}
-    for name, value in named.items():
-        if value.requires_grad:
-            unique.setdefault(id(value), name)
-    return {name: named[name] for name in unique.values()}
+    values: dict[str, Any] = {n: site.get("value") for n, site in captured.trace.nodes.items()}
+    # PyroModules state a module's parameters as they are, pyro.param as constrained ones.
+    return {
+        name: getattr(value, "unconstrained", lambda value=value: value)()
+        for name, value in values.items()
+    }
 
 
 def buffers(model: Program, guide: Program) -> list[Tensor]:

@@ -115,9 +115,24 @@ def plain_errors() -> Iterator[None]:
         if message.startswith("Expected parameter"):  # PyTorch prints all of its values
             parameter = message.split()[2]
             named = re.search(r"of distribution (\w+)", message)
+            whose = named[1] if named else "a distribution"
+            constraint = re.search(r"to satisfy the constraint (\S+?),? but found", message, re.S)
+            wrong = message.split("but found invalid values:")[-1]
             message = (
-                f"{named[1] if named else 'a distribution'} got NaN, infinite or impossible "
-                f"numbers for its {parameter}: the networks overflow on these data, so scale them"
+                f"{whose} got NaN, infinite or impossible numbers for its {parameter}: the "
+                "networks overflow on these data, so scale them"
+                if "nan" in wrong or "inf" in wrong or not constraint
+                else f"{whose} got impossible numbers for its {parameter}, which must satisfy "
+                f"{constraint[1]}: map them there first (exp or softplus for what is positive, "
+                "sigmoid for what lies between 0 and 1), or give the latent variables that they "
+                "are made from a distribution that stays there"
+            )
+        mismatch = re.match(r"Shape mismatch inside plate\('(.+)'\) at site (\S+) dim", message)
+        if mismatch:
+            message += (
+                f": the distribution of {mismatch[2]!r} must have one row for each element of "
+                f"the plate {mismatch[1]!r} there; end it with .to_event(…) where a row has "
+                "several numbers"
             )
         if message == str(error):
             raise

@@ -94,6 +94,9 @@ class Scorer:
             if size not in self._draw:
                 self._draw[size] = self._record(partial(self._drawn, size))
             *values, log_posterior = self._draw[size](*args)
+            if self.structure.enumerated and not values:  # all samples are the same
+                yield from self._exact_terms(args, log_posterior, chunk_size)
+                continue
             plated = self.structure.plated(size)
             nothing = log_posterior.new_zeros(size)
             for start in range(0, size, chunk_size):
@@ -114,6 +117,20 @@ class Scorer:
                     nothing[start:stop],
                 )
 
+    def _exact_terms(
+        self, args: tuple[Tensor, ...], log_posterior: Tensor, chunk_size: int
+    ) -> Iterator[Terms]:
+        """The terms of a pair that draws nothing: those of one run of the model, repeated."""
+        if (False, 1) not in self._score:
+            self._score[False, 1] = self._record(partial(self._scored, False, 1))
+        log_likelihood, log_prior = (term.clone() for term in self._score[False, 1](*args))
+        for rows in log_posterior.split(chunk_size):
+            nothing = rows.new_zeros(len(rows))
+            shape = rows.shape
+            yield Terms(
+                log_likelihood.expand(shape), log_prior.expand(shape), rows, nothing, nothing
+            )
+
     def _sizes(self, num_samples: int, num_data: int) -> list[int]:
         """How many samples the guide draws at once: fewer on repeated data, which take memory."""
         size = max(1, (DRAWS_AT_ONCE if self.structure.vectorized else REPEATED_ROWS) // num_data)
@@ -132,8 +149,8 @@ class Scorer:
         for (name, site), value in zip(self._sites.items(), values, strict=True):
             trace.add_node(name, **{**site, "value": value})
         unknown = args[0].new_zeros(()).expand(count, len(args[0]))
-        nesting = self.structure.nesting
+        nesting, summed = self.structure.nesting, self.structure.enumerated
         apart = plated and self.structure.apart
-        draws = Draws(trace, args, unknown, unknown[:, 0], nesting, plated, apart)
+        draws = Draws(trace, args, unknown, unknown[:, 0], nesting, plated, summed, apart)
         terms = score(self.model, draws)
         return terms.log_likelihood, terms.log_prior

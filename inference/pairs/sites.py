@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from pyro.distributions import Delta, MaskedDistribution
 from pyro.poutine.subsample_messenger import _Subsample
 from pyro.poutine.trace_struct import Trace
@@ -52,6 +53,27 @@ def is_deterministic(site: Any) -> bool:
     )
 
 
+def check_prior_has_draws(trace: Trace) -> None:
+    """Refuse a model whose prior is masked away: a draw of the masked distribution is none of it.
+
+    Raises:
+        ValueError: with the name of a latent site whose mask is ``False``, a flat prior. A mask of
+            some elements, as for the padding of a sequence, is none.
+    """
+    for name, site in latent_sites(trace).items():
+        masks, distribution = [site["mask"]], site["fn"]
+        while hasattr(distribution, "base_dist"):
+            masks.append(getattr(distribution, "_mask", None))
+            distribution = distribution.base_dist
+        numbers = [torch.as_tensor(mask) for mask in masks if mask is not None]
+        is_flat = any(not mask.dim() and not mask for mask in numbers)
+        if is_flat and not site["infer"].get("was_observed"):
+            raise ValueError(
+                f"the prior of {name!r} is masked, so it has no draws: nothing can be drawn from "
+                "it, or compared with it"
+            )
+
+
 def base_distribution(distribution: Any) -> Any:
     """The distribution behind ``to_event``, ``expand`` and masks."""
     while hasattr(distribution, "base_dist"):
@@ -79,6 +101,20 @@ def rows_dim(site: Any) -> int:
 def value_rows_dim(site: Any) -> int:
     """The dimension of a site's value along which its rows lie, counted from the right."""
     return rows_dim(site) - site["fn"].event_dim
+
+
+def nesting_of(*traces: Trace) -> int:
+    """The number of batch dimensions of the plates in traces, counted from the right."""
+    return max(
+        (
+            -frame.dim
+            for trace in traces
+            for site in sample_sites(trace).values()
+            for frame in site["cond_indep_stack"]
+            if frame.dim is not None
+        ),
+        default=0,
+    )
 
 
 def global_latent_sites(trace: Trace) -> Trace:

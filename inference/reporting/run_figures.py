@@ -63,11 +63,12 @@ def plot_reconstructions(model: Program, guide: Program, data: Any, *, num: int 
     """Plot data above their reconstructions, E[x|z] at one draw z ~ q(z|x) each.
 
     Args:
-        data: x or (x, *context); the first ``num`` are shown.
+        data: x or (x, *context); the first ``num`` are shown. If the model observes several
+            arguments, the figure is of the first.
         num: number of data.
     """
     rows = tuple(part[:num] for part in as_rows(data, "data"))
-    reconstructions = reconstruct(model, guide, rows)
+    reconstructions = _first(reconstruct(model, guide, rows))
     return _plot_rows([rows[0].cpu(), reconstructions], ["original", "reconstruction"])
 
 
@@ -81,7 +82,7 @@ def plot_samples(
         num: number of draws.
         seed: seed of the draws.
     """
-    means, draws = sample_prior(model, guide, num, data, seed=seed)
+    means, draws = map(_first, sample_prior(model, guide, num, data, seed=seed))
     title = "x ~ p(x)" if torch.equal(means, draws) else "E[x|z], z ~ p(z)"
     return _plot_tiles(means, title)
 
@@ -114,6 +115,11 @@ def plot_latent(model: Program, guide: Program, data: Any, labels: Any = None) -
         else:
             ax.set_yticks([])
     return figure
+
+
+def _first(found: Tensor | dict[str, Tensor]) -> Tensor:
+    """The first argument that a model observes, of which the figures are."""
+    return next(iter(found.values())) if isinstance(found, dict) else found
 
 
 def _project_to_plane(means: np.ndarray) -> tuple[np.ndarray, list[str]]:
@@ -173,7 +179,7 @@ def plot_manifold(model: Program, guide: Program, data: Any, *, side: int = 20) 
     quantiles = torch.special.ndtri((torch.arange(side, dtype=torch.float64) + 0.5) / side)
     vertical, horizontal = torch.meshgrid(quantiles.flip(0), quantiles, indexing="ij")
     grid = torch.stack([horizontal, vertical], dim=-1).reshape(-1, 2)
-    decoded = decode(model, guide, {next(iter(means)): grid}, first)
+    decoded = _first(decode(model, guide, {next(iter(means)): grid}, first))
     figure = _plot_tiles(
         decoded, "E[x|z] over the plane of z, at quantiles of a standard normal", side, gap=1
     )
@@ -224,7 +230,7 @@ def plot_interpolation(
         mix = weights.view(-1, 1, *[1] * (value.dim() - 1)).to(value.dtype)
         path[name] = ((1 - mix) * first + mix * second).transpose(0, 1).flatten(0, 1)
     like = tuple(part[0 : 2 * pairs : 2].repeat_interleave(steps, 0) for part in rows)
-    decoded = decode(model, guide, path, like).unflatten(0, (pairs, steps))
+    decoded = _first(decode(model, guide, path, like)).unflatten(0, (pairs, steps))
     columns = [rows[0][0 : 2 * pairs : 2].cpu()[:, None], decoded]
     columns.append(rows[0][1 : 2 * pairs : 2].cpu()[:, None])
     tiles = torch.cat(columns, dim=1).flatten(0, 1)

@@ -1,5 +1,6 @@
 """Predictions of a pair: posterior means, reconstructions, and samples from its prior."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pyro
@@ -10,10 +11,22 @@ from torch import Tensor
 
 from ..data.arguments import open_pair
 from ..data.rows import BLOCK_ROWS, Rows
+from ..pairs.coordinates import is_circular
+from ..pairs.enumeration import draw_summed_out, summed_out
+from ..pairs.kept_rows import rows_kept
+from ..pairs.observed_values import ObservedValues, find_observed_values
 from ..pairs.parameters import place, place_all, placement
 from ..pairs.programs import Program, evaluating, plain_errors
-from ..pairs.sites import in_data_plate, latent_sites, value_rows_dim
-from .simulate import SampleObserved, reshape_like_x, site_of_x
+from ..pairs.sites import (
+    check_prior_has_draws,
+    in_data_plate,
+    latent_sites,
+    nesting_of,
+    sample_sites,
+    value_rows_dim,
+)
+from .ancestral import SampleObserved, draw_data
+from .simulate import reshape_like_x, site_of_x
 
 POSTERIOR_MEAN_SAMPLES = 1000
 """Draws averaged for a posterior mean without a closed form. The variance of the average, a
@@ -21,7 +34,11 @@ thousandth of the posterior's, is well below what makes a latent unit active."""
 
 
 def posterior_means(model: Program, guide: Program, data: Any) -> dict[str, Tensor]:
-    """Compute E_q[z|x] of each latent site in the data plate: (N, *event_shape), on CPU.
+    """Compute E_q[z|x] of each latent site that the guide draws in the data plate, on CPU.
+
+    Each is (N, *event_shape).
+
+    Of an angle, it is the mean direction.
 
     Exact for a guide with one site whose distribution has a mean in closed form; otherwise the
     average of :data:`POSTERIOR_MEAN_SAMPLES` draws (for a discrete site, of its codes).
@@ -31,21 +48,32 @@ def posterior_means(model: Program, guide: Program, data: Any) -> dict[str, Tens
     blocks: list[dict[str, Tensor]] = []
     with evaluating(model, guide), torch.random.fork_rng(), pyro.validation_enabled(False):
         torch.manual_seed(0)
-        for start in range(0, len(rows[0]), BLOCK_ROWS):
-            args = place(tuple(part[start : start + BLOCK_ROWS] for part in rows), device, dtype)
+        size = rows_kept(guide) or BLOCK_ROWS
+        for start in range(0, len(rows[0]), size):
+            args = place(tuple(part[start : start + size] for part in rows), device, dtype)
             blocks.append(_block_means(guide, args))
     return {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
 
 
 def _block_means(guide: Program, args: tuple[Tensor, ...]) -> dict[str, Tensor]:
     sites = _local_sites(guide, args)
+    if not sites:
+        return {}
     means = {name: _mean_or_value(site) for name, site in sites.items()}
     exact = len(sites) == 1 and all(is_mean for _, is_mean in means.values())
     num_samples = 1 if exact else POSTERIOR_MEAN_SAMPLES
-    total = {name: value for name, (value, _) in means.items()}
+    turned = {name for name, site in sites.items() if is_circular(site["fn"])}
+
+    def added(name: str, value: Tensor) -> Tensor:
+        """What is summed: of an angle its unit vector, as a complex number."""
+        return torch.polar(torch.ones_like(value), value) if name in turned else value
+
+    total = {name: added(name, value) for name, (value, _) in means.items()}
     for _ in range(num_samples - 1):
         for name, site in _local_sites(guide, args).items():
-            total[name] = total[name] + _mean_or_value(site)[0]
+            total[name] = total[name] + added(name, _mean_or_value(site)[0])
+    total = {name: value.angle() * num_samples if name in turned else value
+             for name, value in total.items()}  # fmt: skip
     # The data dimension first, before plates within a datum.
     return {
         name: (value / num_samples).movedim(_data_dim(sites[name]), 0).cpu()
@@ -64,28 +92,48 @@ def _local_sites(guide: Program, args: tuple[Tensor, ...]) -> dict[str, Any]:
     return {name: site for name, site in latent_sites(trace).items() if in_data_plate(site)}
 
 
-def reconstruct(model: Program, guide: Program, data: Any) -> Tensor:
+def reconstruct(model: Program, guide: Program, data: Any) -> Tensor | dict[str, Tensor]:
     """Compute E[x|z] at one draw z ~ q(z|x) for each datum, in the shape of the data, on CPU.
 
-    If the distribution of x has no mean in closed form, the result is a draw x ~ p(x|z).
+    A site that is summed out is drawn from its exact posterior given x and the other sites. If the
+    distribution of x has no mean in closed form, the result is a draw x ~ p(x|z). The mean of a
+    site that depends on earlier data (x_t given x_{t−1}) is the one given the data as they are.
+
+    Returns:
+        A tensor of the shape of x; if the model observes several arguments, ``model(x, y)`` say,
+        one for each, by the name of the site that observes it. Sites that observe parts of one
+        argument (``x[:, t]``) fill one tensor, and elements that no site observes stay.
     """
     model, guide, rows = open_pair(model, guide, data)
     args = place_all(model, guide, rows)
     with evaluating(model, guide), torch.random.fork_rng(), pyro.validation_enabled(False):
         torch.manual_seed(0)
-        trace = poutine.trace(guide).get_trace(*args)
-        return _observed_mean(poutine.replay(model, trace=trace), args)
+        given = poutine.trace(guide).get_trace(*args)
+        with plain_errors():
+            trace = poutine.trace(poutine.replay(model, trace=given)).get_trace(*args)
+            if summed_out(latent_sites(given), latent_sites(trace)):
+                given = draw_summed_out(model, args, given, -1 - nesting_of(trace))
+            program = poutine.replay(model, trace=given)
+            observed = find_observed_values(program, args)
+            return _means(poutine.trace(program).get_trace(*args), args, observed)
 
 
-def decode(model: Program, guide: Program, values: dict[str, Tensor], like: Any) -> Tensor:
+def decode(
+    model: Program, guide: Program, values: dict[str, Tensor], like: Any
+) -> Tensor | dict[str, Tensor]:
     """Compute E[x|z] at given values z of the latent sites, in the shape of the data, on CPU.
 
-    If the distribution of x has no mean in closed form, the result is a draw x ~ p(x|z).
+    If the distribution of x has no mean in closed form, the result is a draw x ~ p(x|z). With
+    several observed sites, the mean of each is the one given draws of those before it.
 
     Args:
-        values: z by site name, each (N, *event_shape).
+        values: z by site name, each (N, *event_shape). A site that is not among them is drawn from
+            its prior given the others.
         like: data whose shape and contexts the result takes; the values of x do not matter. If it
             has fewer than N rows, they are repeated in turn.
+
+    Returns:
+        A tensor, or tensors by name, as :func:`reconstruct` does.
     """
     num_rows = len(next(iter(values.values())))
     model, guide, rows = open_pair(model, guide, like)
@@ -100,12 +148,18 @@ def decode(model: Program, guide: Program, values: dict[str, Tensor], like: Any)
         trace.add_node(name, type="sample", is_observed=False, value=value, infer={})
     with evaluating(model, guide), torch.random.fork_rng(), pyro.validation_enabled(False):
         torch.manual_seed(0)
-        return _observed_mean(poutine.replay(model, trace=trace), args)
+        program = poutine.replay(model, trace=trace)
+        with plain_errors():
+            observed = find_observed_values(program, args)
+            if len(observed.places) > 1:
+                drawn = draw_data(model, args, observed, trace)
+                return _means(drawn[1], args, observed)
+            return _means(poutine.trace(program).get_trace(*args), args, observed)
 
 
 def sample_prior(
     model: Program, guide: Program, num: int, like: Any, *, seed: int = 0
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor] | tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Draw z ~ p(z) and x ~ p(x|z), ``num`` times.
 
     Args:
@@ -113,10 +167,14 @@ def sample_prior(
 
     Returns:
         The means E[x|z], or the draws again if the distribution of x has no mean in closed form;
-        and the draws x. Each is (num, *event_shape), on CPU.
+        and the draws x. Each is (num, *event_shape), on CPU. If the model observes several
+        arguments, each of the two is a dictionary of tensors, as in :func:`reconstruct`; of several
+        observed sites, each is drawn, and its mean taken, given draws of those before it.
 
     Raises:
-        ValueError: if ``num`` < 1, or the data cannot be used.
+        ValueError: if ``num`` < 1, the data cannot be used, a prior is masked and has no draws, or
+            the model has several observed sites and does not define how they are drawn: see
+            :func:`simulate`.
     """
     if num < 1:
         raise ValueError(f"the number of samples must be at least 1, got {num}")
@@ -125,12 +183,16 @@ def sample_prior(
     with evaluating(model, guide), torch.random.fork_rng(), pyro.validation_enabled(False):
         torch.manual_seed(seed)
         with plain_errors():
-            prior = poutine.trace(SampleObserved()(model)).get_trace(*args)
-    site = site_of_x(prior, args)
-    mean, value = (
-        reshape_like_x(part, site, args[0]) for part in (_mean_or_value(site)[0], site["value"])
-    )
-    return mean.cpu(), value.cpu()
+            observed = find_observed_values(model, args)
+            if len(observed.places) > 1:
+                prior = draw_data(model, args, observed)[1]
+            else:
+                prior = poutine.trace(SampleObserved(observed.held)(model)).get_trace(*args)
+    check_prior_has_draws(prior)
+    sites = _data_sites(prior, args, observed)
+    means = {name: _mean_or_value(site)[0] for name, site in sites.items()}
+    values = {name: site["value"] for name, site in sites.items()}
+    return tuple(_in_arguments(part, sites, args, observed) for part in (means, values))  # pyright: ignore
 
 
 def _repeat_rows(
@@ -141,14 +203,53 @@ def _repeat_rows(
     return place(tuple(part[index] for part in rows), *placement(model, guide))
 
 
-def _observed_mean(program: Program, args: tuple[Tensor, ...]) -> Tensor:
-    """E[x|z], or a draw of x if its distribution has no mean, in the shape of x, on CPU."""
-    with plain_errors():
-        site = site_of_x(poutine.trace(program).get_trace(*args), args)
-    mean, is_mean = _mean_or_value(site)
-    if not is_mean:  # classes have no mean; an autoregressive likelihood has none in closed form
-        mean = site["fn"].sample()
-    return reshape_like_x(mean.to(torch.get_default_dtype()), site, args[0]).cpu()
+def _means(
+    trace: Trace, args: tuple[Tensor, ...], observed: ObservedValues
+) -> Tensor | dict[str, Tensor]:
+    """E[x|z], or a draw of x if its distribution has no mean, in the shape of the data, on CPU."""
+    sites = _data_sites(trace, args, observed)
+    means = {}
+    for name, site in sites.items():
+        mean, is_mean = _mean_or_value(site)
+        if (
+            not is_mean
+        ):  # classes have no mean; an autoregressive likelihood has none in closed form
+            mean = site["fn"].sample()
+        means[name] = mean.to(torch.get_default_dtype())
+    return _in_arguments(means, sites, args, observed)
+
+
+def _data_sites(trace: Trace, args: tuple[Tensor, ...], observed: ObservedValues) -> dict[str, Any]:
+    """The sites that observe data; the one as large as x, where none observes data as they are."""
+    if observed.places:
+        sites = sample_sites(trace)
+        return {name: sites[name] for name in observed.places}
+    site = site_of_x(trace, args)
+    return {site["name"]: site}
+
+
+def _in_arguments(
+    values: Mapping[str, Tensor],
+    sites: Mapping[str, Any],
+    args: tuple[Tensor, ...],
+    observed: ObservedValues,
+) -> Tensor | dict[str, Tensor]:
+    """Values of the observed sites in the shape of the arguments that they observe, on CPU.
+
+    Returns:
+        One tensor, or those of several arguments by :attr:`ObservedValues.names`.
+    """
+    if not observed.places:
+        ((name, value),) = values.items()
+        return reshape_like_x(value, sites[name], args[0]).cpu()
+    dtype = next(iter(values.values())).dtype
+    found = tuple(arg.to(dtype, copy=True).contiguous() for arg in args)
+    for name, elements in observed.places.items():
+        distribution = sites[name]["fn"]
+        shape = (*distribution.batch_shape, *distribution.event_shape)
+        elements.write(found, values[name].expand(shape))
+    by_name = {name: found[number].cpu() for number, name in observed.names.items()}
+    return next(iter(by_name.values())) if len(by_name) == 1 else by_name
 
 
 def _mean_or_value(site: Any) -> tuple[Tensor, bool]:

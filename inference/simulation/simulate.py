@@ -5,24 +5,19 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
+from pyro.distributions import Unit
 from pyro.poutine.trace_struct import Trace
-from pyro.poutine.uncondition_messenger import UnconditionMessenger
 from torch import Tensor
 
 from ..data.arguments import open_pair
 from ..data.batches import epoch_seed
 from ..pairs.calling import is_one_datum
 from ..pairs.inspection import inspect_pair
+from ..pairs.observed_values import ObservedValues, find_observed_values
 from ..pairs.parameters import place, placement
 from ..pairs.programs import Program, evaluating, plain_errors
-from ..pairs.sites import (
-    in_data_plate,
-    is_deterministic,
-    latent_sites,
-    observed_sites,
-    sample_sites,
-    value_rows_dim,
-)
+from ..pairs.sites import check_prior_has_draws, latent_sites, observed_sites, value_rows_dim
+from .ancestral import check_unmasked, draw_data, snapshot_of, was_observed
 
 SIMULATED_ROWS_AT_ONCE = 1000
 """Rows that one run of the model simulates."""
@@ -36,6 +31,11 @@ def simulate(
     model: Program, guide: Program, like: Any, num: int, *, seed: int = 0
 ) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
     """Simulate data whose latent variables are known: z* ~ p(z), x* ~ p(x|z*), ``num`` times.
+
+    With several observed sites all are drawn, in their order, each given those before it, so that
+    x_t ~ p(x_t|x_{t−1}, z) of a time loop is right; :func:`find_observed_values` tells which
+    elements of which argument each observes. The other arguments are covariates and stay as they
+    are; so do the values of conditioned sites.
 
     Args:
         model: Pyro program ``model(x, *context)``.
@@ -52,8 +52,9 @@ def simulate(
 
     Raises:
         ValueError: if ``num`` < 1, the data cannot be used, a site stands outside the data plate,
-            or the model does not define how x is generated: it observes something other than x,
-            or more than x, or the distribution of x depends on x itself.
+            or the model does not define how its data are generated: a site observes a transform of
+            an argument, or its distribution depends on its own value or on later ones; a factor, or
+            the value of a conditioned site, says something about latent variables.
 
     >>> import pyro.distributions as dist
     >>> def model(x):
@@ -80,6 +81,7 @@ def simulate(
 
     with evaluating(model, guide), torch.random.fork_rng():
         _check_generative(model, guide, given(0, min(len(rows[0]), CHECKED_ROWS)))
+        observed: dict[int, ObservedValues] = {}
         # Another seed than the caller's: a guide drawn with that seed would else use the same
         # noise as z*.
         torch.manual_seed(epoch_seed(seed, 0))
@@ -87,18 +89,23 @@ def simulate(
         at_once = 1 if is_one_datum(model) else SIMULATED_ROWS_AT_ONCE
         for start in range(0, num, at_once):
             stop = min(num, start + at_once)
-            args, sites = simulate_block(model, given(start, stop))
-            if start == 0:
-                check_distribution_ignores_x(model, args, sites)
+            args = given(start, stop)
+            if stop - start not in observed:
+                observed[stop - start] = find_observed_values(model, args)
+            args, drawn = draw_data(model, args, observed[stop - start])
             xs.append(args)
             values.append(
-                {n: _value_and_data_dim(s) for n, s in sites.items() if not was_observed(s)}
+                {
+                    name: _value_and_data_dim(site)
+                    for name, site in latent_sites(drawn).items()
+                    if not was_observed(site)
+                }
             )
-    drawn = {
+    latents = {
         name: torch.cat([block[name][0] for block in values], data_dim)
         for name, (_, data_dim) in values[0].items()
     }
-    return tuple(torch.cat(part) for part in zip(*xs, strict=True)), drawn
+    return tuple(torch.cat(part) for part in zip(*xs, strict=True)), latents
 
 
 def _value_and_data_dim(site: Any) -> tuple[Tensor, int]:
@@ -106,108 +113,75 @@ def _value_and_data_dim(site: Any) -> tuple[Tensor, int]:
     return site["value"], site["value"].dim() + value_rows_dim(site)
 
 
-def simulate_block(
-    model: Program, args: tuple[Tensor, ...]
-) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
-    """Simulate one block of rows.
-
-    Returns:
-        the arguments with a drawn x, and all drawn sites by name, that of x included.
-    """
-    with pyro.validation_enabled(False), plain_errors():
-        drawn = poutine.trace(SampleObserved()(model)).get_trace(*args)
-    site = site_of_x(drawn, args)
-    x = reshape_like_x(site["value"], site, args[0]).to(args[0])
-    return (x, *args[1:]), latent_sites(drawn)
-
-
-class SampleObserved(UnconditionMessenger):
-    """Pyro handler under which a program draws its observed sites.
-
-    A deterministic site is left alone: if it were drawn, a plate would expand its values again.
-    """
-
-    def _pyro_sample(self, msg: Any) -> None:
-        if not is_deterministic(msg):
-            super()._pyro_sample(msg)
-
-
 def _check_generative(model: Program, guide: Program, args: tuple[Tensor, ...]) -> None:
-    """Refuse a model from which x cannot be simulated datum by datum."""
+    """Refuse a model from which data cannot be simulated datum by datum."""
     with pyro.validation_enabled(False):  # the values of x do not matter
         structure = inspect_pair(model, guide, args)
         trace = poutine.trace(model).get_trace(*args)
-    for name in (*structure.global_latents, *structure.observed_outside):
-        raise ValueError(
-            f"the site {name!r} stands outside the plate 'data', but data and their latent "
-            "variables are simulated one by one, so they must be independent"
-        )
-    observed = {name: s for name, s in observed_sites(trace).items() if in_data_plate(s)}
-    for name in sorted(name for name, site in observed.items() if holds(site, args[0])):
-        check_unmasked(name, observed[name])
-        del observed[name]
-        for other in observed:
+    check_prior_has_draws(trace)
+    observed = find_observed_values(model, args)
+    outside = structure.global_latents + structure.observed_outside + structure.enumerated_outside
+    for name in outside:
+        if name not in observed.held:
             raise ValueError(
-                f"the model observes {other!r} beside x, at {name!r}: it does not define how x "
-                "alone is generated, so data cannot be simulated from it"
+                f"the site {name!r} stands outside the plate 'data', but data and their latent "
+                "variables are simulated one by one, so they must be independent"
             )
-        return
-    raise ValueError(
-        f"the model observes something other than x at {next(iter(observed))!r}, so data cannot be "
-        "simulated from it: transform x before it is given to the model"
-    )
+    check_defines_data(model, args, observed)
+    check_prior_can_be_drawn(model, args, observed)
 
 
-def holds(site: Any, x: Tensor) -> bool:
-    """Whether a site observes x itself."""
-    value = site["value"]
-    return value.numel() == x.numel() and torch.equal(reshape_like_x(value, site, x).to(x), x)
-
-
-def check_unmasked(name: str, site: Any) -> None:
-    """Refuse a site of x that is partly masked: the model does not define x there.
+def check_defines_data(
+    program: Program, args: tuple[Tensor, ...], observed: ObservedValues
+) -> None:
+    """Refuse a model that does not define how its data are drawn.
 
     Raises:
-        ValueError: with the name of the site.
+        ValueError: naming the site, if it observes something other than elements of the arguments
+            as they are, or is masked; or if no site observes any.
     """
-    distribution = site["fn"]
-    masks = [site["mask"]]
-    while hasattr(distribution, "base_dist"):
-        masks.append(getattr(distribution, "_mask", None))
-        distribution = distribution.base_dist
-    if any(mask is not None and not torch.as_tensor(mask).all() for mask in masks):
+    for name, reason in observed.refused.items():
+        raise ValueError(f"data cannot be drawn from the model: {name!r} observes {reason}")
+    if not observed.places:
         raise ValueError(
-            f"{name!r} is masked for some data: the model does not define x there, so x cannot be "
-            "simulated from it"
+            "data cannot be drawn from the model: none of its sites observes an argument; give the "
+            "data as arguments, and observe them with obs="
         )
+    with torch.random.fork_rng(), pyro.validation_enabled(False), plain_errors():
+        sites = observed_sites(poutine.trace(program).get_trace(*args))
+    for name in observed.places:
+        check_unmasked(name, sites[name])
 
 
-def was_observed(site: Any) -> bool:
-    """Whether a site was observed before :class:`SampleObserved` drew it."""
-    return bool(site["infer"].get("was_observed"))
-
-
-def check_distribution_ignores_x(
-    model: Program, args: tuple[Tensor, ...], sites: dict[str, Any]
+def check_prior_can_be_drawn(
+    model: Program, args: tuple[Tensor, ...], observed: ObservedValues
 ) -> None:
-    """Refuse a model whose distribution of x depends on the x it is given.
+    """Refuse a prior that a factor, or a value that the program holds, says something about.
 
-    The drawn x* would not be a draw from that distribution.
+    Draws of latent variables from their priors would ignore the factor; and draws of what comes
+    before a conditioned site would ignore its value.
+
+    Raises:
+        ValueError: naming the site.
     """
-    trace = Trace()
-    for name, site in sites.items():
-        if not was_observed(site):
-            trace.add_node(name, type="sample", is_observed=False, value=site["value"], infer={})
     with pyro.validation_enabled(False), plain_errors():
-        again = poutine.trace(poutine.replay(model, trace=trace)).get_trace(*args)
-    name, drawn = next((name, site) for name, site in sites.items() if was_observed(site))
-    before = drawn["fn"].log_prob(drawn["value"])
-    after = sample_sites(again)[name]["fn"].log_prob(drawn["value"])
-    if not torch.allclose(before, after, rtol=1e-3, atol=1e-3, equal_nan=True):
-        raise ValueError(
-            f"the distribution at {name!r} depends on the x that the model is given: x cannot be "
-            "drawn from it at once, so data cannot be simulated"
-        )
+        first = observed_sites(poutine.trace(model).get_trace(*args))
+        with torch.random.fork_rng():
+            second = observed_sites(poutine.trace(model).get_trace(*args))
+        for name, site in first.items():
+            if isinstance(site["fn"], Unit):
+                raise ValueError(
+                    f"the factor {name!r} weighs the prior, which can then not be drawn from"
+                )
+            if name not in observed.held or name not in second:
+                continue
+            value = site["value"]
+            if not snapshot_of(site, value).is_like(snapshot_of(second[name], value)):
+                raise ValueError(
+                    f"{name!r} is held at a value, and its distribution depends on latent "
+                    "variables, which can then not be drawn from their prior: give the value to "
+                    "the model as an argument, and observe it"
+                )
 
 
 def site_of_x(trace: Trace, args: tuple[Tensor, ...]) -> Any:

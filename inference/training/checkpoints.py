@@ -10,7 +10,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from ..common.files import write_atomically
 from ..pairs.programs import Program, modules
@@ -103,12 +102,8 @@ def restore(into: Mapping[str, Tensor], saved: Mapping[str, Tensor], path: str) 
             value.copy_(saved[name])
 
 
-def pack(
-    optimizer: Optimizer, scheduler: LRScheduler | None
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Collect the state that a fit needs, beside its weights, to continue with the same numbers.
-
-    This is the state of the optimizer and of the scheduler, and the random state.
+def pack(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Collect the state of an optimizer, and the random state.
 
     Returns:
         Tensors, and the facts that go into JSON.
@@ -124,16 +119,10 @@ def pack(
                 tensors[f"optimizer.{index}.{name}"] = value
             else:
                 numbers.setdefault(str(index), {})[name] = value
-    schedule = None if scheduler is None else scheduler.state_dict()
-    return tensors, {"groups": state["param_groups"], "numbers": numbers, "schedule": schedule}
+    return tensors, {"groups": state["param_groups"], "numbers": numbers}
 
 
-def unpack(
-    optimizer: Optimizer,
-    scheduler: LRScheduler | None,
-    tensors: Mapping[str, Tensor],
-    facts: Mapping[str, Any],
-) -> None:
+def unpack(optimizer: Optimizer, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Restore the state that :func:`pack` collected."""
     state: dict[int, dict[str, Any]] = {
         int(index): dict(entries) for index, entries in facts["numbers"].items()
@@ -142,14 +131,6 @@ def unpack(
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": facts["groups"]})
-    if scheduler is not None and facts["schedule"] is not None:
-        scheduler.load_state_dict(facts["schedule"])
-        if isinstance(scheduler, LambdaLR):
-            # The present factors decide the rate: the number of epochs may have been raised.
-            for group, base, factor in zip(
-                optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
-            ):
-                group["lr"] = base * factor(scheduler.last_epoch)
     torch.set_rng_state(tensors["rng.cpu"])
     random = with_prefix(tensors, "rng.cuda.")
     if len(random) == torch.cuda.device_count():

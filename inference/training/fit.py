@@ -6,24 +6,28 @@ from typing import Any
 
 import torch
 from pyro.infer import ELBO
+from pyro.optim import PyroOptim
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ..data.rows import Rows
 from ..execution.precision import Precision
 from ..execution.recorded import Compile
+from ..objectives.pyro_objectives import LossFunction
 from ..pairs.calling import as_written
+from ..pairs.checks import warn_of_bytes
 from ..pairs.parameters import placement
-from ..pairs.programs import Program, StoredProgram, modules, private_store
+from ..pairs.programs import Program, StoredProgram, evaluating, modules, private_store
 from .callbacks import Callback, check_callbacks
 from .device import resolve_device
 from .fit_callbacks import all_callbacks
 from .fit_data import settle
 from .loop import run_epochs
 from .opened import open_fit
-from .optimizers import GroupedOptimizer
+from .optimizers import DEFAULT_LEARNING_RATE, GroupedOptimizer
 from .preparation import prepare
 from .profiling import profile_fit
+from .rate_steps import SchedulePer
 from .run import Run
 from .run_folder import check_folder
 from .saved_fit import describe_fit, open_folder
@@ -37,15 +41,16 @@ def fit(
     data: Any,
     *,
     validation: Any = None,
-    objective: ELBO | None = None,
+    objective: ELBO | LossFunction | None = None,
     epochs: int = 50,
     batch_size: int | None = None,
-    learning_rate: float = 1e-3,
-    optimizer: Callable[..., Optimizer] | GroupedOptimizer | None = None,
+    learning_rate: float | None = None,
+    optimizer: Callable[..., Optimizer] | GroupedOptimizer | PyroOptim | None = None,
     schedule: Callable[[Optimizer], LRScheduler] | None = None,
+    schedule_per: SchedulePer = "epoch",
     clip_norm: float | None = None,
     patience: int | None = None,
-    callbacks: Sequence[Callback] = (),
+    callbacks: Sequence[Callback] | None = (),
     data_plate: str | None = None,
     seed: int = 0,
     device: str | torch.device = "auto",
@@ -74,26 +79,33 @@ def fit(
             has a method ``check_data(x)``, that is called first, and may refuse the data.
         guide: Pyro program of the same arguments and latent sites.
         data: what :func:`load_data` returns; or x, a tensor or array (N, *event_shape); or
-            a tuple (x, *context) of these.
+            a tuple (x, *context) of these. Bytes (``uint8``) are taken as they are; for a
+            distribution over all real numbers ``fit`` warns that they are not divided by 255.
         validation: the same, to validate on; ``data`` from :func:`load_data` has a validation part.
         objective: any ``pyro.infer.ELBO``. If not given, ``TraceEnum_ELBO()`` where a site is
             marked to be enumerated; ``TraceMeanField_ELBO()``, which takes KLs in closed form, only
             where some KL has a closed form and Pyro's closed forms are all terms of the bound; else
-            ``Trace_ELBO()``.
+            ``Trace_ELBO()``. Or a function ``loss(model, guide, x, *context)`` that returns a loss
+            of all data to differentiate, as ``pyro.infer.SVI`` takes one.
         epochs: number of passes over the data.
         batch_size: M. Sizes of batches differ by one at most, so that their sum is N. If not given,
             :data:`DEFAULT_BATCH_SIZE`, or N if that is smaller.
-        learning_rate: step size at the start.
+        learning_rate: step size at the start; :data:`DEFAULT_LEARNING_RATE` if not given. Pyro's
+            optimizers have it in their own options.
         optimizer: makes the optimizer from parameters and ``lr``; Adam if not given. A
             :class:`GroupedOptimizer` sets options by the names of parameters;
-            :func:`named_optimizer` makes the common ones.
-        schedule: makes a learning-rate scheduler, which is stepped once in each epoch.
+            :func:`named_optimizer` makes the common ones. Or one of Pyro's, such as
+            ``pyro.optim.ClippedAdam({"lr": 1e-3, "lrd": 0.999})``, or a scheduler of Pyro's.
+        schedule: makes a learning-rate scheduler. ``ReduceLROnPlateau`` goes by the validation
+            loss, or by ``loss`` where nothing is validated.
+        schedule_per: whether the scheduler is stepped after each ``"epoch"`` or each ``"step"``.
         clip_norm: largest norm of the gradient of the loss per datum.
         patience: stop when the validation ELBO has not risen for so many epochs, and keep the
             weights of the best epoch.
         callbacks: called after each epoch, and at other points; see :class:`Callback`.
         seed: seed of the order, the binarization and the draws, not of the initial weights.
-        device: ``"auto"`` takes CUDA where there is one.
+        device: ``"auto"`` takes CUDA where there is one, and the pair has modules with parameters
+            to move there.
         compile: how steps are run. ``"recorded"``: the PyTorch operations of a step are recorded
             once that pays, and then run without Pyro's handlers, with the same numbers; steps of a
             pair that cannot be recorded run as in Pyro, and ``Run.note`` gives the reason.
@@ -123,10 +135,11 @@ def fit(
     >>> [row["epoch"] for row in run.history]
     [1, 2]
     """
-    callbacks = check_callbacks(callbacks)
+    callbacks = check_callbacks(() if callbacks is None else callbacks)
     opened = open_fit(model, guide, data, validation, data_plate, seed)
     model, guide, rows = opened.model, opened.guide, opened.rows
     batch_size = opened.batch_size if batch_size is None else batch_size
+    learning_rate = _learning_rate(learning_rate, optimizer)
     settings = Settings(epochs, batch_size, learning_rate, clip_norm, patience, seed, precision)
     _check_sizes(settings, rows, opened.validation)
     folder = None if out is None else Path(out)
@@ -134,6 +147,8 @@ def fit(
         check_folder(folder, resume=resume)
     elif resume:
         raise ValueError("resume needs the folder of the run: give it as out")
+    if device == "auto" and placement(model, guide)[0] is None:
+        device = "cpu"  # nothing moves the tensors that are written in the programs
     where = resolve_device(device)
     for module in modules(model, guide).values():
         module.to(where)
@@ -145,8 +160,11 @@ def fit(
         )  # fmt: skip
         fitted = prepare(
             model, guide, fit_data, settings, objective=objective, optimizer=optimizer,
-            schedule=schedule, compile=compile,
+            schedule=schedule, schedule_per=schedule_per, compile=compile,
         )  # fmt: skip
+        if _are_bytes(data):
+            with evaluating(model, guide):
+                warn_of_bytes(model, guide, fitted.measured)
         facts = {} if folder is None else describe_fit(fitted, config or {})
         state = State() if folder is None else open_folder(folder, fitted, facts, resume=resume)
         called = all_callbacks(fitted, state, callbacks, folder=folder, show_progress=show_progress)
@@ -160,6 +178,23 @@ def fit(
         model, guide, state.history, state.epoch, best, folder, facts, fitted.step.note, times,
         stopped,
     )  # fmt: skip
+
+
+def _learning_rate(learning_rate: float | None, optimizer: Any) -> float | None:
+    if not isinstance(optimizer, PyroOptim):
+        return DEFAULT_LEARNING_RATE if learning_rate is None else learning_rate
+    if learning_rate is not None:
+        raise ValueError(
+            "Pyro's optimizers have the learning rate in their own options: leave learning_rate "
+            f'out, and give "lr": {learning_rate:g} to the optimizer'
+        )
+    return None
+
+
+def _are_bytes(data: Any) -> bool:
+    """Whether x is given as whole numbers from 0 to 255."""
+    x = data[0] if isinstance(data, tuple) and data else data
+    return str(getattr(x, "dtype", "")).endswith("uint8")
 
 
 def _check_sizes(

@@ -51,10 +51,21 @@ class FitData:
         )
         return map(self.place, batches)
 
-    def blocks(self, rows: tuple[Rows, ...]) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
-        """All rows in order, some thousands at a time, each block with its first row's number."""
-        for start in range(0, len(rows[0]), BLOCK_ROWS):
-            yield start, self.place(tuple(part[start : start + BLOCK_ROWS] for part in rows))
+    def blocks(
+        self, rows: tuple[Rows, ...], size: int | None = None
+    ) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
+        """All rows in order, some thousands at a time, each block with its first row's number.
+
+        Args:
+            size: how many at a time, where a guide needs them together.
+        """
+        size = size or BLOCK_ROWS
+        for start in range(0, len(rows[0]), size):
+            yield start, self.place(tuple(part[start : start + size] for part in rows))
+
+    def rows_in_order(self) -> tuple[Tensor, ...]:
+        """All training rows, in the order of a single batch."""
+        return self.place(tuple(part[: self.num_data] for part in self.rows))
 
     def measured_rows(self) -> tuple[Tensor, ...]:
         """The training data on which the bound is measured: the same rows and bits each time."""

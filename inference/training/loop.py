@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from ..objectives.objective import Objective
+from ..objectives.pyro_objectives import loss_names
 from .callbacks import Callback, FitView, Stop
 from .history import best_epoch, main_metric
 from .measurement import measure
 from .preparation import Preparation
+from .rate_steps import current_rate
 from .state import State
 
 
@@ -43,8 +45,8 @@ def run_epochs(
         while state.epoch < fit.settings.epochs and stop is None:
             with pyro.validation_enabled(False):
                 start = time.perf_counter()
-                losses = _run_steps(fit, callbacks, view)
-                _finish_epoch(fit, state, losses, time.perf_counter() - start, folder)
+                losses, rate = _run_steps(fit, callbacks, view)
+                _finish_epoch(fit, state, losses, rate, time.perf_counter() - start, folder)
             view = _view(fit, state, folder)
             stop = _call_all(callbacks, "on_epoch_end", view)
         fit.set_training(False)
@@ -99,11 +101,14 @@ def _report_error(callback: Callback, view: FitView, error: BaseException) -> No
         error.add_note(f"on_exception of {callback!r} raised {other!r}")
 
 
-def _run_steps(fit: Preparation, callbacks: Sequence[Callback], view: FitView) -> Tensor:
-    """Run the steps of one epoch; the share of each in the loss.
+def _run_steps(
+    fit: Preparation, callbacks: Sequence[Callback], view: FitView
+) -> tuple[Tensor, float]:
+    """Run the steps of one epoch; the share of each in the loss, and the rate of the last one.
 
     The losses are read once, at the end, since reading one waits for the device.
     """
+    rate = 0.0
     hooked = [callback for callback in callbacks if callback.follows_steps]
     fit.set_training(True)
     losses: list[Tensor] = []
@@ -112,19 +117,28 @@ def _run_steps(fit: Preparation, callbacks: Sequence[Callback], view: FitView) -
             fit.objective.move_to(view.epoch + number / fit.steps_per_epoch)
         loss = fit.step(batch)
         losses.append(loss * (len(batch[0]) / fit.data.num_data))
+        rate = current_rate(fit.optimizer)
+        fit.rate_steps.after_step()
         for callback in hooked:
-            callback.on_step_end(view, number + 1, loss)
-    return torch.stack(losses).cpu().double() / fit.data.num_data
+            callback.on_step_end(view, number + 1, loss if loss.dim() == 0 else loss.sum())
+    return torch.stack(losses).cpu().double() / fit.data.num_data, rate
 
 
 def _finish_epoch(
-    fit: Preparation, state: State, losses: Tensor, seconds: float, folder: Path | None
+    fit: Preparation,
+    state: State,
+    losses: Tensor,
+    rate: float,
+    seconds: float,
+    folder: Path | None,
 ) -> None:
     """Check the losses of an epoch, measure the pair, and update the learning rate."""
-    rate = fit.optimizer.param_groups[0]["lr"]
-    _check_finite(fit, state.epoch, losses, folder)
+    _check_finite(fit, state.epoch, losses if losses.dim() == 1 else losses.sum(1), folder)
     state.epoch += 1
     row: dict[str, float] = {"epoch": state.epoch, "loss": losses.sum().item()}
+    if losses.dim() == 2:
+        parts = loss_names(fit.objective, losses.shape[1])
+        row |= dict(zip(parts, losses.sum(0).tolist(), strict=True))
     row |= {weight.name: weight.tensor.item() for weight in fit.moving_weights}
     row |= measure(fit, "", fit.measured)
     if fit.data.validation is not None:
@@ -134,8 +148,7 @@ def _finish_epoch(
     state.history.append(row)
     if fit.settings.patience is not None:
         state.best_epoch = best_epoch(state.history, f"validation_{main_metric(row)}")
-    if fit.scheduler is not None:
-        fit.scheduler.step()
+    fit.rate_steps.after_epoch(row)
 
 
 def _check_finite(fit: Preparation, epoch: int, losses: Tensor, folder: Path | None) -> None:
@@ -146,7 +159,7 @@ def _check_finite(fit: Preparation, epoch: int, losses: Tensor, folder: Path | N
         what = "weights became NaN or infinite"
     else:
         return
-    rate = fit.optimizer.param_groups[0]["lr"]
+    rate = current_rate(fit.optimizer)
     kept = "" if folder is None else f"; {folder} keeps epoch {epoch}"
     raise FloatingPointError(
         f"the {what} in epoch {epoch + 1}: lower the learning rate "

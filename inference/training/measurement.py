@@ -3,6 +3,8 @@
 import torch
 
 from ..data.rows import Rows
+from ..objectives.pyro_objectives import evaluate_loss
+from ..pairs.kept_rows import rows_kept
 from ..pairs.log_terms import draw, score
 from ..pairs.minibatch_scaling import ScaleData
 from ..pairs.programs import evaluating
@@ -31,7 +33,7 @@ def _terms(fit: Preparation, rows: tuple[Rows, ...]) -> dict[str, float]:
     reconstruction = kl = 0.0
     with evaluating(fit.model, fit.guide), torch.random.fork_rng():
         torch.manual_seed(fit.settings.seed)
-        for _, block in fit.data.blocks(rows):
+        for _, block in fit.data.blocks(rows, rows_kept(fit.guide)):
             terms = score(fit.model, draw(fit.guide, block, 1, fit.structure))
             share = len(block[0]) / len(rows[0])
             beyond = terms.log_posterior_global - terms.log_prior_global
@@ -45,7 +47,7 @@ def _own_bound(fit: Preparation, rows: tuple[Rows, ...]) -> float:
     bound, scale = 0.0, ScaleData(fit.data.num_data)
     with evaluating(fit.model, fit.guide), torch.random.fork_rng(), scale:
         torch.manual_seed(fit.settings.seed)
-        for _, block in fit.data.blocks(rows):
-            loss = float(fit.objective.loss(fit.model, fit.guide, *block))  # pyright: ignore
+        for _, block in fit.data.blocks(rows, rows_kept(fit.guide)):
+            loss = float(evaluate_loss(fit.objective, fit.model, fit.guide, block))
             bound -= loss / fit.data.num_data * len(block[0]) / len(rows[0])
     return bound

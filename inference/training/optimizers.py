@@ -1,16 +1,23 @@
 """Optimizers by name, and parameter groups: options that depend on the parameter."""
 
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import torch
+from pyro.optim import PyroOptim
 from torch import Tensor
 from torch.optim import Optimizer
 
 from ..common.lookup import find_named, list_names
+from .pyro_optimizers import make_pyro_optimizer
+
+DEFAULT_LEARNING_RATE = 1e-3
+"""The learning rate, if not given."""
 
 
 class GroupRule(Protocol):
@@ -69,7 +76,7 @@ class GroupedOptimizer:
                 same[0]["params"].append(value)
             else:
                 groups.append({"params": [value], **options[name]})
-        optimizer = make(groups, lr=lr)
+        optimizer = call_factory(make, groups, lr)
         for name in {name for group in options.values() for name in group}:
             if name not in optimizer.defaults:
                 raise ValueError(
@@ -84,14 +91,69 @@ def _without_params(group: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def make_optimizer(
-    optimizer: Callable[..., Optimizer] | GroupedOptimizer | None,
+    optimizer: Callable[..., Optimizer] | GroupedOptimizer | PyroOptim | None,
     named: Mapping[str, Tensor],
-    learning_rate: float,
+    learning_rate: float | None,
+    stated: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> Optimizer:
-    """The optimizer that a fit uses: Adam where none is given."""
-    if isinstance(optimizer, GroupedOptimizer):
-        return optimizer(named, lr=learning_rate)
-    return (optimizer or OPTIMIZERS["adam"])(list(named.values()), lr=learning_rate)
+    """The optimizer that a fit uses: Adam where none is given.
+
+    Args:
+        optimizer: the argument of :func:`fit`.
+        named: the parameters, unconstrained, by name.
+        learning_rate: the rate; Pyro's optimizers have one of their own.
+        stated: the parameters by Pyro's names, for Pyro's optimizers.
+
+    Raises:
+        ValueError: if no optimizer can be made, or it needs the loss itself, as LBFGS does.
+    """
+    if isinstance(optimizer, PyroOptim):
+        made = make_pyro_optimizer(optimizer, named, stated)
+    elif isinstance(optimizer, GroupedOptimizer):
+        made = optimizer(named, lr=learning_rate or DEFAULT_LEARNING_RATE)
+    else:
+        make = OPTIMIZERS["adam"] if optimizer is None else optimizer
+        made = call_factory(make, list(named.values()), learning_rate or DEFAULT_LEARNING_RATE)
+    closure = inspect.signature(type(made).step).parameters.get("closure")
+    if closure is not None and closure.default is closure.empty:
+        raise ValueError(
+            f"{type(made).__name__} evaluates the loss several times in a step, and must find the "
+            "same function each time, but the loss is drawn anew: use Adam, the default"
+        )
+    if isinstance(made, torch.optim.SparseAdam):
+        raise ValueError("SparseAdam needs sparse gradients, and a fit has dense ones: use Adam")
+    return made
+
+
+def call_factory(make: Any, parameters: list[Any], learning_rate: float) -> Optimizer:
+    """Make an optimizer from parameters, or groups of them.
+
+    Raises:
+        ValueError: if ``make`` is not what makes an optimizer of ``torch.optim``.
+    """
+    advice = (
+        "give a class of torch.optim, a functools.partial of one, or one of Pyro's, such as "
+        'pyro.optim.Adam({"lr": 1e-3})'
+    )
+    if isinstance(make, PyroOptim):
+        raise ValueError(
+            "a GroupedOptimizer takes no Pyro optimizer, whose options can be a function of "
+            "names themselves: give a class of torch.optim"
+        )
+    if isinstance(make, Optimizer) or not callable(make):
+        raise ValueError(
+            f"optimizer is a {type(make).__name__}, and a fit makes its own from the pair's "
+            f"parameters: {advice}"
+        )
+    try:
+        made = make(parameters, lr=learning_rate)
+    except TypeError as error:
+        raise ValueError(
+            f"optimizer cannot be made from parameters and lr ({error}): {advice}"
+        ) from error
+    if not isinstance(made, Optimizer):
+        raise ValueError(f"optimizer made a {type(made).__name__}: {advice}")
+    return made
 
 
 def decay_weights(weight_decay: float) -> GroupRule:

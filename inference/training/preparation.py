@@ -9,7 +9,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import pyro
 import torch
-from pyro.infer import ELBO, RenyiELBO
+from pyro.infer import ELBO, ReweightedWakeSleep
+from pyro.optim import PyroOptim
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -19,16 +20,19 @@ from ..execution.recorded import Compile
 from ..objectives.choice import choose_objective
 from ..objectives.consistency import check_against_elbo
 from ..objectives.objective import Objective
+from ..objectives.pyro_objectives import LossFunction, check_objective, evaluate_loss
 from ..objectives.schedules import Constant, Weight
-from ..pairs.checks import check_support
+from ..pairs.checks import check_support, explaining_data, explaining_support
 from ..pairs.inspection import inspect_pair
+from ..pairs.kept_rows import ADVICE, keeps_rows, remember_rows, rows_kept
 from ..pairs.minibatch_scaling import ScaleData
-from ..pairs.parameters import parameters
+from ..pairs.parameters import parameters, stated_parameters
 from ..pairs.programs import Program, evaluating, modules, plain_errors
 from ..pairs.structure import Structure
 from .checkpoints import weights
 from .fit_data import FitData
 from .optimizers import GroupedOptimizer, make_optimizer
+from .rate_steps import RateSteps, SchedulePer, make_rate_steps
 from .settings import Settings
 from .step import Step
 
@@ -49,14 +53,16 @@ class Preparation:
     model: Program
     guide: Program
     data: FitData
+    sample: tuple[Tensor, ...]
+    """The first minibatch."""
     measured: tuple[Tensor, ...]
     """The training data on which the bound is measured after each epoch."""
     structure: Structure
-    objective: ELBO
+    objective: ELBO | LossFunction
     named: dict[str, Tensor]
     """The parameters, unconstrained, by name."""
     optimizer: Optimizer
-    scheduler: LRScheduler | None
+    rate_steps: RateSteps
     optimizer_groups: list[dict[str, Any]]
     """The parameters of each group of the optimizer, by name, and its options at the start."""
     step: Step
@@ -70,7 +76,7 @@ class Preparation:
     @property
     def steps_per_epoch(self) -> int:
         """Number of minibatches in an epoch."""
-        return math.ceil(self.data.num_data / self.settings.batch_size)
+        return _steps_per_epoch(self.data, self.settings)
 
     @property
     def needs_store(self) -> bool:
@@ -95,9 +101,10 @@ def prepare(
     data: FitData,
     settings: Settings,
     *,
-    objective: ELBO | None,
-    optimizer: Callable[..., Optimizer] | GroupedOptimizer | None,
+    objective: ELBO | LossFunction | None,
+    optimizer: Callable[..., Optimizer] | GroupedOptimizer | PyroOptim | None,
     schedule: Callable[[Optimizer], LRScheduler] | None,
+    schedule_per: SchedulePer,
     compile: Compile,
 ) -> Preparation:
     """Check pair, data and settings, and make the objects that the fit uses.
@@ -108,15 +115,18 @@ def prepare(
         ValueError: if pair, data or settings cannot be used, or do not go together.
     """
     torch.manual_seed(settings.seed)
-    if isinstance(objective, RenyiELBO) and settings.batch_size < data.num_data:
-        raise ValueError(
-            "RenyiELBO takes one average over all data: minibatches would change the bound; "
-            f"set batch_size to {data.num_data}"
-        )
+    check_objective(objective, data.num_data, settings.batch_size)
     _let_check(model, data.rows[0])
     sample = next(data.batches(0))
-    with pyro.validation_enabled(True), plain_errors():
-        with evaluating(model, guide):
+    _check_whole(model, guide, data, sample)
+    # Pyro's checks refuse NaN also where the model masks it.
+    missing = any(bool(part.isnan().any()) for part in sample)
+    with pyro.validation_enabled(not missing), plain_errors():
+        with (
+            evaluating(model, guide),
+            explaining_data(model, sample, "training data"),
+            explaining_support(model, guide, sample),
+        ):
             structure = inspect_pair(model, guide, sample)
             suitable = choose_objective(objective, model, guide, sample, structure)
         _check_support(model, guide, data)
@@ -130,19 +140,45 @@ def prepare(
             "pyro.module or pyro.param inside the programs"
         )
     _warn_of_schedules(suitable, settings.epochs)
-    made = make_optimizer(optimizer, named, settings.learning_rate)
+    stated = stated_parameters(model, guide, sample) if isinstance(optimizer, PyroOptim) else {}
+    made = make_optimizer(optimizer, named, settings.learning_rate, stated)
     groups = _describe_groups(made, named)
-    scheduler = schedule(made) if schedule is not None else None
+    steps = settings.epochs * _steps_per_epoch(data, settings)
+    rate_steps = make_rate_steps(
+        schedule, optimizer, made, schedule_per, {"epoch": settings.epochs, "step": steps}
+    )
     step = Step(
         model, guide, suitable, named, made, num_data=data.num_data,
         clip_norm=settings.clip_norm, compile=compile, precision=settings.precision,
     )  # fmt: skip
-    measured = data.measured_rows()
+    measured = data.rows_in_order() if rows_kept(guide) else data.measured_rows()
     torch.manual_seed(settings.seed)
     return Preparation(
-        model, guide, data, measured, structure, suitable, named, made, scheduler, groups, step,
-        settings,
+        model, guide, data, sample, measured, structure, suitable, named, made, rate_steps, groups,
+        step, settings,
     )  # fmt: skip
+
+
+def _steps_per_epoch(data: FitData, settings: Settings) -> int:
+    return math.ceil(data.num_data / settings.batch_size)
+
+
+def _check_whole(model: Program, guide: Program, data: FitData, sample: tuple[Tensor, ...]) -> None:
+    """Refuse to fit a guide that keeps a posterior for each datum by minibatches."""
+    with evaluating(model, guide):
+        if not keeps_rows(guide, sample):
+            return
+    if len(sample[0]) < data.num_data or data.resample:
+        raise ValueError(
+            "an autoguide of a site inside the plate 'data' keeps a posterior for each datum, so "
+            f"it takes all data at once: give batch_size={data.num_data}, {ADVICE}"
+        )
+    if data.validation is not None:
+        raise ValueError(
+            "an autoguide of a site inside the plate 'data' has no posterior of the validation "
+            f"data: leave validation out, {ADVICE}"
+        )
+    remember_rows(guide, sample)
 
 
 SPEED_OPTIONS = {"foreach", "fused", "capturable", "differentiable"}
@@ -172,28 +208,48 @@ def _check_support(model: Program, guide: Program, data: FitData) -> None:
         parts.append(("validation data", data.validation, False))
     with evaluating(model, guide):
         for name, rows, resample in parts:
-            for start, block in data.blocks(rows):
+            for start, block in data.blocks(rows, rows_kept(guide)):
                 if resample:
                     block = (torch.bernoulli(block[0]), *block[1:])
                 check_support(model, guide, block, name, start)
 
 
 def _try_loss(
-    model: Program, guide: Program, objective: ELBO, batch: tuple[Tensor, ...], scale: ScaleData
+    model: Program,
+    guide: Program,
+    objective: ELBO | LossFunction,
+    batch: tuple[Tensor, ...],
+    scale: ScaleData,
 ) -> None:
     """Run Pyro's own checks of this pair and objective once."""
     # An objective whose loss cannot be computed without its gradient is not checked.
     unknown = contextlib.suppress(NotImplementedError)
-    with evaluating(model, guide), scale, unknown:
-        objective.loss(model, guide, *batch)  # pyright: ignore
+    loss: Any = None
+    explaining = explaining_support(model, guide, batch)
+    with evaluating(model, guide), explaining, scale, unknown:
+        try:
+            loss = evaluate_loss(objective, model, guide, batch)
+        except TypeError as error:
+            if isinstance(objective, ReweightedWakeSleep) and "observations" in str(error):
+                raise ValueError(
+                    f"the sleep phase of {type(objective).__name__} simulates data, which the "
+                    "guide (and without vectorize_particles also the model) must take as a keyword "
+                    "argument observations=None: add it, or use insomnia=1.0"
+                ) from error
+            raise
+    if not isinstance(objective, ELBO) and not isinstance(loss, Tensor):
+        raise ValueError(
+            f"the objective is a function that returned a {type(loss).__name__}: it must return "
+            "the loss of all data, a tensor that can be differentiated"
+        )
 
 
-def _moving_weights(objective: ELBO) -> list[Weight]:
+def _moving_weights(objective: ELBO | LossFunction) -> list[Weight]:
     weights = objective.weights if isinstance(objective, Objective) else []
     return [weight for weight in weights if not isinstance(weight.schedule, Constant)]
 
 
-def _warn_of_schedules(objective: ELBO, epochs: int) -> None:
+def _warn_of_schedules(objective: ELBO | LossFunction, epochs: int) -> None:
     for weight in _moving_weights(objective):
         settled = weight.schedule.settled
         if settled > epochs:

@@ -14,7 +14,7 @@ from ..execution.precision import layer_precision
 from ..execution.replaying import Replay
 from ..pairs.minibatch_scaling import ScaleData
 from .preparation import Preparation
-from .step import HasDifferentiableLoss, Step
+from .step import Step
 
 PROFILED_STEPS = 50
 
@@ -86,7 +86,7 @@ def _parts(step: Step, batch: tuple[Tensor, ...]) -> dict[str, float]:
         seconds = {"forward": _timed(recorded.forward)[0], "backward": _timed(recorded.backward)[0]}
     else:
         seconds = {"forward and backward": _timed(lambda: evaluate(*batch))[0]}
-        if recorded is None and isinstance(step.objective, HasDifferentiableLoss):
+        if recorded is None and step.differentiable_loss is not None:
             with layer_precision(evaluate.precision), ScaleData(step.num_data):
                 forward = _timed(lambda: step.loss(*batch))[0]
             both = seconds.pop("forward and backward")

@@ -8,9 +8,11 @@ from typing import Any
 
 import pyro
 import torch
+from pyro.infer import ELBO
 
 from ..common.files import write_json
 from ..objectives.objective import Objective
+from ..objectives.pyro_objectives import objective_options
 from . import checkpoints
 from .history import read_history, write_history
 from .preparation import Preparation
@@ -66,11 +68,18 @@ def describe_fit(fit: Preparation, config: Mapping[str, Any]) -> dict[str, Any]:
 
 def save_fit(folder: Path, fit: Preparation, state: State) -> None:
     """Write the checkpoint of a fit."""
-    tensors, facts = checkpoints.pack(fit.optimizer, fit.scheduler)
+    tensors, facts = checkpoints.pack(fit.optimizer)
     tensors |= fit.weights
     tensors |= {f"best.{name}": value for name, value in state.best.items()}
     facts |= {"epoch": state.epoch, "best_epoch": state.best_epoch, **_identity(fit)}
     facts["optimizer_groups"] = fit.optimizer_groups
+    scheduler = fit.rate_steps.scheduler
+    facts["schedule"] = None if scheduler is None else scheduler.state_dict()
+    facts["arguments"] = [
+        [list(arg.shape), str(arg.dtype).removeprefix("torch.")] for arg in fit.sample
+    ]
+    facts["objective_options"] = objective_options(fit.objective)
+    facts["schedule_start"] = fit.rate_steps.start
     checkpoints.save(folder / CHECKPOINT, tensors, facts)
 
 
@@ -88,8 +97,15 @@ def load_fit(folder: Path, fit: Preparation) -> State:
     weights = checkpoints.current_weights(tensors)
     checkpoints.check_weights(fit.weights, weights, str(path))
     _check_groups(folder, fit, facts)
+    # A checkpoint of version 0.1 has neither the objective's options nor the schedule's.
+    for name, mine in objective_options(fit.objective).items():
+        theirs = facts.get("objective_options", {}).get(name, mine)
+        if theirs != mine:
+            raise ValueError(f"{folder} was run with an objective of {name}={theirs}, not {mine}")
+    fit.rate_steps.check_same(facts.get("schedule_start", fit.rate_steps.start), folder)
     checkpoints.restore(fit.weights, weights, str(path))
-    checkpoints.unpack(fit.optimizer, fit.scheduler, tensors, facts)
+    checkpoints.unpack(fit.optimizer, tensors, facts)
+    fit.rate_steps.load(facts["schedule"])
     history = read_history(folder / METRICS, facts["epoch"])
     best = checkpoints.with_prefix(tensors, "best.")
     return State(facts["epoch"], history, facts["best_epoch"], best)
@@ -98,6 +114,8 @@ def load_fit(folder: Path, fit: Preparation) -> State:
 def _objective_name(fit: Preparation) -> str:
     if isinstance(fit.objective, Objective):
         return repr(fit.objective)
+    if not isinstance(fit.objective, ELBO):
+        return getattr(fit.objective, "__name__", type(fit.objective).__name__)
     name, draws = type(fit.objective).__name__, fit.objective.num_particles
     return name if draws == 1 else f"{name}(num_particles={draws})"
 

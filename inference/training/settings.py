@@ -1,5 +1,6 @@
 """The numbers that determine a fit."""
 
+import math
 from dataclasses import dataclass
 
 from ..execution.precision import Precision
@@ -11,7 +12,7 @@ class Settings:
 
     epochs: int
     batch_size: int
-    learning_rate: float
+    learning_rate: float | None
     clip_norm: float | None
     patience: int | None
     seed: int
@@ -22,5 +23,7 @@ class Settings:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be positive, got {value}")
+        if self.learning_rate == math.inf:
+            raise ValueError("learning_rate must be finite, got inf")
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, got {self.seed}")

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import pyro
 import torch
@@ -13,18 +13,10 @@ from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimize
 
 from ..execution.precision import Precision
 from ..execution.recorded import RECORD_AFTER, Compile, Recorded
+from ..objectives.pyro_objectives import LossFunction, differentiable_loss
 from ..pairs.minibatch_scaling import ScaleData
 from ..pairs.parameters import buffers
 from ..pairs.programs import Program, attributes_kept, modules
-
-
-@runtime_checkable
-class HasDifferentiableLoss(Protocol):
-    """An objective whose loss can be differentiated, and so recorded."""
-
-    def differentiable_loss(self, model: Any, guide: Any, /, *args: Any) -> Any:
-        """The loss of (model, guide) on a batch, in nats, with its gradient."""
-        ...
 
 
 class Step:
@@ -37,7 +29,8 @@ class Step:
     Args:
         model: Pyro program ``model(x, *context)``.
         guide: Pyro program of the same arguments.
-        objective: any ``pyro.infer.ELBO``; one without a differentiable loss is not recorded.
+        objective: any ``pyro.infer.ELBO``, or a function of model, guide and batch; one without a
+            differentiable loss is not recorded.
         named: the parameters, by name.
         optimizer: the optimizer of these parameters.
         num_data: N, the number of data that a minibatch stands for.
@@ -54,7 +47,7 @@ class Step:
         self,
         model: Program,
         guide: Program,
-        objective: ELBO,
+        objective: ELBO | LossFunction,
         named: Mapping[str, Tensor],
         optimizer: Optimizer,
         *,
@@ -67,7 +60,8 @@ class Step:
         self.model, self.guide, self.objective = model, guide, objective
         self.parameters, self.optimizer = list(named.values()), optimizer
         self.num_data, self.clip_norm = num_data, clip_norm
-        differentiable = isinstance(objective, HasDifferentiableLoss)
+        self.differentiable_loss = differentiable_loss(objective)
+        differentiable = self.differentiable_loss is not None
         self.loss_and_gradients = Recorded(
             self._loss_and_gradients if differentiable else self._loss_and_own_gradients,
             tensors=[*self.parameters, *buffers(model, guide)],
@@ -86,7 +80,10 @@ class Step:
         return self.loss_and_gradients.note
 
     def __call__(self, batch: tuple[Tensor, ...]) -> Tensor:
-        """Update the parameters once; the loss of all data before that, in nats, on the device."""
+        """Update the parameters once; the loss of all data before that, in nats, on the device.
+
+        Where the objective has several losses, as ``ReweightedWakeSleep`` does, they are a vector.
+        """
         loss, gradients = self.loss_and_gradients(*batch)
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
@@ -102,7 +99,8 @@ class Step:
 
     def loss(self, *batch: Tensor) -> Tensor:
         """The loss of all data, to be differentiated."""
-        return self.objective.differentiable_loss(self.model, self.guide, *batch)  # pyright: ignore
+        assert self.differentiable_loss is not None
+        return self.differentiable_loss(self.model, self.guide, *batch)
 
     def _loss_and_gradients(self, *batch: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
         with ScaleData(self.num_data):
@@ -119,15 +117,16 @@ class Step:
         """
         owned = modules(self.model, self.guide)
 
-        def stating(*args: Any) -> Any:
+        def stating(*args: Any, **kwargs: Any) -> Any:
             for name, module in owned.items():
                 pyro.module(f"latente_{name}", module)
-            return self.model(*args)
+            return self.model(*args, **kwargs)
 
         self.optimizer.zero_grad()
         with ScaleData(self.num_data):
             loss = self.objective.loss_and_grads(stating, self.guide, *batch)  # pyright: ignore
-        return torch.as_tensor(loss), tuple(parameter.grad for parameter in self.parameters)
+        value = torch.as_tensor(loss, dtype=self.parameters[0].dtype)
+        return value, tuple(parameter.grad for parameter in self.parameters)
 
 
 def _laid_out(gradient: Tensor | None, parameter: Tensor) -> Tensor | None:
