@@ -149,8 +149,8 @@ IMPORTANCE_WEIGHTS = Diagnostic(
             "evidence",
             "Pareto k̂ of each datum's importance weights (of the joint weights, where latent "
             "variables are global and the whole data set is one datum). Good: all below the dashed "
-            "threshold. Above it, the guide is too narrow for that datum, and the estimate of log p(x) is "
-            "likely too low. Above 1, more draws do not help.",
+            "threshold. Above it, the guide is too narrow for that datum, and the estimate of log "
+            "p(x) is likely too low. Above 1, more draws do not help.",
             plot_khat,
         ),
     ),

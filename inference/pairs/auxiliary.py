@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 from torch.distributions import Transform, biject_to
 
 from .kl import is_delta
+from .sites import latent_sites
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,23 @@ def find_auxiliary(
             return None
     covered = {name for site in found for name, _ in site.parts}
     return tuple(found) if covered == made.keys() else None
+
+
+def in_place_of(latents: Trace, auxiliary: Iterable[AuxiliarySite], shape: Any) -> Trace:
+    """A trace of auxiliary sites, in place of the latent sites that the guide makes from them.
+
+    Args:
+        shape: the batch shape of a vector of several sites.
+    """
+    trace = Trace()
+    values = {name: site["value"] for name, site in latent_sites(latents).items()}
+    made = {name for site in auxiliary for name, _ in site.parts}
+    node = {"type": "sample", "is_observed": False, "infer": {}, "fn": None}
+    for name in [name for name in values if name not in made]:
+        trace.add_node(name, **node, value=values[name])
+    for site in auxiliary:
+        trace.add_node(site.name, **node, value=site.locate(values, shape))
+    return trace
 
 
 def _join(made: Iterable[tuple[Transform, Any]]) -> Tensor:

@@ -13,7 +13,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Size, Tensor
 from torch.distributions import Transform, constraints, identity_transform
 
-from .auxiliary import AuxiliarySite, find_auxiliary
+from .auxiliary import AuxiliarySite, find_auxiliary, in_place_of
 from .coordinates import coordinates, is_circular
 from .edges import continued, nearest_told_apart
 from .kl import counted, is_delta
@@ -140,52 +140,9 @@ class LatentSpace:
         return torch.cat(parts, dim=-1)
 
     def at(self, points: Tensor, program: Program | None = None) -> tuple[Draws, Tensor]:
-        """Points u (S, N, K) as draws to replay a program at, and log |dz/du|, (S, N).
-
-        Args:
-            program: the program; the model, if not given. The guide may have auxiliary sites.
-        """
-        num_samples = len(points)
-        plated = self.structure.plated(num_samples)
-        log_det = points.new_zeros(points.shape[:2])
-        trace = Trace()
-        start = 0
-        for site in self.sites:
-            flat = points[..., start : start + site.size]
-            start += site.size
-            if plated:  # (samples, as many plates as the pair has, data, event)
-                missing = (1,) * (self.structure.nesting - 1 - len(site.inner))
-                free = flat.reshape(*points.shape[:2], *missing, *site.inner, *site.free_event)
-                free = free.movedim(1, self.structure.nesting + 1 + site.rows_dim)
-            else:  # (its own plates, samples and data together, event)
-                free = flat.reshape(-1, *site.inner, *site.free_event)
-                free = free.movedim(0, len(site.inner) + 1 + site.rows_dim)
-            value = _values(site, free)
-            jacobian = site.transform.log_abs_det_jacobian(free, value)
-            log_det = log_det + self._flat(site, jacobian, 0, num_samples, plated).sum(-1)
-            node = {"type": "sample", "is_observed": False, "infer": {}, "fn": None}
-            trace.add_node(site.name, **node, value=value)
-        if self.auxiliary and program == self.guide:
-            trace = self._auxiliary_trace(trace, num_samples, plated)
-        nothing = points.new_zeros(points.shape[:2])
-        beyond = points.new_zeros(num_samples)
-        nesting, summed = self.structure.nesting, self.structure.enumerated
-        apart = plated and self.structure.apart
-        draws = Draws(trace, self.args, nothing, beyond, nesting, plated, summed, apart)
-        return draws, log_det
-
-    def _auxiliary_trace(self, latents: Trace, num_samples: int, plated: bool) -> Trace:
-        """The guide's auxiliary sites, in place of the latent sites that it makes from them."""
-        trace = Trace()
-        values = {name: site["value"] for name, site in latent_sites(latents).items()}
-        shape = (num_samples,) * plated + (1,) * self.structure.nesting
-        node = {"type": "sample", "is_observed": False, "infer": {}, "fn": None}
-        made = {name for site in self.auxiliary for name, _ in site.parts}
-        for name in values.keys() - made:
-            trace.add_node(name, **node, value=values[name])
-        for site in self.auxiliary:
-            trace.add_node(site.name, **node, value=site.locate(values, shape))
-        return trace
+        """Points u (S, N, K) as draws to replay a program at (the model, if not given), and
+        log |dz/du|, (S, N)."""
+        return _points_as_draws(self, points, program)
 
     def near(self, points: Tensor) -> Tensor:
         """The nearest points u (S, N, K) whose values differ from the edges of the supports.
@@ -264,6 +221,45 @@ def hold_idle(space: LatentSpace, points: Tensor) -> Tensor:
 def _values(site: Coordinate, free: Tensor) -> Tensor:
     value: Any = site.transform(free)
     return value.to(site.dtype)
+
+
+def _points_as_draws(
+    space: LatentSpace, points: Tensor, program: Program | None
+) -> tuple[Draws, Tensor]:
+    """Points u (S, N, K) as draws to replay a program at, and log |dz/du|, (S, N).
+
+    Args:
+        program: the program; the model, if not given. The guide may have auxiliary sites.
+    """
+    num_samples = len(points)
+    plated = space.structure.plated(num_samples)
+    log_det = points.new_zeros(points.shape[:2])
+    trace = Trace()
+    start = 0
+    for site in space.sites:
+        flat = points[..., start : start + site.size]
+        start += site.size
+        if plated:  # (samples, as many plates as the pair has, data, event)
+            missing = (1,) * (space.structure.nesting - 1 - len(site.inner))
+            free = flat.reshape(*points.shape[:2], *missing, *site.inner, *site.free_event)
+            free = free.movedim(1, space.structure.nesting + 1 + site.rows_dim)
+        else:  # (its own plates, samples and data together, event)
+            free = flat.reshape(-1, *site.inner, *site.free_event)
+            free = free.movedim(0, len(site.inner) + 1 + site.rows_dim)
+        value = _values(site, free)
+        jacobian = site.transform.log_abs_det_jacobian(free, value)
+        log_det = log_det + space._flat(site, jacobian, 0, num_samples, plated).sum(-1)
+        node = {"type": "sample", "is_observed": False, "infer": {}, "fn": None}
+        trace.add_node(site.name, **node, value=value)
+    if space.auxiliary and program == space.guide:
+        shape = (num_samples,) * plated + (1,) * space.structure.nesting
+        trace = in_place_of(trace, space.auxiliary, shape)
+    nothing = points.new_zeros(points.shape[:2])
+    beyond = points.new_zeros(num_samples)
+    nesting, summed = space.structure.nesting, space.structure.enumerated
+    apart = plated and space.structure.apart
+    draws = Draws(trace, space.args, nothing, beyond, nesting, plated, summed, apart)
+    return draws, log_det
 
 
 def latent_space(
