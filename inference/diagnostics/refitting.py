@@ -178,4 +178,4 @@ def _param_names(model: Program, guide: Program, args: tuple[Tensor, ...]) -> se
     with evaluating(model, guide), torch.random.fork_rng(), pyro.validation_enabled(False):
         drawn = poutine.trace(guide).get_trace(*args)
         trace = poutine.trace(poutine.replay(model, trace=drawn)).get_trace(*args)
-    return {name for name, site in trace.nodes.items() if site["type"] == "param"}
+    return {name for name, site in trace.nodes.items() if site.get("type") == "param"}
