@@ -16,7 +16,7 @@ from latente.inference.evidence.sandwich import bidirectional_evidence
 from latente.inference.pairs.inspection import inspect_pair
 from latente.inference.pairs.latent_space import latent_space
 
-from .oracles import GlobalMean, LinearGaussian, OneBatchDimension
+from .oracles import LinearGaussian, OneBatchDimension
 
 
 def idle_pair(oracle):
@@ -302,8 +302,5 @@ def test_what_cannot_be_annealed_is_refused_in_one_line(estimate):
             estimate(counts, guide_of_counts, x, **{name: least - 1})
     with pytest.raises(ValueError, match="'kind' is discrete"):
         estimate(discrete, guide_of_discrete, x)
-    shared = GlobalMean()
-    with pytest.raises(ValueError, match="'w' stands outside the plate 'data'"):
-        estimate(shared.model, shared.guide, x)
     with pytest.raises(ValueError, match="at least 1, got 0"):
         bidirectional_evidence(counts, guide_of_counts, x, num_data=0)

@@ -308,8 +308,7 @@ def test_bad_arguments_are_refused(make_pair, binary_images):
     with pytest.raises(ValueError, match="observed site 'total' stands outside the plate"):
         log_evidence(beside, guide, torch.zeros(5))
     pair = GlobalMean()
-    with pytest.raises(ValueError, match="latent site 'w' stands outside the plate 'data'"):
-        log_evidence(pair.model, pair.guide, torch.zeros(5))
+    assert log_evidence(pair.model, pair.guide, torch.zeros(5)).set_rows == 5
 
 
 def test_too_few_samples_for_khat_is_said(make_pair, binary_images):

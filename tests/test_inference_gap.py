@@ -17,7 +17,7 @@ from latente.inference.pairs.latent_space import latent_space
 from latente.models import PPCA, mlp
 from latente.models._zuko import zuko
 
-from .oracles import GlobalMean, LinearGaussian, OneBatchDimension
+from .oracles import LinearGaussian, OneBatchDimension
 
 
 def number(value):
@@ -407,9 +407,4 @@ def test_what_cannot_be_refined_is_refused_in_one_line():
     for name, least in (("num_steps", 1), ("num_draws", 1), ("num_samples", 2)):
         with pytest.raises(ValueError, match=f"^{name} must be at least {least}, got {least - 1}$"):
             inference_gap(two_sites, guide_of_two_sites, x, **{name: least - 1})
-    with pytest.raises(ValueError, match="'z' stands in a plate of its own") as caught:
-        inference_gap(inner_plate, guide_of_inner_plate, x)
-    assert "\n" not in str(caught.value)
-    shared = GlobalMean()
-    with pytest.raises(ValueError, match="'w' stands outside the plate 'data'"):
-        inference_gap(shared.model, shared.guide, x[:, 0])
+    assert inference_gap(inner_plate, guide_of_inner_plate, x, num_steps=1).total.isfinite().all()

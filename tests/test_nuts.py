@@ -10,7 +10,7 @@ from scipy import stats
 
 from latente.inference.diagnostics.nuts import MAX_COORDINATES, NUTSReference, nuts_posterior
 
-from .oracles import GlobalMean, LinearGaussian, OneBatchDimension
+from .oracles import LinearGaussian, OneBatchDimension
 
 SHORT = {"num_samples": 150, "warmup_steps": 80}
 ORACLE = LinearGaussian(2, scale=1.5, orthogonal=True)
@@ -206,6 +206,3 @@ def test_what_cannot_be_sampled_is_refused_in_one_line():
         nuts_posterior(counts, guide_of_counts, torch.zeros(MAX_COORDINATES + 1).double())
     with pytest.raises(ValueError, match="'kind' is discrete"):
         nuts_posterior(discrete, guide_of_discrete, x)
-    shared = GlobalMean()
-    with pytest.raises(ValueError, match="'w' stands outside the plate 'data'"):
-        nuts_posterior(shared.model, shared.guide, x)

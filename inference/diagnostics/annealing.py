@@ -12,7 +12,6 @@ from ..common.plotting import (
     GREY,
     ORANGE,
     RED,
-    counted,
     dots,
     integer_ticks,
     legend_below,
@@ -24,7 +23,7 @@ from ..evidence.annealed_importance_sampling import Annealed, annealed_evidence
 from ..evidence.importance_sampling import Evidence
 from ..evidence.sandwich import Sandwich, bidirectional_evidence
 from .diagnostic import Diagnostic, DiagnosticContext, DiagnosticFigure, Number
-from .finding import TOLERATED_NATS, Finding, Level, in_nats
+from .finding import TOLERATED_NATS, Finding, Level, in_nats, name_data, per_what
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -91,7 +90,7 @@ def _run(context: DiagnosticContext) -> Annealing:
         sandwich = bidirectional_evidence(
             *context.pair,
             context.rows,
-            num_data=budget.annealed_data,
+            num_data=budget.annealed_sets if annealed.set_rows else budget.annealed_data,
             num_temperatures=budget.temperatures,
             num_chains=budget.chains,
             num_leapfrog=NUM_LEAPFROG,
@@ -104,15 +103,19 @@ def _run(context: DiagnosticContext) -> Annealing:
 def judge_annealing(found: Annealing) -> list[Finding]:
     """Whether the guide misses what annealing finds."""
     more, noise, sandwich = found.missed, found.missed_error, found.sandwich
+    count = len(found.annealed.log_px)
+    size = found.annealed.set_rows
+    of_data = name_data(count, size) if size else f"the first {count} data"
+    simulated = "data sets" if size else "data"
     said = (
         "Annealed importance sampling, which does not use the guide, gives "
-        f"{found.annealed.mean:.2f} nats on the first {len(found.annealed.log_px)} data; "
+        f"{found.annealed.mean:.2f} nats on {of_data}; "
         f"importance sampling gives {in_nats(abs(more))} ± {noise:.2f} "
         f"{'less' if more > 0 else 'more'}"
     )
     if sandwich is not None:
         said += (
-            f"; on data simulated from the model, the two annealed bounds are "
+            f"; on {simulated} simulated from the model, the two annealed bounds are "
             f"{in_nats(sandwich.gap)} nats apart"
         )
     enough = max(TOLERATED_NATS, MISSED_ERRORS * noise)
@@ -175,9 +178,13 @@ def plot_evidence_methods(
             label="importance sampling, ± 2 errors",
         )
         dots(ax, place + 0.2, elbo, "v", RED, size=marker_size(count), label="ELBO")
-        ax.set(title=counted(count, "datum", "data"), xlabel="datum", xlim=(-0.6, count - 0.4))
+        of_data = name_data(count, annealed.set_rows)
+        ax.set(title=of_data, xlabel="datum", xlim=(-0.6, count - 0.4))
+        if annealed.set_rows:
+            ax.set(xlabel="", xticks=[])
         ax.set_ylabel("nats above annealing")
-        integer_ticks(ax)
+        if not annealed.set_rows:
+            integer_ticks(ax)
         if sandwich is not None:
             _draw_sandwich(axes[1], sandwich)
         legend_below(figure, *axes)
@@ -198,8 +205,13 @@ def _draw_sandwich(ax: "Axes", sandwich: Sandwich) -> None:
         style: dict[str, Any] = {"fmt": marker, "linewidth": 1, "label": label}
         style["markersize"] = marker_size(len(place))
         ax.errorbar(place, height, error, color=ORANGE if marker == "v" else "black", **style)
-    title = f"simulated data: {signed(f'{sandwich.gap:.2f}')} nats apart"
-    ax.set(title=title, xlabel="simulated datum", xlim=(-0.6, len(place) - 0.4))
+    kind = "data sets" if sandwich.lower.set_rows else "data"
+    title = f"simulated {kind}: {signed(f'{sandwich.gap:.2f}')} nats apart"
+    ax.set(
+        title=title,
+        xlabel="simulated data set" if sandwich.lower.set_rows else "simulated datum",
+        xlim=(-0.6, len(place) - 0.4),
+    )
     ax.set_ylabel("nats about the middle")
     integer_ticks(ax)
 
@@ -211,21 +223,24 @@ def _plot(found: Annealing) -> "Figure":
 
 def _numbers(found: Annealing) -> list[Number]:
     """The main numbers."""
+    size = found.annealed.set_rows
+    annealed = Number(
+        "annealed_evidence",
+        found.annealed.mean,
+        "log p(x), annealing" if size else "log p(x), annealing, of the first data",
+        per_what(size),
+        error=found.annealed.mean_standard_error,
+    )
     if found.sandwich is None:
-        return []
+        return [annealed] if size else []
+    kind = "data sets" if size else "data"
     return [
-        Number(
-            "annealed_evidence",
-            found.annealed.mean,
-            "log p(x), annealing, of the first data",
-            "nats per datum",
-            error=found.annealed.mean_standard_error,
-        ),
+        annealed,
         Number(
             "sandwich_gap",
             found.sandwich.gap,
-            "gap between the two annealed bounds, simulated data",
-            "nats per datum",
+            f"gap between the two annealed bounds, simulated {kind}",
+            "nats per data set" if size else "nats per datum",
         ),
     ]
 

@@ -6,6 +6,7 @@ from ..common.arguments import check_least
 
 LEAST = {
     "num_data": 1,
+    "annealed_sets": 1,
     "num_samples": 2,
     "temperatures": 2,
     "chains": 2,
@@ -36,6 +37,9 @@ class Budget:
     """Importance samples of each datum."""
     annealed_data: int = 16
     """Data that are annealed, and as many simulated ones."""
+    annealed_sets: int = 2
+    """Data sets that are simulated and annealed, where the whole data set is one datum, as latent
+    variables are global."""
     temperatures: int = 300
     """Temperatures of the annealing path."""
     chains: int = 8
@@ -46,6 +50,8 @@ class Budget:
     """Gradient steps that fit each of these."""
     simulations: int = 1000
     """Data simulated for calibration."""
+    set_simulations: int = 100
+    """Whole data sets simulated for calibration, where latent variables are global."""
     draws: int = 300
     """Draws of the guide that each simulated value is ranked among."""
     nuts_data: int = 2

@@ -1,7 +1,8 @@
 """Are posteriors right on simulated data? Ranks of the true z among draws, and coverage (SBC)."""
 
+import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +13,16 @@ from scipy import stats
 from torch import Tensor
 
 from ..common.plotting import BLUE, GREY, ORANGE, RED, SKY, legend_below, new_figure
-from ..common.progress import progress
-from ..data.arguments import open_pair
+from ..common.progress import Advance, progress
 from ..data.batches import epoch_seed
+from ..data.whole_set import open_posterior, rows_of_set
 from ..evidence.importance_sampling import inspect_local
 from ..evidence.pareto_smoothing import pareto_smooth
 from ..pairs.coordinates import cut_opposite, direction
 from ..pairs.kept_rows import check_amortized
 from ..pairs.latent_space import LatentSpace, latent_space
 from ..pairs.log_terms import draw, score_in_chunks
+from ..pairs.parameters import place_all
 from ..pairs.programs import Program, evaluating
 from ..pairs.scoring import SCORED_AT_ONCE
 from ..pairs.sites import latent_sites
@@ -28,6 +30,7 @@ from ..simulation.simulate import simulate
 from .diagnostic import Diagnostic, DiagnosticContext, DiagnosticFigure, Number
 from .ecdf_band import Band, ecdf_band
 from .finding import Finding, Level
+from .refitting import Refit, is_amortized, refit_by_fit, refitted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,6 +41,10 @@ CLEAR_ERRORS = 3.0
 
 
 LOG_Q, LOG_JOINT = "log q(z|x)", "log p(x, z)"
+
+
+SET_SIMULATIONS = 100
+"""Data sets simulated for a pair with global latent variables, if no number is given."""
 
 
 NAMED_CURVES = 5
@@ -106,6 +113,10 @@ class Calibration:
     """L."""
     level: float
     """Probability that an exact posterior gives no alarm."""
+    set_rows: int = 0
+    """Rows of the data set, where it is one datum as latent variables are global; else 0."""
+    refitted: bool = False
+    """Whether the guide was refitted to each simulated data set."""
 
     def band(self) -> Band:
         """The band of each ECDF: if q(z|x) is exact, all Q stay in with probability ``level``."""
@@ -195,9 +206,10 @@ def calibrate(
     guide: Program,
     like: Any,
     *,
-    num_simulations: int = 1000,
+    num_simulations: int | None = None,
     num_draws: int = 100,
     level: float = 0.95,
+    refit: Refit | None = None,
     data_plate: str | None = None,
     seed: int = 0,
     show_progress: bool = False,
@@ -223,13 +235,25 @@ def calibrate(
     enough as a proposal. All of this is about simulated data: it does not tell whether the model
     fits the real ones.
 
+    **Global latent variables.** Where latent variables are global, the whole data set is one datum,
+    as in :func:`log_evidence`, and whole data sets are simulated, with the contexts of the real
+    one. If the guide computes its posterior from the data, it is asked for that of each. If it
+    keeps the posterior that it was fitted with, it has to be fitted to each simulated data set
+    anew, which ``refit`` does; the parameters are what they were afterwards. Ranks then judge guide
+    and fit together.
+
     Args:
         model: Pyro program ``model(x, *context)``.
         guide: Pyro program of the same arguments and latent sites.
         like: data whose shape, and contexts in turn, are taken; x's values do not matter.
-        num_simulations: M, at least 20.
+        num_simulations: M, at least 20; 1,000 if not given, and 100 of whole data sets.
         num_draws: L.
         level: of each family of tests, see :class:`Calibration`.
+        refit: for a guide that is not amortized: a function ``refit(model, guide, data)``, of a
+            simulated data set in the form of ``like``, that changes the guide's parameters, or
+            returns a guide, or what :func:`fit` returns. If not given, :func:`fit` with 300 epochs,
+            from the current parameters, with the model's held fixed.
+        data_plate: the name of the plate over the data, where two plates fit.
         seed: of all draws.
         show_progress: show the simulations done.
 
@@ -252,33 +276,65 @@ def calibrate(
     >>> found.miscalibrated["z"], found.biased
     ('too narrow', {})
     """
-    if num_simulations < 20:
+    if num_simulations is not None and num_simulations < 20:
         raise ValueError(f"num_simulations must be at least 20, got {num_simulations}")
     if num_draws < 1:
         raise ValueError(f"num_draws must be at least 1, got {num_draws}")
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, got {level}")
-    model, guide, rows = open_pair(model, guide, like, data_plate=data_plate)
-    check_amortized(guide)
+    model, guide, rows = open_posterior(model, guide, like, data_plate=data_plate)
+    size = rows_of_set(model, rows)
+    if not size:
+        check_amortized(guide)
+    num_simulations = num_simulations or (SET_SIMULATIONS if size else 1000)
     args, values = simulate(model, guide, rows, num_simulations, seed=seed)
     step, blocks = max(1, SCORED_AT_ONCE // num_draws), []
     with evaluating(model, guide), torch.random.fork_rng():
         torch.manual_seed(epoch_seed(seed, 1))
-        some = tuple(arg[:step] for arg in args)
+        some = tuple(arg[: 1 if size else step] for arg in args)
         structure = inspect_local(model, guide, some)
         space = latent_space(model, guide, some, structure, discrete=True)
         truth = replace(space, args=args).locate(values)
+        needs_refit = size > 0 and not is_amortized(guide, place_all(model, guide, rows), some)
         with (
             progress("calibration", num_simulations, show=show_progress) as advance,
             pyro.validation_enabled(False),
         ):
-            for start in range(0, num_simulations, step):
+            if size:
+                how = (refit or refit_by_fit) if needs_refit else None
+                blocks = list(_rank_sets(space, args, truth, num_draws, how, seed, advance))
+            for start in range(0, 0 if size else num_simulations, step):
                 rows = slice(start, start + step)
                 block = replace(space, args=tuple(arg[rows] for arg in args))
                 blocks.append(_rank(block, truth[:, rows], num_draws))
                 advance(block.num_data, f"{start + block.num_data} of {num_simulations}")
     pit, weighted, khat = (torch.cat(part) for part in zip(*blocks, strict=True))
-    return Calibration((*space.names, LOG_Q, LOG_JOINT), pit, weighted, khat, num_draws, level)
+    names = (*space.names, LOG_Q, LOG_JOINT)
+    return Calibration(names, pit, weighted, khat, num_draws, level, size, needs_refit)
+
+
+def _rank_sets(
+    space: LatentSpace,
+    args: tuple[Tensor, ...],
+    truth: Tensor,
+    num_draws: int,
+    refit: Refit | None,
+    seed: int,
+    advance: Advance,
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """u, u_w and k̂ of each simulated data set, whose guide is refitted to it if need be."""
+    count = len(args[0])
+    for number in range(count):
+        one = tuple(arg[number : number + 1] for arg in args)
+        with contextlib.ExitStack() as stack:
+            guide: Any = space.guide
+            if refit is not None:
+                guide = stack.enter_context(refitted(space.model, guide, refit, one))  # pyright: ignore
+            stack.enter_context(evaluating(space.model, guide))
+            torch.manual_seed(epoch_seed(seed, 2 + number))  # a refit may set a seed of its own
+            own = latent_space(space.model, guide, one, space.structure)
+            yield _rank(own, truth[:, number : number + 1], num_draws)
+        advance(1, f"{number + 1} of {count} data sets")
 
 
 def _rank(space: LatentSpace, truth: Tensor, num_draws: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -384,7 +440,8 @@ def judge_calibration(found: Calibration) -> list[Finding]:
     """Whether ranks are uniform, and whether medians are shifted to one side."""
     wrong, mended = found.miscalibrated, found.weighted_miscalibrated
     count, level = len(found.pit), f"{found.level:.0%}"
-    said = f"On {count:,} data simulated from the model"
+    said = f"On {count:,} {'data sets' if found.set_rows else 'data'} simulated from the model"
+    said += ", with the guide refitted to each" if found.refitted else ""
     if not wrong:
         text = f"{said}, the ranks of all {len(found.names)} quantities are in their {level} band."
         findings = [Finding("calibration", Level.GOOD, text)]
@@ -528,13 +585,36 @@ def plot_coverage(calibration: Calibration) -> "Figure":
 
 
 def _run(context: DiagnosticContext) -> Calibration:
+    budget, whole = context.budget, rows_of_set(context.model, context.rows) > 0
+    if whole and context.refit is None:
+        _refuse_unfitted(context)
     return calibrate(
         *context.pair,
         context.rows,
-        num_simulations=context.budget.simulations,
-        num_draws=context.budget.draws,
+        num_simulations=budget.set_simulations if whole else budget.simulations,
+        num_draws=budget.draws,
+        refit=context.refit,
         seed=context.seed,
         show_progress=context.show_progress,
+    )
+
+
+def _refuse_unfitted(context: DiagnosticContext) -> None:
+    """Refuse to calibrate a guide that would have to be refitted, where it is not said how.
+
+    Raises:
+        ValueError: saying how.
+    """
+    model, guide = context.pair
+    args, _ = simulate(model, guide, context.rows, 1, seed=context.seed)
+    with evaluating(model, guide), torch.random.fork_rng():
+        if is_amortized(guide, place_all(model, guide, context.rows), args):
+            return
+    raise ValueError(
+        "the guide keeps the posterior that it was fitted with, whatever data it is given, so its "
+        "calibration takes a fit to each of many simulated data sets. Say how it is fitted, as by "
+        "diagnose(…, refit=lambda model, guide, data: fit(model, guide, data, epochs=300)), or "
+        "call calibrate, which has a default"
     )
 
 
@@ -593,6 +673,9 @@ CALIBRATION = Diagnostic(
     groups=_groups,
     per_datum=True,
     judges_draws=True,
-    applies=lambda context: context.budget.simulations > 0,
+    applies=lambda context: (
+        context.budget.simulations > 0
+        and (context.budget.set_simulations > 0 or not rows_of_set(context.model, context.rows))
+    ),
 )
 """Simulation-based calibration: ranks, coverage, and medians shifted to one side."""

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from ..data.arguments import open_pair
 from ..data.load_data import Data
+from ..data.whole_set import open_posterior, rows_of_set
 from ..evaluation.arviz_export import to_datatree
 from ..pairs.checks import check_support
 from ..pairs.inspection import check_summed_within_data, inspect_pair
@@ -22,6 +24,7 @@ from .diagnosis import Diagnosis
 from .diagnostic import Diagnostic, DiagnosticContext, Number
 from .finding import Finding, Level, not_looked_at
 from .predictive_checks import DEFAULT_QUANTITIES, Quantity
+from .refitting import Refit
 from .registry import DIAGNOSTICS
 
 if TYPE_CHECKING:
@@ -43,6 +46,7 @@ def diagnose(
     diagnostics: Sequence[Diagnostic[Any]] = DIAGNOSTICS,
     quantities: Mapping[str, Quantity] = DEFAULT_QUANTITIES,
     budget: Budget = DEFAULT_BUDGET,
+    refit: Refit | None = None,
     data_plate: str | None = None,
     seed: int = 0,
     show_progress: bool = False,
@@ -53,10 +57,12 @@ def diagnose(
     importance sampling, and its two bounds on simulated data (:func:`annealed_evidence`,
     :func:`bidirectional_evidence`); what family and encoder lose (:func:`inference_gap`); what z
     says of x (:func:`latent_information`); ranks on simulated data (:func:`calibrate`); NUTS
-    (:func:`nuts_posterior`); predictive checks (:func:`predictive_check`). A pair with a global
-    latent variable, whose data are not independent, gets PSIS-LOO (:func:`psis_loo`) in place of
-    what is defined for one datum only. Each of these functions can be called by itself, with
-    settings of its own.
+    (:func:`nuts_posterior`); predictive checks (:func:`predictive_check`). Each of these functions
+    can be called by itself, with settings of its own.
+
+    Where latent variables are global, the data are not independent. Then all of these are of the
+    whole data set, as one datum with all latent variables (see :func:`log_evidence`), except for
+    the predictive checks; and PSIS-LOO (:func:`psis_loo`) is run beside them.
 
     Where a diagnostic does not suit a pair (gradients in a discrete z, say), a finding has the
     reason.
@@ -68,6 +74,9 @@ def diagnose(
         diagnostics: which ones to run, in order. ``(*DIAGNOSTICS, mine)`` adds one of your own.
         quantities: functions of a data set by name, for the predictive checks.
         budget: how many data and draws each diagnostic takes.
+        refit: how the guide is fitted to other data, ``refit(model, guide, data)``; without it,
+            calibration is not run where latent variables are global and the guide is not amortized,
+            and a finding says so. See :func:`calibrate`.
         data_plate: the name of the plate over the data, where two plates fit.
         seed: of all draws.
         show_progress: show how far each diagnostic has come.
@@ -90,10 +99,15 @@ def diagnose(
     0.0
     """
     _check_names(diagnostics)
-    model, guide, rows = open_pair(model, guide, data, data_plate=data_plate)
+    given = model, guide
+    model, guide, rows = open_pair(*given, data, data_plate=data_plate)
+    whole = open_posterior(*given, data, data_plate=data_plate)
+    size = rows_of_set(whole[0], whole[2])
+    if isinstance(data, Data) and size:  # the posterior is that of the training data
+        model, guide, rows = open_pair(*given, data.rows("train"), data_plate=data_plate)
     data = data if isinstance(data, Data) else rows
-    rows = tuple(part[: budget.num_data] for part in rows)
-    structure = _inspect(model, guide, rows)
+    rows = tuple(part[: len(part) if size else budget.num_data] for part in rows)
+    structure = _inspect(model, guide, rows, whole=size > 0)
     results: dict[str, Any] = {}
     context = DiagnosticContext(
         model=model,
@@ -105,25 +119,24 @@ def diagnose(
         budget=budget,
         seed=seed,
         show_progress=show_progress,
+        refit=refit,
         results=results,
     )
+    each = _of_one_datum(context, *whole) if size else context
     findings: list[Finding] = []
-    not_run: list[str] = []
     without_draws: list[str] = []
     table: list[Number] = []
     groups: dict[str, Dataset] = {}
     for diagnostic in diagnostics:
-        if not diagnostic.applies(context):
-            continue
-        if diagnostic.per_datum and structure.global_latents:
-            not_run.append(diagnostic.topics[0])
+        own = each if diagnostic.per_datum else context
+        if not diagnostic.applies(own):
             continue
         # Of sites that are all summed out, the evidence is known, and no draw is to be judged.
         if diagnostic.judges_draws and context.all_summed_out:
             without_draws.append(diagnostic.topics[0])
             continue
         try:
-            result = diagnostic.run(context)
+            result = diagnostic.run(own)
             said, numbers = list(diagnostic.judge(result)), list(diagnostic.numbers(result))
             _check_keys(numbers, table)
             own_groups = diagnostic.groups(result)
@@ -136,8 +149,6 @@ def diagnose(
         findings += said
         table += numbers
         groups |= own_groups
-    if not_run:
-        findings.append(_not_run(not_run, structure.global_latents))
     if without_draws:
         findings.append(_exact(without_draws, structure.enumerated))
     tree = _draw_tree(context, findings)
@@ -151,13 +162,14 @@ def diagnose(
         tree=tree,
         diagnostics=ran,
         num_data=len(rows[0]),
+        set_rows=size,
     )
 
 
-def _inspect(model: Program, guide: Program, rows: tuple[Tensor, ...]) -> Structure:
+def _inspect(model: Program, guide: Program, rows: tuple[Tensor, ...], *, whole: bool) -> Structure:
     """The facts of a pair, which must have a posterior to judge."""
-    size = rows_kept(guide) or INSPECTED_DATA
-    args = place(tuple(part[:size] for part in rows), *placement(model, guide))
+    count = len(rows[0]) if whole else rows_kept(guide) or INSPECTED_DATA
+    args = place(tuple(part[:count] for part in rows), *placement(model, guide))
     with evaluating(model, guide), torch.random.fork_rng():
         check_support(model, guide, args, "data")
         structure = inspect_pair(model, guide, args)
@@ -170,15 +182,14 @@ def _inspect(model: Program, guide: Program, rows: tuple[Tensor, ...]) -> Struct
     return structure
 
 
-def _not_run(topics: Sequence[str], shared: Sequence[str]) -> Finding:
-    """The finding that a pair with global latent variables has no posterior of one datum."""
-    names = ", ".join(map(repr, shared))
-    return Finding(
-        "posterior of one datum",
-        Level.NOTE,
-        f"Not run: {', '.join(topics)}. They judge the posterior of one datum, and all data share "
-        f"{names}.",
-    )
+def _of_one_datum(
+    context: DiagnosticContext, model: Program, guide: Program, rows: tuple[Any, ...]
+) -> DiagnosticContext:
+    """The view of a pair in which its whole data set is one datum."""
+    args = place(rows, *placement(model, guide))
+    with evaluating(model, guide), torch.random.fork_rng():
+        structure = inspect_pair(model, guide, args)
+    return replace(context, model=model, guide=guide, data=rows, rows=rows, structure=structure)
 
 
 def _name_sites(names: Sequence[str]) -> str:
@@ -208,6 +219,8 @@ def _draw_tree(context: DiagnosticContext, findings: list[Finding]) -> "DataTree
     import xarray
 
     some, samples = context.first(context.budget.tree_data), context.budget.tree_samples
+    if not context.all_local:  # a posterior that all data share is not that of a few
+        some = context.rows
     try:
         return to_datatree(
             *context.pair,

@@ -30,6 +30,9 @@ class Diagnosis:
     """Those of :attr:`results`, in the order in which they ran."""
     num_data: int
     """How many data were looked at, at most."""
+    set_rows: int = 0
+    """How many rows the data set has, where latent variables are global and the whole data set is
+    judged as one datum; else 0."""
 
     def __getitem__(self, name: str) -> Any:
         """The result of a diagnostic.

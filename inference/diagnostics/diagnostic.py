@@ -12,6 +12,7 @@ from ..pairs.programs import Program
 from ..pairs.structure import Structure
 from .budget import Budget
 from .finding import Finding
+from .refitting import Refit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,7 +31,8 @@ class DiagnosticContext:
     data: Any
     """What :func:`diagnose` was given."""
     rows: tuple[Tensor, ...]
-    """Of these the first ``budget.num_data``, as (x, *context); the test part of a ``Data``."""
+    """Of these the first ``budget.num_data``, as (x, *context); the test part of a ``Data``. All
+    of them (the training part), where latent variables are global."""
     structure: Structure
     """The plates and sites of the pair."""
     quantities: Mapping[str, Callable[[Tensor], Any]]
@@ -38,6 +40,8 @@ class DiagnosticContext:
     budget: Budget
     seed: int
     show_progress: bool
+    refit: Refit | None = None
+    """How the guide is fitted to other data, where :func:`calibrate` needs that."""
     results: Mapping[str, Any] = field(default_factory=dict)
     """The results of the diagnostics that ran before, by name."""
 
@@ -175,8 +179,9 @@ class Diagnostic(Generic[R]):
     applies: Callable[[DiagnosticContext], bool] = _always
     """Whether the question makes sense for the pair, and has a budget; else nothing is said."""
     per_datum: bool = False
-    """Whether it judges the posterior of one datum. Where a latent variable is shared by all data,
-    such a diagnostic is not run, and a finding says so."""
+    """Whether it judges the posterior of one datum. Where latent variables are global, the pair and
+    the rows that it is given are such that the whole data set is one datum, and all latent
+    variables are its own; see :func:`log_evidence`."""
     judges_draws: bool = False
     """Whether it judges draws of the guide. Where all latent sites are summed out there are none,
     such a diagnostic is not run, and a finding says so."""

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
+from ..common.plotting import counted
+
 TOLERATED_NATS = 0.1
 """Difference in nats per datum that gives no warning."""
 
@@ -81,6 +83,26 @@ def summarize_findings(findings: Sequence[Finding]) -> str:
     if unseen:
         lines.append(f"Nothing can be said about: {', '.join(unseen)} (see the findings).")
     return "\n".join(lines)
+
+
+def name_data(count: int, set_rows: int = 0) -> str:
+    """How many data a finding is about; or that it is about the whole data set, as one datum.
+
+    >>> name_data(1), name_data(16), name_data(1, set_rows=50)
+    ('1 datum', '16 data', 'the whole data set of 50 rows')
+    """
+    if set_rows:
+        return f"the whole data set of {set_rows:,} rows" if set_rows > 1 else "the whole data set"
+    return counted(count, "datum", "data")
+
+
+def per_what(set_rows: int) -> str:
+    """The unit of a number in nats.
+
+    >>> per_what(0), per_what(50)
+    ('nats per datum', 'nats of the whole data set')
+    """
+    return "nats of the whole data set" if set_rows else "nats per datum"
 
 
 def in_nats(value: float) -> str:

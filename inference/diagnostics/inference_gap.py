@@ -16,7 +16,6 @@ from ..common.plotting import (
     ORANGE,
     RED,
     SKY,
-    counted,
     dots,
     grid,
     integer_ticks,
@@ -28,19 +27,18 @@ from ..common.plotting import (
     write_beside,
 )
 from ..common.progress import Advance, progress
-from ..data.arguments import open_pair
+from ..data.whole_set import open_posterior, rows_of_set
 from ..evidence.importance_sampling import inspect_local
 from ..evidence.pareto_smoothing import summarize_weights
 from ..pairs.calling import called_as_written
 from ..pairs.latent_space import latent_space
-from ..pairs.log_terms import draw, score, sum_sites, trace_model
+from ..pairs.log_terms import draw, log_density_at, score
 from ..pairs.parameters import place_all
 from ..pairs.programs import Program, evaluating
 from ..pairs.scoring import DRAWS_AT_ONCE, Scorer
-from ..pairs.sites import latent_sites
 from ..pairs.structure import Structure
 from .diagnostic import Diagnostic, DiagnosticContext, DiagnosticFigure, Number, per_datum
-from .finding import TOLERATED_NATS, Finding, Level, in_nats
+from .finding import TOLERATED_NATS, Finding, Level, in_nats, name_data, per_what
 from .khat import KHAT_LABEL
 from .local_posteriors import LocalPosterior, check_flat, full_rank, own_family
 
@@ -84,6 +82,8 @@ class InferenceGap:
     The ELBO penalizes draws outside the posterior strongly, and a tail that is left out hardly. So,
     as proposals, local posteriors can have a worse k̂ than the encoder, with more effective draws.
     """
+    set_rows: int = 0
+    """Rows of the data set, where it is one datum as latent variables are global; else 0."""
     reason: str = ""
     """Why the parts ``approximation`` and ``amortization`` are NaN; empty where they are known."""
 
@@ -138,6 +138,9 @@ def inference_gap(
     parameters that depend on other draws: then the two parts are NaN, ``reason`` says why, and the
     total is still known.
 
+    Where latent variables are global, the whole data set is one datum, as in :func:`log_evidence`:
+    all are fitted together, and what the guide loses to its own family is lost by its fit.
+
     Args:
         data: x (N, *event_shape), or a tuple (x, *context); the test part of a ``Data``. Cost grows
             with N: some hundred data say enough.
@@ -151,7 +154,7 @@ def inference_gap(
 
     Raises:
         ValueError: if a number is too small, a latent site is discrete, or inside a plate of its
-            own, or log p(x) of one datum is not defined (see :func:`log_evidence`).
+            own to the left of the data, or log p(x) is not defined (see :func:`log_evidence`).
 
     >>> from latente.guides import DiagonalNormal
     >>> from latente.inference import log_evidence
@@ -170,7 +173,7 @@ def inference_gap(
             "num_samples": (num_samples, 2),
         }
     )
-    model, guide, rows = open_pair(model, guide, data, data_plate=data_plate)
+    model, guide, rows = open_posterior(model, guide, data, data_plate=data_plate)
     args = place_all(model, guide, rows)
     with evaluating(model, guide), torch.random.fork_rng(), pyro.validation_enabled(False):
         torch.manual_seed(seed)
@@ -197,6 +200,7 @@ def inference_gap(
         elbo_error=encoder["error"],
         local=None if local is None else called_as_written(model, local),
         full_rank=called_as_written(model, wide),
+        set_rows=rows_of_set(model, rows),
         reason=own if isinstance(own, str) else "",
     )
 
@@ -240,9 +244,7 @@ class _Fitting:
         """
         draws = draw(start.with_parameters(leaves), self.args, self.num_draws, self.structure)
         still = start.with_parameters([leaf.detach() for leaf in leaves])
-        sites = latent_sites(trace_model(still, draws)).values()
-        shape = draws.num_samples, draws.num_data
-        log_posterior, _ = sum_sites(sites, shape, draws.plated, draws.log_posterior)
+        log_posterior = log_density_at(still, draws)
         terms = score(self.model, draws)
         return (terms.log_likelihood + terms.log_prior - log_posterior).mean(0)
 
@@ -282,26 +284,31 @@ def judge_gap(gap: InferenceGap) -> list[Finding]:
     if not math.isfinite(total):
         text = "The ELBO is −∞ for some data: the guide has draws where the model has no density."
         return [Finding("gap", Level.WARNING, text)]
-    said = f"The ELBO is {in_nats(total)} nats below log p(x) ({counted(count, 'datum', 'data')})"
+    of_data = name_data(count, gap.set_rows)
+    said = f"The ELBO is {in_nats(total)} nats below log p(x) ({of_data})"
+    encoders, each = ("the fit", "it") if gap.set_rows else ("the encoder", "each datum")
     if gap.local is None:
         gain = (gap.elbo_full_rank - gap.elbo).mean().item()
         said += (
             f"; the guide's family cannot be fitted to one datum"
-            f"{f', as {gap.reason}' if gap.reason else ''}; full-rank normals fitted to each datum "
+            f"{f', as {gap.reason}' if gap.reason else ''}; full-rank normals fitted to {each} "
             f"gain {in_nats(gain)}"
         )
     else:
         family, encoder = gap.approximation.mean().item(), gap.amortization.mean().item()
-        said += f": {in_nats(family)} are due to the family, {in_nats(encoder)} to the encoder"
+        said += f": {in_nats(family)} are due to the family, {in_nats(encoder)} to {encoders}"
         if total >= TOLERATED_NATS:
+            better = "fit" if gap.set_rows else "encoder"
+            longer = "longer fit" if gap.set_rows else "longer fit or a better encoder"
             said += (
-                ". A longer fit or a better encoder would gain more than a richer family"
+                f". A {longer} would gain more than a richer family"
                 if encoder > family
-                else ". A richer family would gain more than a better encoder"
+                else f". A richer family would gain more than a better {better}"
             )
     bad = (gap.khat > KHAT_GOOD).double().mean().item()
     if bad > TOLERATED_UNTRUSTED_SHARE:
-        said += f" (k̂ of that log p(x) is above {KHAT_GOOD} for {bad:.0%}: the gap may be larger)"
+        share = "" if gap.set_rows else f" for {bad:.0%}"
+        said += f" (k̂ of that log p(x) is above {KHAT_GOOD}{share}: the gap may be larger)"
     level = Level.GOOD if total < TOLERATED_NATS else Level.WARNING
     return [Finding("gap", level, f"{said}.")]
 
@@ -325,7 +332,11 @@ def plot_gap(gap: InferenceGap) -> "Figure":
     order, count = np.argsort(-total, kind="stable"), len(total)
     if known:
         parts = {
-            "amortization: the encoder's": (gap.amortization[shown].numpy(), BLUE, None),
+            f"amortization: the {'fit' if gap.set_rows else 'encoder'}'s": (
+                gap.amortization[shown].numpy(),
+                BLUE,
+                None,
+            ),
             "approximation: the family's": (gap.approximation[shown].numpy(), ORANGE, "///"),
         }
     else:
@@ -350,15 +361,18 @@ def plot_gap(gap: InferenceGap) -> "Figure":
         ax.set(ylabel="nats", xlim=(-0.6, max(count, 8) - 0.4))
         lost = len(shown) - count
         note = f"not drawn: {lost} whose gap is not finite" if lost else ""
-        write_below(ax, "data, by log p(x) − ELBO", note)
+        write_below(ax, "" if gap.set_rows else "data, by log p(x) − ELBO", note)
         for panel in (ax, means):
             low, high = panel.get_ylim()
             panel.set_ylim(min(low, -0.005), max(high, 0.1))  # a tiny gap must look tiny
         _name_means(means, total, {name: values for name, (values, *_) in parts.items()})
-        integer_ticks(ax)
+        if gap.set_rows:
+            ax.set_xticks([])
+        else:
+            integer_ticks(ax)
         bad = int((gap.khat > KHAT_GOOD).sum())
         note = f"; {KHAT_LABEL} of log p(x) is above {KHAT_GOOD} for {bad}" if bad else ""
-        ax.set_title(counted(count, "datum", "data") + note)
+        ax.set_title(name_data(count, gap.set_rows) + note)
         legend_below(figure, ax, first=parts)
     return figure
 
@@ -388,11 +402,12 @@ def _run(context: DiagnosticContext) -> InferenceGap:
 
 
 def _numbers(gap: InferenceGap) -> list[Number]:
-    unit = "nats per datum"
+    unit, size = per_what(gap.set_rows), gap.set_rows
+    label = "log p(x) − ELBO" if size else "log p(x) − ELBO, of the first data"
     parts = (
-        ("inference_gap", gap.total, "log p(x) − ELBO, of the first data", False),
+        ("inference_gap", gap.total, label, False),
         ("approximation_gap", gap.approximation, "due to the family", True),
-        ("amortization_gap", gap.amortization, "due to the encoder", True),
+        ("amortization_gap", gap.amortization, f"due to the {'fit' if size else 'encoder'}", True),
     )
     unknown = f"not known: {gap.reason}" if gap.reason else ""
     numbers = [

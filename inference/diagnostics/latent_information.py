@@ -23,7 +23,7 @@ from ..common.plotting import (
     write_below,
     write_beside,
 )
-from ..data.arguments import open_pair
+from ..data.whole_set import open_posterior, rows_of_set
 from ..evaluation.metrics import ACTIVE_VARIANCE
 from ..objectives.reading import Reading, closed_forms
 from ..pairs.cached_flows import UnknownDensityError
@@ -41,7 +41,7 @@ from ..pairs.sites import check_prior_has_draws, latent_sites, rows_dim
 from ..pairs.structure import Structure
 from ..simulation.predictive import posterior_means
 from .diagnostic import Diagnostic, DiagnosticContext, DiagnosticFigure, Number
-from .finding import Finding, Level, in_nats
+from .finding import Finding, Level, in_nats, per_what
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -95,6 +95,8 @@ class LatentInformation:
     """Why I(x; z) is not known, where it needs a density that the pair does not give."""
     counted: Tensor | None = None
     """For which data a part counts, (N, J): not where it is masked. ``None`` if for all."""
+    set_rows: int = 0
+    """Rows of the data set, where it is one datum as latent variables are global; else 0."""
 
     @property
     def num_data(self) -> int:
@@ -130,7 +132,7 @@ class LatentInformation:
     def collapsed(self) -> bool:
         """Whether the posterior of every datum is the prior: every part is idle."""
         parts = len(self.names) if self.counted is None else int(self.counted.any(0).sum())
-        return len(self.idle) == parts > 0 and self.num_data > 1
+        return len(self.idle) == parts > 0 and (self.num_data > 1 or self.set_rows > 0)
 
 
 def latent_information(
@@ -153,6 +155,9 @@ def latent_information(
     closed form where there is one. Where a prior depends on a site that is summed out, the KL is
     that of all sites together, and one part.
 
+    Where latent variables are global, the whole data set is one datum, as in :func:`log_evidence`:
+    KL is that of all latent variables, global ones included, and q(z) and I(x; z) are not defined.
+
     Args:
         data: x (N, *event_shape), or a tuple (x, *context); the test part of a ``Data``. Cost grows
             with N²: some thousand data say enough.
@@ -172,7 +177,7 @@ def latent_information(
     """
     if num_draws < 1:
         raise ValueError(f"num_draws must be at least 1, got {num_draws}")
-    model, guide, rows = open_pair(model, guide, data, data_plate=data_plate)
+    model, guide, rows = open_posterior(model, guide, data, data_plate=data_plate)
     args = place_all(model, guide, rows)
     with evaluating(model, guide), torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -195,9 +200,9 @@ def latent_information(
         is_masked = not all(part.all() for part in count.values())
         angles = {n for n, (q, _) in readings[0].local_sites().items() if is_circular(q["fn"])}
         carried = marginal = torch.full((2,), math.nan, dtype=torch.float64)
-        note = ""
+        note, size = "", rows_of_set(model, rows)  # one datum has no average over data
         # Of data with different masks, posteriors have different dimensions and no average.
-        if not structure.global_latents and not is_masked:
+        if not structure.global_latents and not is_masked and not size:
             try:
                 space = latent_space(model, guide, args, structure, discrete=True)
                 carried, marginal = _split(space)
@@ -217,6 +222,7 @@ def latent_information(
         marginal_kl_error=_error(marginal),
         note=note,
         counted=_by_part(count, names) if is_masked else None,
+        set_rows=size,
     )
 
 
@@ -289,7 +295,7 @@ def _kl_parts(reading: Reading) -> tuple[tuple[str, ...], Tensor]:
 def _read(
     model: Program, guide: Program, args: Any, num_draws: int, structure: Structure
 ) -> Reading:
-    draws = draw(guide, args, num_draws, structure)
+    draws = draw(guide, args, num_draws, structure, keep_distributions=True)
     return Reading(model, guide, draws, trace_model(model, draws), structure, frozenset(), 1.0)
 
 
@@ -332,10 +338,12 @@ def _split(space: LatentSpace) -> tuple[Tensor, Tensor]:
 def judge_information(found: LatentInformation) -> list[Finding]:
     """Whether the posterior has collapsed."""
     kl = found.kl.sum(1).mean().item()
-    said = f"KL(q(z|x) ‖ p(z)) is {in_nats(kl)} nats per datum"
+    said = f"KL(q(z|x) ‖ p(z)) is {in_nats(kl)} {per_what(found.set_rows)}"
     # Of one datum, no variance over the data is known.
     if found.num_data > 1:
         said += f", {found.active_units} of {found.latent_dim} latent dimensions are in use"
+    if found.set_rows:
+        return [_judge_set(found, said)]
     if found.collapsed:
         text = f"{said}: the posterior has collapsed onto the prior, z says nothing about x."
         return [Finding("information", Level.BAD, text)]
@@ -366,6 +374,17 @@ def judge_information(found: LatentInformation) -> list[Finding]:
             said += ": draws of the prior fall where the decoder was not trained"
             level = Level.WARNING
     return [Finding("information", level, f"{said}.")]
+
+
+def _judge_set(found: LatentInformation, said: str) -> Finding:
+    """What is said of a whole data set: it may well say nothing about one of many variables."""
+    if found.collapsed:
+        text = f"{said}: the posterior of all latent variables is their prior."
+        return Finding("information", Level.WARNING, text)
+    if found.idle:
+        names = ", ".join(found.idle[:5]) + (", …" if len(found.idle) > 5 else "")
+        said += f"; the posterior is the prior (KL below {IDLE_KL} nats) of: {names}"
+    return Finding("information", Level.GOOD, f"{said}.")
 
 
 def plot_information(information: LatentInformation) -> "Figure":
@@ -458,8 +477,11 @@ def _run(context: DiagnosticContext) -> LatentInformation:
 
 def _numbers(found: LatentInformation) -> list[Number]:
     active = f"{found.active_units} of {found.latent_dim}"
+    kl = Number("kl", found.kl.sum(1).mean().item(), "KL(q(z|x) ‖ p(z))", per_what(found.set_rows))
+    if found.set_rows:
+        return [kl, Number("idle", list(found.idle)), Number("collapsed", found.collapsed)]
     return [
-        Number("kl", found.kl.sum(1).mean().item(), "KL(q(z|x) ‖ p(z))", "nats per datum"),
+        kl,
         Number("mutual_information", found.mutual_information, "I(x; z)", "nats"),
         Number(
             "marginal_kl",
@@ -492,6 +514,7 @@ LATENT_INFORMATION = Diagnostic(
         ),
     ),
     numbers=_numbers,
+    per_datum=True,
     judges_draws=True,
 )
 """KL of each latent dimension, active units, mutual information, the aggregated posterior's KL."""

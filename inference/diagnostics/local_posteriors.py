@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import pyro
@@ -26,6 +27,10 @@ EQUIVALENT_PARAMETERS = (
     ("logits", ("probs",)),
 )
 """Parameters of a distribution that are functions of another one."""
+
+
+JOINT_SITE = "latente_full_rank"
+"""The auxiliary site of a full-rank normal over sites with plates of their own."""
 
 
 Sampler = Callable[[Sequence[Tensor]], None]
@@ -243,10 +248,10 @@ def check_flat(space: LatentSpace) -> None:
             "be fitted to them"
         )
     for site in space.sites:
-        if math.prod(site.inner) > 1:
+        if math.prod(site.inner) > 1 and len(site.inner) != -site.rows_dim - 1:
             raise ValueError(
-                f"the latent site {site.name!r} stands in a plate of its own within the data: "
-                "there is no full-rank normal over it"
+                f"the latent site {site.name!r} stands in a plate of its own to the left of the "
+                "data: there is no full-rank normal over it"
             )
 
 
@@ -276,6 +281,8 @@ def full_rank(space: LatentSpace, program: Program, num_draws: int) -> LocalPost
     diagonal = scale_tril.diagonal(dim1=-2, dim2=-1)
     parameters = [mean, diagonal.log(), scale_tril[:, rows, columns]]
     parameters += [turn] if turned.any() else []
+    if any(math.prod(site.inner) > 1 for site in space.sites):
+        return LocalPosterior(space.args, parameters[:3], partial(_sample_together, space.sites))
 
     def sample(given: Sequence[Tensor]) -> None:
         mean, log_diagonal, below, *rest = given
@@ -313,6 +320,39 @@ def full_rank(space: LatentSpace, program: Program, num_draws: int) -> LocalPost
                 noise = torch.cat([noise.expand(*own.shape[:-1], noise.shape[-1]), own], dim=-1)
 
     return LocalPosterior(space.args, parameters, sample)
+
+
+def _sample_together(sites: Sequence[Coordinate], given: Sequence[Tensor]) -> None:
+    """Sample all sites from one normal vector, where sites have plates of their own.
+
+    No distribution of a site has numbers that vary together across its plate. So the vector is an
+    auxiliary site, and each site is a point that follows from it, as in Pyro's autoguides.
+    """
+    mean, log_diagonal, below = given
+    dim, data_dim = mean.shape[-1], sites[0].rows_dim
+    rows, columns = torch.tril_indices(dim, dim, -1)
+    lower = torch.diag_embed(log_diagonal.exp())
+    lower[:, rows, columns] = below
+    beside = (1,) * (-data_dim - 1)
+    normal = dist.MultivariateNormal(
+        mean.reshape(-1, *beside, dim), scale_tril=lower.reshape(-1, *beside, dim, dim)
+    )
+    with pyro.plate(DATA_PLATE, len(mean), dim=data_dim):
+        together = pyro.sample(JOINT_SITE, normal, infer={"is_auxiliary": True})
+        lead, start = together.shape[: together.dim() - 1 - len(beside)], 0
+        for site in sites:
+            flat = together[..., start : start + site.size]
+            start += site.size
+            free = flat.reshape(*lead, *site.inner, *site.free_event)
+            value: Any = site.transform(free)
+            log_density = -site.transform.log_abs_det_jacobian(free, value)
+            event_dim = value.dim() - len(lead) - len(site.inner)
+            with ExitStack() as stack:
+                for place, size in enumerate(site.inner, -len(site.inner)):
+                    if size > 1:
+                        name = f"{JOINT_SITE} {place}"
+                        stack.enter_context(pyro.plate(name, size, dim=place))
+                pyro.sample(site.name, dist.Delta(value, log_density, event_dim))
 
 
 def _in_support(distribution: Any, site: Coordinate, turn: Tensor) -> Any:

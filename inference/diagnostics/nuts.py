@@ -1,7 +1,7 @@
 """Does the guide agree with NUTS? Posteriors of a few data by Markov chains."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,15 +23,17 @@ from ..common.plotting import (
     shorten,
 )
 from ..common.progress import Advance, progress
-from ..data.arguments import open_pair
+from ..data.whole_set import open_posterior, rows_of_set
 from ..evidence.importance_sampling import inspect_local
+from ..execution.recorded_gradient import record_gradient
+from ..pairs.calling import is_one_datum
 from ..pairs.checks import narrower_sites
 from ..pairs.coordinates import OpenCircle, cut_opposite, direction
 from ..pairs.latent_space import LatentSpace, hold_idle, latent_space
 from ..pairs.parameters import place_all
 from ..pairs.programs import Program, evaluating
 from .diagnostic import Diagnostic, DiagnosticContext, DiagnosticFigure, Number
-from .finding import Finding, Level
+from .finding import Finding, Level, name_data
 from .modes import Modes, Particles, annealed_particles, find_modes, start_apart
 
 if TYPE_CHECKING:
@@ -92,6 +94,8 @@ class NUTSReference:
     """The chains' draws, (C, S, M, K)."""
     guide_draws: Tensor = field(repr=False)
     """The guide's draws, (S′, M, K)."""
+    set_rows: int = 0
+    """Rows of the data set, where it is one datum as latent variables are global; else 0."""
     masked: Tensor | None = field(default=None, repr=False)
     """Coordinates that the model masks, and on which nothing depends: they have no posterior, and
     are left out. ``None`` if there are none."""
@@ -172,6 +176,9 @@ def nuts_posterior(
     that there are several modes, and the annealed points tell how much each weighs. A mode that
     annealing does not find either stays unseen.
 
+    Where latent variables are global, the whole data set is one datum, as in :func:`log_evidence`:
+    give all the rows that the guide was fitted to.
+
     Args:
         data: x (M, *event_shape), or a tuple (x, *context), of a few data.
         num_samples: draws of each chain that are kept.
@@ -201,7 +208,7 @@ def nuts_posterior(
             "num_chains": (num_chains, 2),
         }
     )
-    model, guide, rows = open_pair(model, guide, data, data_plate=data_plate)
+    model, guide, rows = open_posterior(model, guide, data, data_plate=data_plate)
     args = place_all(model, guide, rows)
     with evaluating(model, guide), torch.random.fork_rng(), pyro.validation_enabled(False):
         torch.manual_seed(seed)
@@ -222,7 +229,8 @@ def nuts_posterior(
             # Circles are cut where chains seldom come.
             likely = guide_draws if particles is None else particles.likely
             draws, divergences = _run_chains(space, starts, direction(likely), settings, advance)
-        return _summarize(space, draws, guide_draws, particles, divergences)
+        found = _summarize(space, draws, guide_draws, particles, divergences)
+    return replace(found, set_rows=rows_of_set(model, rows))
 
 
 def _run_chains(
@@ -243,14 +251,21 @@ def _run_chains(
     def closed(points: Tensor) -> Tensor:
         return torch.where(circular, opened(points), points)  # pyright: ignore
 
-    def potential(values: dict[str, Tensor]) -> Tensor:
-        line = values["u"][None]
+    def negative_log_joint(line: Tensor) -> Tensor:
+        line = line[None]
         points = closed(line) if circular.any() else line
         log_likelihood, log_prior = space.log_joint(points)
         total = (log_likelihood + log_prior + hold_idle(space, points)).sum()
         if circular.any():
             total = total + opened.log_abs_det_jacobian(line, points)[..., circular].sum()
         return -total
+
+    # Pyro's handlers take longer than the arithmetic of one datum.
+    whole = is_one_datum(space.model)
+    energy = record_gradient(negative_log_joint) if whole else negative_log_joint
+
+    def potential(values: dict[str, Tensor]) -> Tensor:
+        return energy(values["u"])
 
     chains, divergences = [], 0
     for start in torch.where(circular, opened.inv(starts), starts):  # pyright: ignore
@@ -325,7 +340,7 @@ def _converge(draws: Tensor) -> tuple[Tensor, Tensor]:
 
 def judge_nuts(nuts: NUTSReference) -> list[Finding]:
     """Whether the guide's moments are those of the posterior, and its modes."""
-    of_data = counted(len(nuts.mean), "datum", "data")
+    of_data = name_data(len(nuts.mean), nuts.set_rows)
     misses, settled, judged = nuts.misses(), nuts.converged, nuts.judged
     modes = _judge_modes(nuts.modes)
     if not settled.any():
@@ -437,9 +452,8 @@ def _draw_marginal(ax: "Axes", nuts: NUTSReference, datum: int, index: int) -> N
         height = np.histogram(draws, edges)[0] / max(len(draws), 1) / (edges[1] - edges[0])
         ax.stairs(height, edges, **style)
     settled = bool(nuts.converged[datum, index])
-    ax.set_title(
-        f"datum {datum}, {shorten(nuts.names[index])}" + ("" if settled else "\nnot converged")
-    )
+    which = "" if nuts.set_rows else f"datum {datum}, "
+    ax.set_title(which + shorten(nuts.names[index]) + ("" if settled else "\nnot converged"))
     ax.set(yticks=[], ylim=(0, None))
     ax.spines.left.set_visible(False)
     ax.locator_params(axis="x", nbins=3)

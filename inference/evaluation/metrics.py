@@ -70,10 +70,17 @@ def evaluate(
         holds ``reconstruction``, ``active_units``, ``latent_dim`` and ``num_data`` alone.
 
     Raises:
-        ValueError: as :func:`log_evidence` does.
+        ValueError: as :func:`log_evidence` does; if latent variables are global.
     """
     model, guide, rows = open_pair(model, guide, data, data_plate=data_plate)
     structure, size = _inspect(model, guide, rows)
+    if structure.global_latents:
+        names = ", ".join(map(repr, structure.global_latents))
+        raise ValueError(
+            f"the latent site {names} stands outside the plate 'data', and these figures are of "
+            "one datum: log_evidence gives those of the whole data set, log_predictive_density "
+            "those of held-out data"
+        )
     if structure.points:
         return {
             "reconstruction": _reconstruction(model, guide, rows, structure),

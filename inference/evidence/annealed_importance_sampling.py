@@ -6,7 +6,8 @@ import pyro
 import torch
 
 from ..common.progress import progress
-from ..data.arguments import called_like, open_pair
+from ..data.arguments import called_like
+from ..data.whole_set import open_posterior, rows_of_set
 from ..pairs.latent_space import latent_space
 from ..pairs.parameters import place, placement
 from ..pairs.programs import Program, evaluating
@@ -44,6 +45,9 @@ def annealed_evidence(
     guide is not used. Step sizes, one for each temperature and datum, are adapted in a separate
     run and then fixed. Without that, E[w] would not be p(x).
 
+    Where latent variables are global, the whole data set is one datum, as in :func:`log_evidence`:
+    the result is log p of all rows together.
+
     Args:
         model: Pyro program ``model(x, *context)``.
         guide: Pyro program of the same arguments and latent sites.
@@ -59,7 +63,7 @@ def annealed_evidence(
 
     Raises:
         ValueError: if a number is too small, a latent site is discrete, or log p(x) is not defined
-            for a single datum (see :func:`log_evidence`).
+            (see :func:`log_evidence`).
 
     >>> from latente.guides import DiagonalNormal
     >>> from latente.models import PPCA, mlp
@@ -69,7 +73,7 @@ def annealed_evidence(
     >>> bool(((annealed.log_px - model.log_prob(x)).abs() < 0.5).all())
     True
     """
-    model, guide, rows = open_pair(model, guide, data, data_plate=data_plate)
+    model, guide, rows = open_posterior(model, guide, data, data_plate=data_plate)
     start = called_like(model, start)
     settings = AnnealingSettings(num_temperatures, num_chains, num_leapfrog, start)
     block = max(1, CHAINS_PER_BLOCK // num_chains)
@@ -86,11 +90,11 @@ def annealed_evidence(
                 path = AnnealingPath(latent_space(model, guide, args, structure), settings, advance)
                 with pyro.validation_enabled(False):
                     parts.append(path.forward(path.adapt()))
-    return concatenate_blocks(parts)
+    return concatenate_blocks(parts, rows_of_set(model, rows))
 
 
-def concatenate_blocks(parts: list[Annealed]) -> Annealed:
+def concatenate_blocks(parts: list[Annealed], set_rows: int = 0) -> Annealed:
     """Join the results of several blocks of data, in order."""
     names = ("log_px", "standard_error", "ess", "acceptance", "log_weight")
     joined = {name: torch.cat([vars(part)[name] for part in parts], dim=-1) for name in names}
-    return Annealed(**joined, num_temperatures=parts[0].num_temperatures)
+    return Annealed(**joined, num_temperatures=parts[0].num_temperatures, set_rows=set_rows)

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from ..common.arguments import check_least
 from ..common.progress import Advance
+from ..execution.recorded import Recorded
+from ..pairs.calling import is_one_datum
 from ..pairs.latent_space import LatentSpace, hold_idle
 from ..pairs.programs import Program
 from .pareto_smoothing import summarize_weights
@@ -33,6 +35,8 @@ class Annealed:
     """log w, (C, N). For an upper bound the weights have the mean 1 / p(x)."""
     num_temperatures: int
     """T."""
+    set_rows: int = 0
+    """Rows of the data set, where it is one datum as latent variables are global; else 0."""
 
     @property
     def mean(self) -> float:
@@ -139,6 +143,9 @@ class AnnealingPath:
 
     def __init__(self, space: LatentSpace, settings: AnnealingSettings, advance: Advance):
         self.space, self.settings, self.advance = space, settings, advance
+        # For one datum, Pyro's handlers take longer than the arithmetic.
+        whole = is_one_datum(space.model)
+        self._recorded = Recorded(self._terms, compile="recorded" if whole else "plain")
 
     def adapt(self) -> "_TemperatureLadder":
         """Find temperatures and step sizes by a run with a quarter of the chains.
@@ -223,6 +230,13 @@ class AnnealingPath:
         return state, log_weight, accepted
 
     def _evaluate(self, points: Tensor) -> _State:
+        terms = self._recorded(points)
+        if self._recorded.stays:  # in memory that the next call writes to
+            terms = [term.clone() for term in terms]
+        return _State(*terms)
+
+    def _terms(self, points: Tensor) -> tuple[Tensor, ...]:
+        """The points, log π₀, log p(x, z) − log π₀, and the gradients of these."""
         with torch.enable_grad():
             points = points.detach().requires_grad_()
             log_likelihood, log_prior = self.space.log_joint(points)
@@ -235,7 +249,7 @@ class AnnealingPath:
             (grad_start,) = torch.autograd.grad(log_start.sum(), points, retain_graph=True)
             (grad_ratio,) = torch.autograd.grad(log_ratio.sum(), points)
         terms = (points, log_start, log_ratio, grad_start, grad_ratio)
-        return _State(*(term.detach() for term in terms))
+        return tuple(term.detach() for term in terms)
 
     def _transition(self, state: _State, beta: float, size: Tensor) -> tuple[_State, Tensor]:
         """Make one Hamiltonian transition that leaves f_β invariant.

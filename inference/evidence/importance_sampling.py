@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ..common.progress import progress
-from ..data.arguments import open_pair
 from ..data.rows import BLOCK_ROWS
+from ..data.whole_set import open_posterior, rows_of_set
 from ..execution.precision import Precision
 from ..execution.recorded import Compile
 from ..pairs.checks import (
@@ -63,6 +63,9 @@ class Evidence:
     """S."""
     note: str = ""
     """Why the pair could not be recorded and ran plainly; empty otherwise."""
+    set_rows: int = 0
+    """How many rows the data set has, where it is one datum, as latent variables are global; else
+    0. All numbers are then of the whole data set, and N = 1."""
     exact: bool = False
     """Whether nothing is drawn, as all latent sites are summed out: then ``log_px`` is log p(x)
     itself, all weights are equal, and ``standard_error`` is 0."""
@@ -109,9 +112,12 @@ class Evidence:
 
     def __repr__(self) -> str:
         bad = f"k̂ bad for {self.khat_bad_fraction:.1%}"
+        of = f"N={len(self.log_px)}"
+        if self.set_rows:
+            of = f"one datum: the whole data set of {self.set_rows:,} rows"
         return (
             f"Evidence(mean={self.mean:.3f} ± {self.mean_standard_error:.3f} nats, "
-            f"elbo={self.elbo:.3f}, N={len(self.log_px)}, S={self.num_samples}, "
+            f"elbo={self.elbo:.3f}, {of}, S={self.num_samples}, "
             f"{bad if self.num_samples >= KHAT_MIN_SAMPLES else 'no k̂'})"
         )
 
@@ -145,6 +151,13 @@ def log_evidence(
     have, are summed out exactly: p(x|z) p(z) is then Σ_k p(x, z, k). If the guide draws nothing,
     because all sites are summed out, the result is log p(x) itself.
 
+    **Global latent variables.** Where a latent site stands outside the data plate, the data are not
+    independent, and log p(x) of one of them is not defined. Then the whole data set is one datum,
+    and all latent variables are its own: z are the global and the local ones, and the result has
+    one element (N = 1), log p of all rows together in nats. :attr:`Evidence.set_rows` is then the
+    number of rows, and k̂ that of the joint weights. The guide has to be of this very data set: of
+    a ``Data``, the training part is used.
+
     Args:
         model: Pyro program ``model(x, *context)``.
         guide: Pyro program of the same arguments and latent sites.
@@ -162,8 +175,9 @@ def log_evidence(
         show_progress: whether to show the data done.
 
     Raises:
-        ValueError: if S < 2, the data cannot be used, the guide is a point, or the model has sites
-            outside the data plate, so that log p(x) of one datum is not defined.
+        ValueError: if S < 2, the data cannot be used, the guide is a point, or the model observes a
+            site outside the data plate and all latent sites lie inside, so that log p(x) of one
+            datum is not defined.
 
     >>> import pyro, pyro.distributions as dist
     >>> def model(x):
@@ -183,7 +197,7 @@ def log_evidence(
         raise ValueError(f"num_samples must be at least 2 to estimate an error, got {num_samples}")
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
-    model, guide, rows = open_pair(model, guide, data, data_plate=data_plate)
+    model, guide, rows = open_posterior(model, guide, data, data_plate=data_plate)
     num_rows = len(rows[0])
     device, dtype = placement(model, guide)
     step = rows_kept(guide) or min(num_rows, max(1, DRAWS_AT_ONCE // num_samples))
@@ -208,8 +222,13 @@ def log_evidence(
                 for name, values in _summarize(terms, (model, guide, args)).items():
                     figures[name][start : start + step] = values
                 advance(len(args[0]), f"{start + len(args[0])} of {num_rows} data")
-    exact = bool(structure.enumerated) and not structure.local_latents
-    return Evidence(**figures, num_samples=num_samples, note=scorer.note, exact=exact)
+    return Evidence(
+        **figures,
+        num_samples=num_samples,
+        note=scorer.note,
+        set_rows=rows_of_set(model, rows),
+        exact=bool(structure.enumerated) and not structure.local_latents,
+    )
 
 
 def inspect_local(model: Program, guide: Program, args: tuple[Tensor, ...]) -> Structure:

@@ -1,6 +1,6 @@
 """Bidirectional annealing: bound log p(x) of simulated data from below and from above."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyro
@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ..common.progress import progress
-from ..data.arguments import called_like, open_pair
+from ..data.arguments import called_like
+from ..data.whole_set import open_posterior, rows_of_set
 from ..pairs.kept_rows import check_amortized
 from ..pairs.latent_space import latent_space
 from ..pairs.programs import Program, evaluating
@@ -29,7 +30,8 @@ class Sandwich:
     of a datum start at one draw of its posterior, the latent variables that it was simulated from;
     the standard errors are conditional on that draw."""
     data: tuple[Tensor, ...] = field(repr=False)
-    """The simulated x, and its contexts."""
+    """The simulated x, and its contexts; where latent variables are global, each of the simulated
+    data is a whole data set."""
 
     @property
     def gap(self) -> float:
@@ -59,6 +61,9 @@ def bidirectional_evidence(
     how accurate annealing with these settings is on this model, as far as real data are like
     simulated ones.
 
+    Where latent variables are global, whole data sets are simulated, and each is one datum, as in
+    :func:`log_evidence`.
+
     Args:
         like: data whose shape and contexts the simulated data take.
         num_data: number of simulated data.
@@ -77,18 +82,20 @@ def bidirectional_evidence(
     >>> sandwich.lower.mean - 0.1 < exact < sandwich.upper.mean + 0.1
     True
     """
-    model, guide, rows = open_pair(model, guide, like, data_plate=data_plate)
+    model, guide, rows = open_posterior(model, guide, like, data_plate=data_plate)
     start = called_like(model, start)
     settings = AnnealingSettings(num_temperatures, num_chains, num_leapfrog, start)
     check_amortized(guide)
     args, latents = simulate(model, guide, rows, num_data, seed=seed)
-    block = max(1, CHAINS_PER_BLOCK // num_chains)
+    size = rows_of_set(model, rows)
+    block = 1 if size else max(1, CHAINS_PER_BLOCK // num_chains)
     total = 3 * num_temperatures * -(-num_data // block)
     lower, upper = [], []
     with evaluating(model, guide), torch.random.fork_rng():
         torch.manual_seed(seed + 1)
-        structure = inspect_local(model, guide, args)
-        drawn = latent_space(model, guide, args, structure).locate(latents)
+        first = tuple(value[:1] for value in args) if size else args
+        structure = inspect_local(model, guide, first)
+        drawn = replace(latent_space(model, guide, first, structure), args=args).locate(latents)
         with progress("annealing both ways", total, show=show_progress) as advance:
             for begin in range(0, num_data, block):
                 part = tuple(value[begin : begin + block] for value in args)
@@ -97,4 +104,4 @@ def bidirectional_evidence(
                     ladder = path.adapt()
                     lower.append(path.forward(ladder))
                     upper.append(path.backward(ladder, drawn[:, begin : begin + block]))
-    return Sandwich(concatenate_blocks(lower), concatenate_blocks(upper), args)
+    return Sandwich(concatenate_blocks(lower, size), concatenate_blocks(upper, size), args)

@@ -5,13 +5,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-import pyro
 from pyro import poutine
 from pyro.infer.autoguide import AutoGuide
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.subsample_messenger import SubsampleMessenger
-from torch import Tensor
+from pyro.poutine.subsample_messenger import SubsampleMessenger, _Subsample
+from torch import Size, Tensor
 
 from .programs import Program, WrappedProgram, modules
 from .sites import DATA_PLATE
@@ -86,6 +85,13 @@ class Calling:
         }
         return tuple(rows[number] for number in sorted(rows))
 
+    def given(self, rows: Sequence[Any]) -> Any:
+        """The data as a user gives them, from one data set as one datum: x, a tuple, or a dict."""
+        parts = tuple(part.take(rows, True) for part in self.arguments)
+        if any(part.keyword is not None for part in self.arguments):
+            return {part.keyword: value for part, value in zip(self.arguments, parts, strict=True)}
+        return parts[0] if len(parts) == 1 else parts
+
     def take(self, rows: Sequence[Any]) -> tuple[list[Any], dict[str, Any]]:
         """The arguments of the programs for rows (x, *context), by position and by keyword."""
         whole = self.plate is None
@@ -137,8 +143,7 @@ class AdaptedProgram(WrappedProgram):
             names = (SET_PLATE,) if whole else (calling.plate, calling.guide_plate)
             stack.enter_context(_DataPlate(names, len(rows[0])))
             if whole:
-                plate = pyro.plate(SET_PLATE, len(rows[0]), dim=-1 - calling.nesting)
-                stack.enter_context(plate)
+                stack.enter_context(_SetPlate(-1 - calling.nesting))
             if calling.taken_whole:
                 sizes = {} if calling.plate is None else {calling.plate: len(rows[0])}
                 stack.enter_context(taking_all(calling.taken_whole, sizes))
@@ -164,6 +169,11 @@ class AdaptedProgram(WrappedProgram):
 
     def __hash__(self) -> int:
         return hash((self.program, id(self.calling)))
+
+
+def is_one_datum(program: Program) -> bool:
+    """Whether a program takes a whole data set as one datum."""
+    return isinstance(program, AdaptedProgram) and program.calling.plate is None
 
 
 def as_written(program: Program) -> Program:
@@ -218,6 +228,36 @@ def replace_frame(frame: CondIndepStackFrame, name: str, size: int) -> CondIndep
     """A frame of another name and size."""
     full_size = None if frame.full_size == -1 else frame.full_size
     return CondIndepStackFrame(name, frame.dim, size, frame.counter, full_size)
+
+
+class _SetPlate(Messenger):
+    """The plate over data sets, with one data set, around a program that does not see it.
+
+    Its dimension is to the left of the program's own plates. Sites have it in a trace, so that a
+    data set counts as one datum; the values that the program gets do not, so that a matrix product
+    with a vector of weights is what it was.
+    """
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.dim = dim
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if isinstance(msg["fn"], _Subsample):
+            return
+        frame = CondIndepStackFrame(SET_PLATE, self.dim, 1, 0, 1)
+        msg["cond_indep_stack"] = (frame, *msg["cond_indep_stack"])
+        shape = msg["fn"].batch_shape
+        own = Size((1,) * (-self.dim - len(shape)) + tuple(shape))
+        if own != shape:
+            msg["fn"] = msg["fn"].expand(own)
+        msg["latente_shape"] = Size((*shape, *msg["fn"].event_shape))
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        shape, value = msg.get("latente_shape"), msg["value"]
+        # Under a plate of samples, the program gets the values of all of them.
+        if shape is not None and not msg["is_observed"] and value.numel() == shape.numel():
+            msg["value"] = value.reshape(shape)
 
 
 @contextmanager

@@ -14,10 +14,11 @@ from torch import Size, Tensor
 from torch.distributions import Transform, constraints, identity_transform
 from torch.distributions.transforms import IndependentTransform
 
+from .auxiliary import AuxiliarySite, find_auxiliary, in_place_of
 from .coordinates import coordinates, is_circular
 from .edges import continued, nearest_told_apart
 from .kl import counted, is_delta
-from .log_terms import Draws, draw, read_terms, trace_model
+from .log_terms import Draws, draw, log_density_at, read_terms, score, trace_model
 from .programs import Program, plain_errors
 from .sites import in_data_plate, latent_sites, rows_dim
 from .structure import Structure
@@ -94,6 +95,8 @@ class LatentSpace:
     flat: tuple[str, ...] = ()
     """Sites whose prior is masked where the likelihood depends on them: draws of the masked
     distribution are no draws of their prior."""
+    auxiliary: tuple[AuxiliarySite, ...] = ()
+    """The sites that the guide draws in place of those of the model, which it makes from them."""
 
     @property
     def num_data(self) -> int:
@@ -154,28 +157,10 @@ class LatentSpace:
             parts.append(site.flatten(free, len(site.free_event), 1, plated=False))
         return torch.cat(parts, dim=-1)
 
-    def at(self, points: Tensor) -> tuple[Draws, Tensor]:
-        """Points u (S, N, K) as draws to replay a program at, and log |dz/du|, (S, N)."""
-        num_samples = len(points)
-        plated = self.structure.plated(num_samples)
-        log_det = points.new_zeros(points.shape[:2])
-        trace = Trace()
-        start = 0
-        for site in self.sites:
-            flat = points[..., start : start + site.size]
-            start += site.size
-            free = site.lay_out(flat, plated, self.structure.nesting)
-            value = _values(site, free)
-            jacobian = site.transform.log_abs_det_jacobian(free, value)
-            log_det = log_det + site.flatten(jacobian, 0, num_samples, plated).sum(-1)
-            node = {"type": "sample", "is_observed": False, "infer": {}, "fn": None}
-            trace.add_node(site.name, **node, value=value)
-        nothing = points.new_zeros(points.shape[:2])
-        beyond = points.new_zeros(num_samples)
-        nesting, summed = self.structure.nesting, self.structure.enumerated
-        apart = plated and self.structure.apart
-        draws = Draws(trace, self.args, nothing, beyond, nesting, plated, summed, apart)
-        return draws, log_det
+    def at(self, points: Tensor, program: Program | None = None) -> tuple[Draws, Tensor]:
+        """Points u (S, N, K) as draws to replay a program at (the model, if not given), and
+        log |dz/du|, (S, N)."""
+        return _points_as_draws(self, points, program)
 
     def near(self, points: Tensor) -> Tensor:
         """The nearest points u (S, N, K) whose values differ from the edges of the supports.
@@ -195,17 +180,16 @@ class LatentSpace:
     def _log_joint(self, points: Tensor) -> tuple[Tensor, Tensor]:
         draws, log_det = self.at(points)
         with pyro.validation_enabled(False), plain_errors():
-            terms = read_terms(trace_model(self.model, draws), draws)
+            terms = score(self.model, draws)
         return terms.log_likelihood, terms.log_prior + log_det
 
     def log_density(self, program: Program, points: Tensor) -> Tensor:
         """log q(z|x) + log |dz/du| of a program's latent sites at points (S, N, K): (S, N)."""
 
         def density(points: Tensor) -> tuple[Tensor]:
-            draws, log_det = self.at(points)
+            draws, log_det = self.at(points, program)
             with pyro.validation_enabled(False):  # there may be no density at these points
-                trace = trace_model(program, draws)
-            return (read_terms(trace, draws, anywhere=True).log_prior + log_det,)
+                return (log_density_at(program, draws) + log_det,)
 
         return continued(points, self.near(points), density)[0]
 
@@ -248,6 +232,39 @@ def _values(site: Coordinate, free: Tensor) -> Tensor:
     return value.to(site.dtype)
 
 
+def _points_as_draws(
+    space: LatentSpace, points: Tensor, program: Program | None
+) -> tuple[Draws, Tensor]:
+    """Points u (S, N, K) as draws to replay a program at, and log |dz/du|, (S, N).
+
+    Args:
+        program: the program; the model, if not given. The guide may have auxiliary sites.
+    """
+    num_samples = len(points)
+    plated = space.structure.plated(num_samples)
+    log_det = points.new_zeros(points.shape[:2])
+    trace = Trace()
+    start = 0
+    for site in space.sites:
+        flat = points[..., start : start + site.size]
+        start += site.size
+        free = site.lay_out(flat, plated, space.structure.nesting)
+        value = _values(site, free)
+        jacobian = site.transform.log_abs_det_jacobian(free, value)
+        log_det = log_det + site.flatten(jacobian, 0, num_samples, plated).sum(-1)
+        node = {"type": "sample", "is_observed": False, "infer": {}, "fn": None}
+        trace.add_node(site.name, **node, value=value)
+    if space.auxiliary and program == space.guide:
+        shape = (num_samples,) * plated + (1,) * space.structure.nesting
+        trace = in_place_of(trace, space.auxiliary, shape)
+    nothing = points.new_zeros(points.shape[:2])
+    beyond = points.new_zeros(num_samples)
+    nesting, summed = space.structure.nesting, space.structure.enumerated
+    apart = plated and space.structure.apart
+    draws = Draws(trace, space.args, nothing, beyond, nesting, plated, summed, apart)
+    return draws, log_det
+
+
 def latent_space(
     model: Program,
     guide: Program,
@@ -271,6 +288,10 @@ def latent_space(
         in_guide = latent_sites(poutine.trace(guide).get_trace(*args))
         # Drawn from the prior, for the support is the model's.
         in_model, again = (latent_sites(poutine.trace(model).get_trace(*args)) for _ in range(2))
+    supports = {name: support_of(site["fn"]) for name, site in in_model.items()}
+    auxiliary: tuple[AuxiliarySite, ...] | None = ()
+    if in_guide.keys() - in_model.keys():
+        auxiliary = find_auxiliary(in_guide, supports, one_datum=len(args[0]) == 1)
     sites = []
     for name, q in in_guide.items():
         if name not in in_model or not in_data_plate(q):
@@ -286,7 +307,7 @@ def latent_space(
             raise ValueError(
                 f"the guide puts {name!r} on one point, which is not a posterior to judge"
             )
-        if is_delta(q["fn"]):
+        if is_delta(q["fn"]) and not auxiliary:
             raise ValueError(
                 f"the guide makes {name!r} from an auxiliary site, so its density is known only at "
                 "the guide's own draws: give the guide a distribution of that site, such as a "
@@ -315,7 +336,7 @@ def latent_space(
         )
     if not sites:
         raise ValueError("nothing is latent in the plate 'data': there is no posterior to judge")
-    space = LatentSpace(model, guide, args, structure, tuple(sites))
+    space = LatentSpace(model, guide, args, structure, tuple(sites), auxiliary=auxiliary or ())
     masked = _masked(space, in_model)
     if not masked.any():
         return space

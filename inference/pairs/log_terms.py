@@ -1,6 +1,6 @@
 """Per-datum log terms log p(x|z), log p(z), log q(z|x) of draws from the guide."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from .cached_flows import log_prob_of
 from .enumeration import draw_summed_out, is_summed_out, sum_out, trace_all_values, varies
 from .programs import Program
+from .separate_runs import map_runs
 from .sites import (
     DATA_PLATE,
     in_data_plate,
@@ -23,7 +24,7 @@ from .sites import (
     sample_sites,
     value_rows_dim,
 )
-from .stacking import stack_traces
+from .stacking import stack_traces, whole_value
 from .structure import Structure
 from .supports import bounds_of, in_support
 
@@ -93,17 +94,30 @@ class Draws:
         return self.nesting + self.plated
 
 
-def draw(guide: Program, args: tuple[Any, ...], num_samples: int, structure: Structure) -> Draws:
+def draw(
+    guide: Program,
+    args: tuple[Any, ...],
+    num_samples: int,
+    structure: Structure,
+    *,
+    keep_distributions: bool = False,
+) -> Draws:
     """Draw ``num_samples`` times from q(z|x) for each of a batch of data.
 
     A vectorized guide is run once, under a plate of samples to the left of its own plates, so its
     encoder runs once. Any other guide is run on the data repeated ``num_samples`` times; or, if it
     keeps a posterior for each datum, or the whole data set is one datum, ``num_samples`` times.
+
+    Args:
+        keep_distributions: whether the distributions in the trace are needed; where samples are
+            runs of their own, they are otherwise those of one run.
     """
     num_data = len(args[0])
     plated = structure.plated(num_samples)
     if structure.keeps_rows and not plated and num_samples > 1:
         return _join([draw(guide, args, 1, structure) for _ in range(num_samples)])
+    if plated and structure.apart and not keep_distributions:
+        return _draw_apart(guide, args, num_samples, structure)
     if plated and structure.apart:
         trace = stack_traces([poutine.trace(guide).get_trace(*args) for _ in range(num_samples)])
     elif plated:
@@ -126,6 +140,26 @@ def draw(guide: Program, args: tuple[Any, ...], num_samples: int, structure: Str
         missing,
         plated and structure.apart,
     )
+
+
+def _draw_apart(
+    guide: Program, args: tuple[Any, ...], num_samples: int, structure: Structure
+) -> Draws:
+    """Draws that are runs of their own."""
+    trace = Trace()
+    sites = latent_sites(poutine.trace(guide).get_trace(*args))
+
+    def run(_: Tensor) -> tuple[Tensor, ...]:
+        found = latent_sites(poutine.trace(guide).get_trace(*args))
+        terms = sum_sites(found.values(), (1, len(args[0])), False, args[0])
+        values = [whole_value(found[name]) for name in sites]
+        return terms[0][0], terms[1][0], *values
+
+    log_posterior, beyond, *values = map_runs(guide, run, [torch.arange(num_samples)])
+    for (name, site), value in zip(sites.items(), values, strict=True):
+        trace.add_node(name, **{**site, "value": value})
+    missing = tuple(name for name in structure.enumerated if name not in sites)
+    return Draws(trace, args, log_posterior, beyond, structure.nesting, True, missing, True)
 
 
 def complete(model: Program, draws: Draws) -> Draws:
@@ -178,6 +212,8 @@ def score(model: Program, draws: Draws, start: int = 0, stop: int | None = None)
         parts = [score(model, one_sample(draws, sample)) for sample in range(start, stop)]
         rows = [[vars(part)[name] for part in parts] for name in vars(parts[0])]
         return Terms(*map(torch.cat, rows))
+    if draws.apart:
+        return _score_apart(model, draws, start, stop)
     return read_terms(trace_model(model, draws, start, stop), draws, start, stop)
 
 
@@ -222,6 +258,50 @@ def one_sample(draws: Draws, sample: int) -> Draws:
         plated=False,
         apart=False,
     )
+
+
+def _score_apart(model: Program, draws: Draws, start: int, stop: int) -> Terms:
+    """The log terms of draws that are runs of their own."""
+
+    def read(trace: Trace) -> tuple[Tensor, ...]:
+        one = replace(draws, log_posterior=draws.log_posterior[:1], plated=False, apart=False)
+        terms = read_terms(trace, one)
+        return terms.log_likelihood[0], terms.log_prior[0], terms.log_prior_global[0]
+
+    likelihood, prior, beyond = _run_at(model, draws, read, start, stop)
+    log_q, log_q_global = draws.log_posterior[start:stop], draws.log_posterior_global[start:stop]
+    return Terms(likelihood, prior, log_q, beyond, log_q_global)
+
+
+def log_density_at(program: Program, draws: Draws) -> Tensor:
+    """The log density of a program's latent sites in the data plate at draws, (S, N)."""
+    if not draws.apart:
+        return read_terms(trace_model(program, draws), draws, anywhere=True).log_prior
+    one = replace(draws, log_posterior=draws.log_posterior[:1], plated=False, apart=False)
+
+    def read(trace: Trace) -> tuple[Tensor, ...]:
+        return (read_terms(trace, one, anywhere=True).log_prior[0],)
+
+    return _run_at(program, draws, read, 0, draws.num_samples)[0]
+
+
+def _run_at(
+    program: Program,
+    draws: Draws,
+    read: Callable[[Trace], tuple[Tensor, ...]],
+    start: int,
+    stop: int,
+) -> tuple[Tensor, ...]:
+    """Run a program for each of some draws, and read numbers from each trace, stacked."""
+    sites = latent_sites(draws.trace)
+
+    def run(*values: Tensor) -> tuple[Tensor, ...]:
+        own = Trace()
+        for (name, site), value in zip(sites.items(), values, strict=True):
+            own.add_node(name, **{**site, "value": value})
+        return read(poutine.trace(poutine.replay(program, trace=own)).get_trace(*draws.args))
+
+    return map_runs(program, run, [site["value"][start:stop] for site in sites.values()])
 
 
 def samples(value: Tensor, site: Any, start: int, stop: int, num_data: int | None) -> Tensor:

@@ -82,7 +82,7 @@ def stack_traces(traces: Sequence[Trace]) -> Trace:
             shape = site["fn"].batch_shape
             given = [torch.as_tensor(True if mask is None else mask) for mask in masks]
             mask = torch.stack([part.expand(shape) for part in given])
-        values = [_whole(part) for part in own]
+        values = [whole_value(part) for part in own]
         if len({value.shape for value in values}) > 1:
             raise ValueError(f"the site {name!r} has another shape in each run of the program")
         fn = Stacked([part["fn"] for part in own])
@@ -90,7 +90,7 @@ def stack_traces(traces: Sequence[Trace]) -> Trace:
     return stacked
 
 
-def _whole(site: Any) -> Tensor:
+def whole_value(site: Any) -> Tensor:
     """The value of a site, with all of its batch dimensions."""
     value, shape = site["value"], site["fn"].batch_shape
     event = value.shape[value.dim() - site["fn"].event_dim :]

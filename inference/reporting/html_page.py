@@ -9,10 +9,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ..common.plotting import counted
 from ..diagnostics.diagnosis import Diagnosis
 from ..diagnostics.diagnostic import Diagnostic, DiagnosticFigure, Number
-from ..diagnostics.finding import Finding, Level, worst_level
+from ..diagnostics.finding import Finding, Level, name_data, worst_level
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --paper: #fff; --soft: #57606a; --line: #d0d7de;
@@ -67,7 +66,9 @@ def page(diagnosis: Diagnosis, figures: Mapping[str, Path]) -> str:
         figures: PNG files by the names in ``diagnosis.figures``; they become part of the page.
     """
     head, level = diagnosis.verdict.split("\n")[0], worst_level(diagnosis.findings)
-    count = counted(diagnosis.num_data, "datum", "data")
+    count = name_data(diagnosis.num_data, diagnosis.set_rows)
+    if diagnosis.set_rows:
+        count += ", as one datum with all of its latent variables"
     about = f"{count} · latente {metadata.version('latente')}"
     question = "Can this posterior be trusted?"
     shown = [

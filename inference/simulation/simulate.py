@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..data.arguments import open_pair
 from ..data.batches import epoch_seed
+from ..pairs.calling import is_one_datum
 from ..pairs.inspection import inspect_pair
 from ..pairs.observed_values import ObservedValues, find_observed_values
 from ..pairs.parameters import place, placement
@@ -84,8 +85,10 @@ def simulate(
         # Another seed than the caller's: a guide drawn with that seed would else use the same
         # noise as z*.
         torch.manual_seed(epoch_seed(seed, 0))
-        for start in range(0, num, SIMULATED_ROWS_AT_ONCE):
-            stop = min(num, start + SIMULATED_ROWS_AT_ONCE)
+        # Where a datum is a whole data set, each is a run of its own.
+        at_once = 1 if is_one_datum(model) else SIMULATED_ROWS_AT_ONCE
+        for start in range(0, num, at_once):
+            stop = min(num, start + at_once)
             args = given(start, stop)
             if stop - start not in observed:
                 observed[stop - start] = find_observed_values(model, args)

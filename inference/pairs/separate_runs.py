@@ -1,0 +1,38 @@
+"""Separate runs of a program for each of many samples, done at once where the program allows it."""
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+from weakref import WeakSet
+
+import pyro
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from .programs import Program
+
+_ONE_BY_ONE: WeakSet[Any] = WeakSet()
+"""Programs that cannot be mapped, as they look at the values of tensors, say."""
+
+
+def map_runs(
+    program: Program, run: Callable[..., tuple[Tensor, ...]], inputs: Sequence[Tensor]
+) -> tuple[Tensor, ...]:
+    """Call ``run`` for each sample of the inputs (S, …), and stack its results along dimension 0.
+
+    ``torch.func.vmap`` gives what separate runs give, in one. Where a program cannot be mapped
+    (it branches on values, or uses an operation that has no rule), its runs are made one by one.
+
+    Args:
+        program: the program that ``run`` runs.
+    """
+    with pyro.validation_enabled(False):
+        if program not in _ONE_BY_ONE:
+            try:
+                return vmap(run, randomness="different")(*inputs)
+            except Exception:  # a user's program may fail there in any way
+                with contextlib.suppress(TypeError):  # no weak reference to it
+                    _ONE_BY_ONE.add(program)
+        results = [run(*one) for one in zip(*inputs, strict=True)]
+    return tuple(torch.stack(part) for part in zip(*results, strict=True))
