@@ -331,7 +331,7 @@ REFUSED = {
         PointPosterior(mlp(2, out=2), 2).double(),
     ),
     "nothing is latent in the plate 'data'": (nothing_latent, empty),
-    "support of 'z' is not the same at two draws": between(
+    "support of 'z' is not the same for all data and dimensions": between(
         lambda x: 0 * x[:, 0], lambda x: x[:, 0]
     ),
     "draws 'z' where its prior has no mass": pair_of(

@@ -12,7 +12,7 @@ from latente.inference.diagnostics.nuts import MAX_COORDINATES, NUTSReference, n
 
 from .oracles import LinearGaussian, OneBatchDimension
 
-SHORT = {"num_samples": 150, "warmup_steps": 80}
+SHORT = {"num_samples": 150, "warmup_steps": 80, "num_temperatures": 20}
 ORACLE = LinearGaussian(2, scale=1.5, orthogonal=True)
 
 

@@ -67,7 +67,7 @@ def test_it_is_part_of_verdict_json_and_report(page):
 
 def test_an_exact_guide_and_a_pair_without_chains_do_not_warn(page):
     names, _ = page
-    budget = Budget(num_data=2, nuts_samples=200, tree_data=1, tree_samples=1)
+    budget = Budget(num_data=2, nuts_samples=200, nuts_temperatures=20, tree_data=1, tree_samples=1)
     pair, mine = (names["model"], names["exact"]), names["CORRELATIONS"]
     found = diagnose(*pair, names["x"], diagnostics=(NUTS, mine), budget=budget)
     assert [one.level for one in found.findings] == [Level.GOOD, Level.GOOD]

@@ -77,6 +77,7 @@ def call_pair(
     if not isinstance(model, AdaptedProgram):
         for number in integers_to_convert(model, guide, given.parts, given.keywords, seed):
             parts[number] = _to_float(parts[number])
+    parts = [_widened(part) for part in parts]
     calling = find_calling(model, guide, tuple(parts), given.keywords, data_plate, seed)
     if calling is not None:
         model, guide = calling.adapt(model), calling.adapt(guide)
@@ -167,6 +168,12 @@ def _pad(data: list[Any], name: str) -> tuple[Tensor, Tensor]:
     sequences = [as_part(part, f"sequence {number} of {name}") for number, part in enumerate(data)]
     lengths = torch.tensor([len(sequence) for sequence in sequences])
     return pad_sequence(sequences, batch_first=True), lengths  # pyright: ignore[reportArgumentType]
+
+
+def _widened(part: Any) -> Any:
+    """Small whole numbers as int64: sums of bytes beyond 255 would start again at 0."""
+    small = isinstance(part, Tensor) and part.dtype in (torch.uint8, torch.int8, torch.int16)
+    return part.long() if small else part
 
 
 def _to_float(part: Tensor) -> Tensor:

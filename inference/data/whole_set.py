@@ -1,5 +1,6 @@
 """A pair with global latent variables is opened with its whole data set as one datum."""
 
+import warnings
 from typing import Any
 
 import pyro
@@ -75,7 +76,9 @@ def _nesting_around_global(model: Program, guide: Program, rows: tuple[Rows, ...
         attributes_kept(model, guide),
         torch.random.fork_rng(),
         pyro.validation_enabled(False),
+        warnings.catch_warnings(),
     ):
+        warnings.simplefilter("ignore")  # the user is told where the pair is used
         few = place(tuple(part[:PROBED_ROWS] for part in rows), *placement(model, guide))
         try:
             return _find_nesting(model, guide, few)

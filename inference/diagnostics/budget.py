@@ -58,6 +58,9 @@ class Budget:
     """Data whose posterior is sampled by NUTS."""
     nuts_samples: int = 300
     """Draws of each of two chains."""
+    nuts_temperatures: int = 100
+    """Temperatures at which starting points of the chains are annealed; with 0 all chains start at
+    draws of the guide."""
     replications: int = 300
     """Replicated data sets of the predictive checks."""
     tree_data: int = 50

@@ -499,6 +499,7 @@ def _run(context: DiagnosticContext) -> NUTSReference:
         context.first(context.budget.nuts_data),
         num_samples=context.budget.nuts_samples,
         warmup_steps=WARMUP_STEPS,
+        num_temperatures=context.budget.nuts_temperatures,
         seed=context.seed,
         show_progress=context.show_progress,
     )

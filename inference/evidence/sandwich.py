@@ -10,6 +10,7 @@ from torch import Tensor
 from ..common.progress import progress
 from ..data.arguments import called_like
 from ..data.whole_set import open_posterior, rows_of_set
+from ..pairs.calling import give_back
 from ..pairs.kept_rows import check_amortized
 from ..pairs.latent_space import latent_space
 from ..pairs.programs import Program, evaluating
@@ -82,6 +83,7 @@ def bidirectional_evidence(
     >>> sandwich.lower.mean - 0.1 < exact < sandwich.upper.mean + 0.1
     True
     """
+    as_given = model
     model, guide, rows = open_posterior(model, guide, like, data_plate=data_plate)
     start = called_like(model, start)
     settings = AnnealingSettings(num_temperatures, num_chains, num_leapfrog, start)
@@ -104,4 +106,5 @@ def bidirectional_evidence(
                     ladder = path.adapt()
                     lower.append(path.forward(ladder))
                     upper.append(path.backward(ladder, drawn[:, begin : begin + block]))
+    args = give_back(as_given, model, args)
     return Sandwich(concatenate_blocks(lower, size), concatenate_blocks(upper, size), args)

@@ -99,6 +99,20 @@ class Calling:
         by_position = [value for keyword, value in taken if keyword is None]
         return by_position, {keyword: value for keyword, value in taken if keyword is not None}
 
+    def give_back(self, rows: Sequence[Any]) -> Any:
+        """Rows (x, *context) as the user gives data: a tuple, or a dict of keyword arguments."""
+        by_position, by_keyword = [], {}
+        for argument in self.arguments:
+            value = argument.constant
+            if argument.row is not None:
+                value = rows[argument.row]
+                value = value.movedim(0, argument.rows_dim) if argument.rows_dim else value
+            if argument.keyword is None:
+                by_position.append(value)
+            else:
+                by_keyword[argument.keyword] = value
+        return by_keyword or tuple(by_position)
+
     def of_one_datum(self, nesting: int) -> "Calling":
         """The same arguments, with the whole data set as one datum.
 
@@ -324,3 +338,16 @@ def as_one_datum(
     one = calling.of_one_datum(nesting)
     model, guide = (one.adapt(as_written(program)) for program in (model, guide))
     return model, guide, tuple(part[: len(part)][None] for part in rows)
+
+
+def give_back(as_given: Program, model: Program, rows: tuple[Any, ...]) -> Any:
+    """Rows (x, *context) in the form in which the user of a model gives data.
+
+    Args:
+        as_given: the model that was given; its user calls it with arguments of its own.
+        model: the same in the library's form.
+        rows: each (N, …).
+    """
+    if model is as_given or not isinstance(model, AdaptedProgram) or model.calling.plate is None:
+        return rows
+    return model.calling.give_back(rows)

@@ -227,7 +227,7 @@ def check_prior_covers_guide(model: Program, guide: Program, args: tuple[Any, ..
             inside = in_support(site["fn"], site["value"])
             if inside is None or inside.all():
                 continue
-            if (~inside & (log_prob_of(site) != -math.inf) & counted(site)).any():
+            if (~inside & (log_prob_of(site) != -math.inf) & _counts(site)).any():
                 raise ValueError(
                     f"the guide draws {name!r} where the prior, {_own_name(site['fn'])}, has no "
                     f"mass, such as {_beyond(site['fn'], site['value'])}: give the guide a "
@@ -300,7 +300,7 @@ def _has_mass(sites: Iterable[Any]) -> tuple[Tensor, Tensor]:
         if _is_validated(distribution):
             inside = in_support(distribution, value)
             possible = possible if inside is None else possible & inside
-        possible = possible | ~counted(site)
+        possible = possible | ~_counts(site)
         if in_data_plate(site):
             local = (
                 local & possible.flatten(0, -2).all(0) if possible.dim() > 1 else local & possible
@@ -308,6 +308,12 @@ def _has_mass(sites: Iterable[Any]) -> tuple[Tensor, Tensor]:
         else:
             beyond = beyond & possible.all()
     return local, beyond
+
+
+def _counts(site: Any) -> Tensor:
+    """Whether anything of an event counts, by its masks: (*batch_shape)."""
+    found, event_dim = counted(site), site["fn"].event_dim
+    return found.flatten(-event_dim).any(-1) if event_dim else found
 
 
 def _both(model: Program, guide: Program, args: tuple[Any, ...]) -> dict[str, tuple[Any, Any]]:
@@ -327,7 +333,10 @@ def explaining_support(model: Program, guide: Program, args: tuple[Any, ...]) ->
     try:
         yield
     except (ValueError, RuntimeError):
-        for name, (q, p) in _both(model, guide, args).items():
+        both: dict[str, tuple[Any, Any]] = {}
+        with contextlib.suppress(Exception):  # they may fail for the same reason
+            both = _both(model, guide, args)
+        for name, (q, p) in both.items():
             value = _beyond(p["fn"], q["value"])
             if value is not None and "nan" not in value:  # NaN has another cause
                 raise ValueError(

@@ -45,7 +45,7 @@ def is_circular(distribution: Any) -> bool:
 def wrap(angle: Tensor) -> Tensor:
     """An angle between −π and π.
 
-    >>> wrap(torch.tensor([0.5, 3.5, -7.0])).round(decimals=4).tolist()
+    >>> wrap(torch.tensor([0.5, 3.5, -7.0]).double()).round(decimals=4).tolist()
     [0.5, -2.7832, -0.7168]
     """
     return torch.where(
@@ -68,7 +68,8 @@ def cut_opposite(angle: Tensor, centre: Tensor) -> Tensor:
     The result lies within π of ``centre``. Means, variances and ranks of angles that lie together
     are then what they are on a line, also astride ±π.
 
-    >>> cut_opposite(torch.tensor([3.0, -3.0]), torch.tensor(3.1)).round(decimals=4).tolist()
+    >>> angles = torch.tensor([3.0, -3.0]).double()
+    >>> cut_opposite(angles, torch.tensor(3.1)).round(decimals=4).tolist()
     [3.0, 3.2832]
     """
     return centre + wrap(angle - centre)
@@ -101,7 +102,8 @@ class OpenCircle(Transform):
     Args:
         centre: c, opposite to the point that is left out.
 
-    >>> OpenCircle(torch.tensor(3.0)).inv(torch.tensor([3.0, -3.0])).round(decimals=3).tolist()
+    >>> angles = torch.tensor([3.0, -3.0]).double()
+    >>> OpenCircle(torch.tensor(3.0)).inv(angles).round(decimals=3).tolist()
     [0.0, 0.181]
     """
 

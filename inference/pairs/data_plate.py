@@ -1,5 +1,6 @@
 """Find the plate of a pair's data, and which of the arguments are rows of data."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations
@@ -171,9 +172,10 @@ def _run(
     """Run a pair once on its arguments; ``None`` if it fails, or they are rows on disk."""
     if any(has_rows(part) and not isinstance(part, Tensor) for part in parts):
         return None
-    args = tuple(
-        place((part,), *placement(model, guide))[0] if has_rows(part) else part for part in parts
-    )
+    where = placement(model, guide)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the user is told where the pair is used
+        args = tuple(place((part,), *where)[0] if has_rows(part) else part for part in parts)
     by_position = [arg for arg, keyword in zip(args, keywords, strict=True) if keyword is None]
     by_keyword = {k: arg for arg, k in zip(args, keywords, strict=True) if k is not None}
     with (
@@ -181,13 +183,16 @@ def _run(
         attributes_kept(model, guide),
         torch.random.fork_rng(),
         pyro.validation_enabled(False),
-        taking_all() as subsampled,
+        warnings.catch_warnings(),
     ):
+        warnings.simplefilter("ignore")
         torch.manual_seed(seed)
         try:
-            in_guide = poutine.trace(guide).get_trace(*by_position, **by_keyword)
+            with taking_all():
+                in_guide = poutine.trace(guide).get_trace(*by_position, **by_keyword)
             replayed = poutine.trace(poutine.replay(model, trace=in_guide))
-            in_model = replayed.get_trace(*by_position, **by_keyword)
+            with taking_all() as subsampled:
+                in_model = replayed.get_trace(*by_position, **by_keyword)
         except Exception:  # a user's program may fail in any way: reported where it is used
             return None
     of_guide, of_model = (tuple(sample_sites(trace).values()) for trace in (in_guide, in_model))
@@ -362,13 +367,27 @@ def _subsample_size(probe: _Probe, reading: _Reading) -> int | None:
 
 
 def _position_of_x(probe: _Probe, rows_dims: Sequence[int | None]) -> int:
-    """The first argument that an observed site holds; the first with rows, if none does."""
+    """The first argument that is observed, in whole or in part; the first one, if none is."""
     with_rows = [number for number, dim in enumerate(rows_dims) if dim is not None]
     for number in with_rows:
         for site in probe.observed.values():
             if _order_of(probe, number, site["value"]) is not None:
                 return number
+            if _is_part(probe, number, site["value"]):
+                return number
     return with_rows[0]
+
+
+def _is_part(probe: _Probe, number: int, value: Tensor) -> bool:
+    """Whether a value lies in the memory of an argument, and of no other."""
+    sharing = [
+        other
+        for other, part in enumerate(probe.parts)
+        if isinstance(part, Tensor)
+        and value.numel()
+        and part.untyped_storage().data_ptr() == value.untyped_storage().data_ptr()
+    ]
+    return sharing == [number]
 
 
 def _calling(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..data.arguments import open_pair
 from ..data.batches import epoch_seed
-from ..pairs.calling import is_one_datum
+from ..pairs.calling import give_back, is_one_datum
 from ..pairs.inspection import inspect_pair
 from ..pairs.observed_values import ObservedValues, find_observed_values
 from ..pairs.parameters import place, placement
@@ -70,6 +70,7 @@ def simulate(
     """
     if num < 1:
         raise ValueError(f"the number of simulations must be at least 1, got {num}")
+    as_given = model
     model, guide, rows = open_pair(model, guide, like)
     device, dtype = placement(model, guide)
     xs: list[tuple[Tensor, ...]] = []
@@ -105,7 +106,8 @@ def simulate(
         name: torch.cat([block[name][0] for block in values], data_dim)
         for name, (_, data_dim) in values[0].items()
     }
-    return tuple(torch.cat(part) for part in zip(*xs, strict=True)), latents
+    drawn = tuple(torch.cat(part) for part in zip(*xs, strict=True))
+    return give_back(as_given, model, drawn), latents
 
 
 def _value_and_data_dim(site: Any) -> tuple[Tensor, int]:
