@@ -49,6 +49,7 @@ def test_the_page_lists_every_example():
     assert list(read_table()) == list(EXAMPLES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_fit_and_evidence_are_as_the_page_says(name):
     row = read_table()[name]
@@ -65,7 +66,9 @@ def test_the_whole_row_of_the_page_is_true(name):
     assert cells(name) == read_table()[name]
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize(
+    "name", [n if n in CHEAP else pytest.param(n, marks=pytest.mark.slow) for n in EXAMPLES]
+)
 def test_the_evidence_is_the_exact_one(name):
     """Within 5 standard errors of log p of all data, and their bias: a false alarm in 10⁶.
 

@@ -9,11 +9,12 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
+from pyro.infer.autoguide import AutoGuide
 from torch import Tensor
 
 from .calling import AdaptedProgram, Argument, Calling, taking_all
 from .parameters import place, placement
-from .programs import Program, attributes_kept, evaluating
+from .programs import Program, attributes_kept, evaluating, modules
 from .sites import DATA_PLATE, observed_sites, sample_sites
 
 PROBED_ROWS = 50
@@ -188,11 +189,13 @@ def _run(
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)
         try:
-            with taking_all():
+            with taking_all() as of_guide_itself:
                 in_guide = poutine.trace(guide).get_trace(*by_position, **by_keyword)
             replayed = poutine.trace(poutine.replay(model, trace=in_guide))
             with taking_all() as subsampled:
                 in_model = replayed.get_trace(*by_position, **by_keyword)
+            if not _is_automatic(guide):  # whose plates repeat those of the model it was made from
+                subsampled |= of_guide_itself
         except Exception:  # a user's program may fail in any way: reported where it is used
             return None
     of_guide, of_model = (tuple(sample_sites(trace).values()) for trace in (in_guide, in_model))
@@ -226,6 +229,12 @@ def integers_to_convert(
         if _order_of(probe, number, site["value"]) is not None
         and not site["fn"].support.is_discrete
     ]
+
+
+def _is_automatic(guide: Program) -> bool:
+    """Whether a guide is an autoguide, or has one within."""
+    roots = modules(guide, guide).values()
+    return any(isinstance(part, AutoGuide) for root in roots for part in root.modules())
 
 
 def _readings(probe: _Probe, data_plate: str | None) -> list[_Reading]:

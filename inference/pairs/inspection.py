@@ -225,7 +225,7 @@ def _is_repeatable(model: Program, guide: Program, args: tuple[Any, ...], nestin
     if rows_kept(guide) is not None:
         return True  # it is run once for each sample
     try:
-        with pyro.validation_enabled(False):
+        with pyro.validation_enabled(False), torch.random.fork_rng():
             score(model, draw(guide, args, 2, Structure(nesting, False, ())))
     except Exception:  # a user's program may fail on other data in any way
         return False
