@@ -74,11 +74,14 @@ def _check_values(
         if inside is None:
             continue
         # What is missing is taken for masked: a pair that does not mask it has been refused.
-        inside = _rows_first(site, inside | _is_missing(value, distribution))
+        inside = inside | _is_missing(value, distribution)
+        rows_inside = _rows_first(site, inside)
         where = f"{_distribution_name(distribution)} at site {site_name!r}"
-        if not inside.all():
-            bad = (~inside).nonzero().flatten().cpu().numpy()
-            values = value.movedim(value_rows_dim(site), 0)
+        if not rows_inside.all():
+            bad = (~rows_inside).nonzero().flatten().cpu().numpy()
+            shape = torch.broadcast_shapes(inside.shape, distribution.batch_shape)
+            values = value.expand(shape + distribution.event_shape)
+            values = values.movedim(value_rows_dim(site), 0)
             found = _outlier(distribution.support, values, int(bad[0]))
             if moves is not None and moves(site_name):
                 raise ValueError(
@@ -103,9 +106,9 @@ def _check_values(
 
 def _rows_first(site: Any, flags: Tensor) -> Tensor:
     """Whether all flags of a row are set, (N,)."""
-    batch = flags.dim() - max(0, flags.dim() - len(site["fn"].batch_shape))
-    dim = rows_dim(site) - (flags.dim() - batch)
-    return flags.movedim(dim, 0).flatten(1).all(1) if flags.dim() > 1 else flags
+    # An observed value need not have all dimensions of its plates.
+    flags = flags.expand(torch.broadcast_shapes(flags.shape, site["fn"].batch_shape))
+    return flags.movedim(rows_dim(site), 0).flatten(1).all(1) if flags.dim() > 1 else flags
 
 
 def _edge_without_density(distribution: Any, value: Tensor) -> Tensor:
