@@ -96,7 +96,9 @@ def _check_values(
             )
         edge = _edge_without_density(distribution, value)
         if edge.any():
-            bad = (~_rows_first(site, ~edge)).nonzero().flatten().cpu().numpy()
+            event_dim = distribution.event_dim
+            at_edge = edge.flatten(-event_dim).any(-1) if event_dim else edge
+            bad = (~_rows_first(site, ~at_edge)).nonzero().flatten().cpu().numpy()
             raise ValueError(
                 f"{name} has values at the edge of the support of {where}, where its density is "
                 f"zero or infinite, such as {value[edge][0].item():.6g}, in "
