@@ -550,3 +550,16 @@ def test_a_subsample_of_all_probed_rows_is_noticed():
     assert rows.shape == (120,)
     found, _, _ = open_pair(model, guide, torch.zeros(120).double())
     assert found.calling.subsample_size == 50
+
+
+def test_validation_by_keyword_may_have_another_order():
+    """Offsets and data in each other's place would be refused or give another bound."""
+    model, guide, (offset, x) = covariates_first()
+    settings = {"epochs": 1, "learning_rate": 1e-12, "show_progress": False}
+    data, held_out = {"offset": offset, "x": x}, {"x": x, "offset": offset}
+    run = fit(
+        model, Shifted()(guide), data, validation=held_out, objective=Trace_ELBO(), **settings
+    )
+    assert run.history[-1]["validation_elbo"] == pytest.approx(EXACT.mean().item(), abs=1e-6)
+    with pytest.raises(ValueError, match="give both in the same form"):
+        fit(model, Shifted()(guide), data, validation=(offset, x), **settings)

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..data.arguments import arrange, call_pair, check_values, read_arguments
+from ..data.arguments import Arguments, arrange, call_pair, check_values, read_arguments
 from ..data.load_data import Data
 from ..data.rows import Rows
 from ..pairs.programs import Program, private_store
@@ -54,7 +54,7 @@ def open_fit(
         check_values(model, guide, rows, given.name)
         held_out = None
         if validation is not None:
-            parts = read_arguments(validation, "validation").parts
+            parts = _in_order_of(given, read_arguments(validation, "validation"))
             held_out = arrange(calling, parts, "validation")
             held_out = tuple(_typed_like(*pair) for pair in zip(held_out, rows, strict=True))
             check_values(model, guide, held_out, "validation")
@@ -68,4 +68,20 @@ def _typed_like(part: Rows, like: Rows) -> Rows:
     """Held-out rows as whole or real numbers, as the training rows are."""
     if not isinstance(part, Tensor) or not isinstance(like, Tensor):
         return part
-    return part if part.is_floating_point() == like.is_floating_point() else part.to(like.dtype)
+    if like.is_floating_point():
+        return part if part.is_floating_point() else part.to(like.dtype)
+    whole = part.is_floating_point() and bool((part == part.round()).all())
+    return part.to(like.dtype) if whole else part  # fractions are for the support's check
+
+
+def _in_order_of(given: Arguments, other: Arguments) -> tuple[Any, ...]:
+    """The other's arguments in the order of those given: a dict may have another order."""
+    if sorted(map(str, given.keywords)) != sorted(map(str, other.keywords)):
+        raise ValueError(
+            f"validation has the arguments {other.keywords}, and the data have {given.keywords}: "
+            "give both in the same form"
+        )
+    if None in given.keywords:
+        return other.parts
+    by_keyword = dict(zip(other.keywords, other.parts, strict=True))
+    return tuple(by_keyword[keyword] for keyword in given.keywords)
