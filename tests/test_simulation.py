@@ -10,7 +10,7 @@ import torch
 from latente.inference.diagnostics.calibration import LOG_JOINT, LOG_Q, calibrate
 from latente.inference.simulation.simulate import simulate
 
-from .oracles import GlobalMean, TutorialVAE
+from .oracles import TutorialVAE
 from .test_calibration import chain, chain_guide, oracle, simple, simple_guide
 
 
@@ -98,7 +98,6 @@ ONES = torch.ones(3)
         (_observes_log, simple_guide, ONES, "'log_x' observes a transform of x: transform x befo"),
         (_observes_twice, simple_guide, ONES, "'y' observes data that 'x' observes too: let one"),
         (_observes_outside, simple_guide, ONES, "the site 'total' stands outside the plate"),
-        (GlobalMean().model, GlobalMean().guide, ONES, "the site 'w' stands outside the plate"),
         (
             _forced,
             simple_guide,
@@ -106,7 +105,7 @@ ONES = torch.ones(3)
             "the distribution at 'x' depends on the x that the model is given",
         ),
     ],
-    ids=["log x", "twice", "outside", "global", "forced"],
+    ids=["log x", "twice", "outside", "forced"],
 )
 def test_models_that_do_not_say_how_x_comes_about(model, guide, like, message):
     for run in (simulate, lambda *pair: calibrate(*pair[:3])):

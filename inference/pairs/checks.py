@@ -18,6 +18,7 @@ from torch.distributions.constraints import independent
 
 from ..common.arguments import name_rows
 from .cached_flows import log_prob_of
+from .kept_rows import check_rows
 from .kl import counted
 from .log_terms import sum_sites
 from .programs import Program, evaluating, plain_errors
@@ -45,8 +46,10 @@ def check_support(
     (grey values under a Bernoulli, for example).
 
     Raises:
-        ValueError: naming the site, its distribution, the first of those rows and a value.
+        ValueError: naming the site, its distribution, the first of those rows and a value; if the
+            guide keeps posteriors of other data.
     """
+    check_rows(guide, args)
     with (
         explaining_data(model, args, name, first_row),
         explaining_support(model, guide, args),
@@ -111,6 +114,11 @@ def _rows_first(site: Any, flags: Tensor) -> Tensor:
     # An observed value need not have all dimensions of its plates.
     flags = flags.expand(torch.broadcast_shapes(flags.shape, site["fn"].batch_shape))
     return flags.movedim(rows_dim(site), 0).flatten(1).all(1) if flags.dim() > 1 else flags
+
+
+def _at_rows(site: Any, flags: Tensor) -> Tensor:
+    """Flags of rows, (N,) or (), along the batch dimension of a site's rows."""
+    return flags.reshape(-1, *[1] * (-rows_dim(site) - 1)) if flags.dim() else flags
 
 
 def _edge_without_density(distribution: Any, value: Tensor) -> Tensor:
@@ -283,7 +291,7 @@ def _refuse_missed_mass(model: Program, guide: Program, args: tuple[Any, ...]) -
         inside = in_support(q["fn"], latents[name]["value"]) if name in latents else None
         if inside is None or inside.all():
             continue
-        missed = ~inside & (local & beyond if in_data_plate(q) else everywhere)
+        missed = ~inside & (_at_rows(q, local & beyond) if in_data_plate(q) else everywhere)
         if missed.any():
             value, support = latents[name]["value"], q["fn"].support
             values = value.expand(missed.shape + q["fn"].event_shape)
@@ -307,9 +315,7 @@ def _has_mass(sites: Iterable[Any]) -> tuple[Tensor, Tensor]:
             possible = possible if inside is None else possible & inside
         possible = possible | ~_counts(site)
         if in_data_plate(site):
-            local = (
-                local & possible.flatten(0, -2).all(0) if possible.dim() > 1 else local & possible
-            )
+            local = local & _rows_first(site, possible)
         else:
             beyond = beyond & possible.all()
     return local, beyond
