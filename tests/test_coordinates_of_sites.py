@@ -81,17 +81,20 @@ class Share:
 
 
 class Rate:
-    """z ~ Gamma(0.01, 1), x ~ Poisson(z): z|x ~ Gamma(x + 0.01, 2); 4 of 10 draws underflow."""
+    """z ~ Gamma(a, 1), x ~ Poisson(z): z|x ~ Gamma(x + a, 2); at 0.01, 4 of 10 draws underflow."""
+
+    def __init__(self, shape=0.01):
+        self.shape = shape
 
     def model(self, x):
         with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Gamma(x.new_tensor(0.01), x.new_tensor(1.0)))
+            z = pyro.sample("z", dist.Gamma(x.new_tensor(self.shape), x.new_tensor(1.0)))
             pyro.sample("x", dist.Poisson(z, validate_args=False), obs=x)
 
     def guide(self, factor=1.0):
         def guide(x):
             with pyro.plate("data", len(x)):
-                pyro.sample("z", dist.Gamma(factor * (x + 0.01), x.new_tensor(2.0)))
+                pyro.sample("z", dist.Gamma(factor * (x + self.shape), x.new_tensor(2.0)))
 
         return guide
 

@@ -57,7 +57,7 @@ def fired(diagnosis) -> set[str]:
 def test_what_fires_on_which_guide(bad, expected):
     """False alarms: each family of tests at most 5 %; these seeds have none.
 
-    How often they fire on the exact guide is counted in the slow study below.
+    How often they fire on exact guides is counted in ``test_false_alarms.py``.
     """
     oracle = LinearGaussian(2, orthogonal=True)
     model, guide = oracle.pair(**(bad or {}))
@@ -71,26 +71,6 @@ def test_what_fires_on_which_guide(bad, expected):
     assert diagnosis.verdict.startswith(head)
     exact = oracle.marginal.log_prob(oracle.sample(100))[:16]
     assert torch.allclose(diagnosis["gap"].log_px, exact, atol=0.02)
-
-
-@pytest.mark.slow
-def test_false_alarms_on_the_exact_guide():
-    """Over 200 repetitions, each topic fires as often as stated: 5 % for the families of tests
-    (binomial, at most 20 with probability 0.998); none where an exact guide leaves no noise.
-
-    NUTS, which takes longer, has such a study of its own (``test_nuts.py``).
-    """
-    alarms: dict[str, int] = {}
-    budget = replace(SMALL, nuts_data=0, gap_steps=50)
-    oracle = LinearGaussian(2, orthogonal=True)
-    pair = oracle.pair()
-    for seed in range(200):
-        diagnosis = diagnose(*pair, oracle.sample(60, seed=seed), budget=budget, seed=seed)
-        for topic in fired(diagnosis):
-            alarms[topic] = alarms.get(topic, 0) + 1
-    print(alarms)
-    assert all(alarms.get(topic, 0) == 0 for topic in ("evidence", "gap", "information"))
-    assert all(count <= 20 for count in alarms.values()), alarms
 
 
 def test_a_wrong_model_is_found_by_the_predictive_checks():

@@ -15,7 +15,6 @@ import torch
 from pyro.infer import SVI, Trace_ELBO
 from pyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
 from pyro.optim import Adam
-from scipy import stats
 
 from latente.inference import (
     Budget,
@@ -421,25 +420,3 @@ def test_of_a_data_set_in_parts_the_posterior_is_that_of_the_training_part():
     assert found.set_rows == len(data.train)
     with pytest.raises(ValueError, match="'w' stands outside the plate 'data', and these figures"):
         evaluate(model, guide, data)
-
-
-@pytest.mark.slow
-def test_false_alarms_on_an_exact_global_posterior():
-    """Over 200 repetitions, on an amortized and on a refitted guide, each family of tests fires in
-    at most 20 (5 % stated: binomial, more with probability 0.001); k̂, gap and annealing never."""
-    budget = replace(TINY, num_samples=1000, gap_steps=1, set_simulations=60, draws=50,
-                     nuts_data=0, annealed_data=0, replications=250, tree_samples=1)  # fmt: skip
-    alarms = {True: {}, False: {}}
-    for seed in range(200):
-        pair = Regression(num_rows=10, dim=2, seed=seed)
-        guide, refit = pair.amortized, None
-        if seed % 2:
-            guide, refit = pair.fitted_to(pair.y), pair.refit
-        diagnosis = diagnose(pair.model, guide, pair.data, budget=budget, seed=seed, refit=refit)
-        for topic in fired(diagnosis):
-            count = alarms[seed % 2 == 0]
-            count[topic] = count.get(topic, 0) + 1
-    print(alarms)
-    for count in alarms.values():
-        assert not {"evidence", "gap", "loo", "information"} & count.keys()
-        assert all(number <= stats.binom.ppf(0.999, 100, 0.05) for number in count.values())

@@ -26,7 +26,6 @@ from ..common.progress import Advance, progress
 from ..data.whole_set import open_posterior, rows_of_set
 from ..evidence.importance_sampling import inspect_local
 from ..execution.recorded_gradient import record_gradient
-from ..pairs.calling import is_one_datum
 from ..pairs.checks import narrower_sites
 from ..pairs.coordinates import OpenCircle, cut_opposite, direction
 from ..pairs.latent_space import LatentSpace, hold_idle, latent_space
@@ -247,22 +246,22 @@ def _run_chains(
         settings: draws that are kept, and steps before.
     """
     circular, opened = space.circular, OpenCircle(centre)
+    circles = circular.nonzero().flatten()  # found here: a recording cannot look at values
 
     def closed(points: Tensor) -> Tensor:
         return torch.where(circular, opened(points), points)  # pyright: ignore
 
     def negative_log_joint(line: Tensor) -> Tensor:
         line = line[None]
-        points = closed(line) if circular.any() else line
+        points = closed(line) if len(circles) else line
         log_likelihood, log_prior = space.log_joint(points)
         total = (log_likelihood + log_prior + hold_idle(space, points)).sum()
-        if circular.any():
-            total = total + opened.log_abs_det_jacobian(line, points)[..., circular].sum()
+        if len(circles):
+            total = total + opened.log_abs_det_jacobian(line, points)[..., circles].sum()
         return -total
 
     # Pyro's handlers take longer than the arithmetic of one datum.
-    whole = is_one_datum(space.model)
-    energy = record_gradient(negative_log_joint) if whole else negative_log_joint
+    energy = record_gradient(negative_log_joint)
 
     def potential(values: dict[str, Tensor]) -> Tensor:
         return energy(values["u"])

@@ -213,8 +213,8 @@ def _near(sites: tuple[Coordinate, ...], points: Tensor) -> Tensor:
         parts.append((own, free, nearest_told_apart(site.transform, free, site.dtype)))
     if all(near is free for _, free, near in parts):
         return points
-    near = torch.cat([near.reshape(own.shape) for own, _, near in parts], dim=-1)
-    return points if torch.equal(near, points) else near
+    # Not compared with the points: a recording cannot look at values.
+    return torch.cat([near.reshape(own.shape) for own, _, near in parts], dim=-1)
 
 
 def hold_idle(space: LatentSpace, points: Tensor) -> Tensor:
