@@ -60,13 +60,14 @@ def test_a_shared_site_drawn_after_the_local_ones_takes_their_closed_forms_away(
 
 @pytest.mark.parametrize("guide", [forwards, backwards])
 def test_our_objective_is_the_elbo_whatever_the_order_of_shared_and_local_sites(guide):
-    """E[loss] by 4,000 draws of Beta_ELBO(1) against Trace_ELBO's: 5 standard errors (6e-7)."""
+    """E[loss] by 1,500 draws of Beta_ELBO(1) against Trace_ELBO's: 5 standard errors (6e-7), which
+    are 0.2 nats or less. A closed form in the wrong order is 0.6 nats off."""
     torch.manual_seed(0)
     ours, theirs = (
-        torch.tensor([objective.loss(shared_scale, guide, X) for _ in range(4000)]).double()
+        torch.tensor([objective.loss(shared_scale, guide, X) for _ in range(1500)]).double()
         for objective in (Beta_ELBO(1.0), Trace_ELBO())
     )
-    error = math.sqrt((ours.var() + theirs.var()) / 4000)
+    error = math.sqrt((ours.var() + theirs.var()) / 1500)
     assert abs(ours.mean() - theirs.mean()) < 5 * error
 
 
@@ -130,14 +131,15 @@ def test_masks_and_scales_that_differ_are_left_to_draws(of_guide, of_model, misr
 
 @pytest.mark.parametrize("seen", [(SEEN, ~SEEN), (SEEN, SEEN)], ids=["apart", "alike"])
 def test_our_kl_counts_each_program_by_its_own_mask(seen):
-    """Beta_ELBO(1) against Trace_ELBO: 4,000 draws each, 5 standard errors (6e-7)."""
+    """Beta_ELBO(1) against Trace_ELBO: 1,500 draws each, 5 standard errors (6e-7), which are 0.4
+    nats. With the guide's mask for both, masks that differ make 2.6 nats."""
     pair = plain_pair(poutine.mask(mask=seen[0]), poutine.mask(mask=seen[1]))
     torch.manual_seed(0)
     ours, theirs = (
-        torch.tensor([objective.loss(*pair, X) for _ in range(4000)]).double()
+        torch.tensor([objective.loss(*pair, X) for _ in range(1500)]).double()
         for objective in (Beta_ELBO(1.0), Trace_ELBO())
     )
-    error = math.sqrt((ours.var() + theirs.var()) / 4000)
+    error = math.sqrt((ours.var() + theirs.var()) / 1500)
     assert abs(ours.mean() - theirs.mean()) < 5 * error
 
 

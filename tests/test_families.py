@@ -13,6 +13,7 @@ from .oracles import linear_data
 
 EPOCHS = {2: 1500, 5: 1500, 10: 3000}
 """Gradient steps, each on all data."""
+DIMS = [2, 5, pytest.param(10, marks=pytest.mark.slow)]
 
 
 class OneCovariance(nn.Module):
@@ -40,7 +41,7 @@ def fit_on_all(model, guide, x):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("latent_dim", [2, 5, 10])
+@pytest.mark.parametrize("latent_dim", DIMS)
 def test_svi_finds_the_ppca_subspace_and_the_full_rank_guide_its_posterior(latent_dim):
     x = linear_data(20, latent_dim, 2000)
     best = PPCA(20, latent_dim).double().maximum_likelihood(x)
@@ -61,7 +62,7 @@ def test_svi_finds_the_ppca_subspace_and_the_full_rank_guide_its_posterior(laten
     assert torch.linalg.svdvals(bases[0].T @ bases[1]).min() > 0.999
 
 
-@pytest.mark.parametrize("latent_dim", [2, 5, 10])
+@pytest.mark.parametrize("latent_dim", DIMS)
 def test_the_diagonal_guide_stops_at_its_closed_form_gap(latent_dim):
     """The best diagonal has the diagonal of the precision Λ: ½(Σ log diag Λ − log |Λ|)."""
     x = linear_data(20, latent_dim, 2000)

@@ -355,7 +355,7 @@ def test_the_default_refit_leaves_the_parameters_as_they_were(monkeypatch):
 
 TINY = Budget(
     num_samples=500, temperatures=20, chains=4, annealed_sets=1, gap_steps=20, set_simulations=30,
-    draws=20, nuts_samples=30, replications=250, tree_samples=10, tree_data=5,
+    draws=20, nuts_samples=30, nuts_warmup=30, replications=250, tree_samples=10, tree_data=5,
 )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ LEAST = {
     "gap_steps": 1,
     "draws": 1,
     "nuts_samples": 10,
+    "nuts_warmup": 10,
     "tree_data": 1,
     "tree_samples": 1,
 }
@@ -58,6 +59,8 @@ class Budget:
     """Data whose posterior is sampled by NUTS."""
     nuts_samples: int = 300
     """Draws of each of two chains."""
+    nuts_warmup: int = 200
+    """Steps of each chain before, in which NUTS adapts its step size and scales."""
     nuts_temperatures: int = 100
     """Temperatures at which starting points of the chains are annealed; with 0 all chains start at
     draws of the guide."""

@@ -51,10 +51,6 @@ GUIDE_DRAWS = 4_000
 """Draws of the guide, whose moments are compared with those of the chains."""
 
 
-WARMUP_STEPS = 200
-"""Warm-up steps of a chain in a diagnosis."""
-
-
 BAD_MISS_SHARE = 0.5
 """Share of the coordinates that the guide misses, above which the finding is bad."""
 
@@ -196,7 +192,8 @@ def nuts_posterior(
     >>> from latente.guides import ExactPosterior
     >>> from latente.models import PPCA
     >>> model = PPCA(5, 2)
-    >>> nuts = nuts_posterior(model, ExactPosterior(model), torch.randn(2, 5), num_samples=200)
+    >>> short = {"num_samples": 100, "warmup_steps": 50, "num_temperatures": 10}
+    >>> nuts = nuts_posterior(model, ExactPosterior(model), torch.randn(2, 5), **short)
     >>> bool(nuts.misses().any())
     False
     """
@@ -497,7 +494,7 @@ def _run(context: DiagnosticContext) -> NUTSReference:
         *context.pair,
         context.first(context.budget.nuts_data),
         num_samples=context.budget.nuts_samples,
-        warmup_steps=WARMUP_STEPS,
+        warmup_steps=context.budget.nuts_warmup,
         num_temperatures=context.budget.nuts_temperatures,
         seed=context.seed,
         show_progress=context.show_progress,
