@@ -14,7 +14,7 @@ from .checks import check_finite, exceeds_float32
 from .contexts import given_elements
 from .csv_format import CsvFormat
 from .files import read
-from .rows import BLOCK_ROWS, Rows, Streamed, as_rows
+from .rows import BLOCK_ROWS, Rows, Streamed
 from .source import Source
 from .splits import split_rows
 from .tables import check_columns, refuse_wide
@@ -258,8 +258,3 @@ def _stream(
         Streamed(source.values, part, source.divisor, bits)
         for part, bits in zip(parts, seeds.get(binarize or "none", (None,) * 3), strict=True)
     ]
-
-
-def evaluation_rows(data: Any) -> tuple[Rows, ...]:
-    """The rows to evaluate a pair on: the test part of a ``Data``, or all rows of an array."""
-    return as_rows(data.rows("test") if isinstance(data, Data) else data, "data")
