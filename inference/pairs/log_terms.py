@@ -124,7 +124,7 @@ def draw(
         with pyro.plate(SAMPLE_PLATE, num_samples, dim=-1 - structure.nesting):
             trace = poutine.trace(guide).get_trace(*args)
     else:
-        trace = poutine.trace(guide).get_trace(*_repeat(args, num_samples, num_data))
+        trace = poutine.trace(guide).get_trace(*repeat_data(args, num_samples, num_data))
     log_posterior, log_posterior_global = sum_sites(
         latent_sites(trace).values(), (num_samples, num_data), plated, like=args[0]
     )
@@ -179,7 +179,7 @@ def complete(model: Program, draws: Draws) -> Draws:
 def _program_and_args(model: Program, draws: Draws) -> tuple[Program, tuple[Any, ...]]:
     """The model with the plate of samples inside it, and the arguments that it takes."""
     if not draws.plated:
-        return model, _repeat(draws.args, draws.num_samples, draws.num_data)
+        return model, repeat_data(draws.args, draws.num_samples, draws.num_data)
 
     def plated(*args: Any) -> Any:
         with pyro.plate(SAMPLE_PLATE, draws.num_samples, dim=-1 - draws.nesting):
@@ -241,7 +241,7 @@ def trace_model(model: Program, draws: Draws, start: int = 0, stop: int | None =
     if draws.plated:
         with pyro.plate(SAMPLE_PLATE, count, dim=-1 - draws.nesting):
             return run(*draws.args)
-    return run(*_repeat(draws.args, count, num_data))
+    return run(*repeat_data(draws.args, count, num_data))
 
 
 def one_sample(draws: Draws, sample: int) -> Draws:
@@ -441,7 +441,7 @@ def sum_sites(
     return local, beyond
 
 
-def _repeat(args: tuple[Any, ...], times: int, num_data: int) -> tuple[Any, ...]:
+def repeat_data(args: tuple[Any, ...], times: int, num_data: int) -> tuple[Any, ...]:
     """Repeat each tensor of data along its first dimension, sample by sample."""
     if times == 1:
         return args

@@ -11,12 +11,15 @@ from torch import Tensor
 
 from ..data.arguments import open_pair
 from ..data.rows import BLOCK_ROWS, Rows
+from ..pairs.calling import is_one_datum
 from ..pairs.coordinates import is_circular
 from ..pairs.enumeration import draw_summed_out, summed_out
 from ..pairs.kept_rows import rows_kept
+from ..pairs.log_terms import repeat_data
 from ..pairs.observed_values import ObservedValues, find_observed_values
 from ..pairs.parameters import place, place_all, placement
 from ..pairs.programs import Program, evaluating, plain_errors
+from ..pairs.scoring import DRAWS_AT_ONCE
 from ..pairs.sites import (
     check_prior_has_draws,
     in_data_plate,
@@ -69,9 +72,12 @@ def _block_means(guide: Program, args: tuple[Tensor, ...]) -> dict[str, Tensor]:
         return torch.polar(torch.ones_like(value), value) if name in turned else value
 
     total = {name: added(name, value) for name, (value, _) in means.items()}
-    for _ in range(num_samples - 1):
-        for name, site in _local_sites(guide, args).items():
-            total[name] = total[name] + added(name, _mean_or_value(site)[0])
+    at_once = _draws_at_once(guide, args, num_samples)
+    for start in range(1, num_samples, at_once):
+        times = min(at_once, num_samples - start)
+        for name, site in _local_sites(guide, repeat_data(args, times, len(args[0]))).items():
+            value, dim = added(name, _mean_or_value(site)[0]), _data_dim(site)
+            total[name] = total[name] + value.unflatten(dim, (times, -1)).sum(dim)
     total = {name: value.angle() * num_samples if name in turned else value
              for name, value in total.items()}  # fmt: skip
     # The data dimension first, before plates within a datum.
@@ -79,6 +85,20 @@ def _block_means(guide: Program, args: tuple[Tensor, ...]) -> dict[str, Tensor]:
         name: (value / num_samples).movedim(_data_dim(sites[name]), 0).cpu()
         for name, value in total.items()
     }
+
+
+def _draws_at_once(guide: Program, args: tuple[Tensor, ...], num_samples: int) -> int:
+    """How often data may be repeated for a guide: once if it does not take them so."""
+    times = min(num_samples, max(1, DRAWS_AT_ONCE // len(args[0])))
+    if times == 1 or is_one_datum(guide) or rows_kept(guide) is not None:
+        return 1
+    repeated = repeat_data(args, times, len(args[0]))
+    try:
+        sites = _local_sites(guide, repeated).values()
+    except (ValueError, RuntimeError):  # a plate whose size is fixed
+        return 1
+    whole = all(site["value"].shape[_data_dim(site)] == len(repeated[0]) for site in sites)
+    return times if whole else 1
 
 
 def _data_dim(site: Any) -> int:
