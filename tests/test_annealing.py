@@ -32,7 +32,7 @@ def idle_pair(oracle):
     ("oracle", "num_data", "settings", "off"),
     [
         (LinearGaussian(2), 8, (200, 64, 3), 0.0),
-        (LinearGaussian(10, 20, 1.2), 3, (500, 120, 5), 5.0),
+        pytest.param(LinearGaussian(10, 20, 1.2), 3, (500, 250, 5), 5.0, marks=pytest.mark.slow),
         (LinearGaussian(50, 40, 4.0), 3, (400, 100, 5), 5.0),
     ],
     ids=["K=2", "K=10", "K=50"],

@@ -163,7 +163,7 @@ def covering():
             yield pytest.param(name, support, marks=marks)
 
 
-@pytest.mark.parametrize(("name", "support"), covering())
+@pytest.mark.parametrize(("name", "support"), list(covering()))
 def test_the_default_objective_finds_the_best_normal_posterior(name, support):
     """−loss is the largest ELBO, and w has the best normal's moments, both by quadrature.
 

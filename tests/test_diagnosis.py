@@ -18,7 +18,7 @@ from .oracles import GlobalMean, LinearGaussian, OneBatchDimension, TutorialVAE
 
 SMALL = Budget(
     num_data=100, num_samples=1000, annealed_data=6, temperatures=60, gap_data=16, simulations=400,
-    draws=50, nuts_data=2, nuts_samples=200, nuts_warmup=80, nuts_temperatures=30,
+    draws=50, nuts_data=1, nuts_samples=200, nuts_warmup=80, nuts_temperatures=30,
     replications=300, gap_steps=200, tree_data=8,
     tree_samples=20,
 )  # fmt: skip

@@ -1,7 +1,9 @@
 """How often `diagnose` fires on exact guides, of each kind of latent variable: a slow study.
 
 In 200 repetitions each family of tests, stated to fire in 5 %, fires at most 20 times (binomial:
-more with probability 0.001); k̂, gap, annealing and latent information never.
+more with probability 0.001). k̂, gap and latent information never fire. Annealing, which takes
+longest, is left out but on the circle: it says that something is missed beyond 3 standard errors,
+of 16 chains there: 0.5 % by Student's t, so at most 5 times.
 """
 
 from dataclasses import replace
@@ -18,9 +20,9 @@ from .test_diagnosis import SMALL, fired
 from .test_global_latents import NOISE, TINY, Regression
 from .test_nuts import SHORT
 
-REPETITIONS, MOST = 200, 20
+REPETITIONS, MOST, MOST_ANNEALED = 200, 20, 5
 BUDGET = replace(
-    SMALL, num_data=60, annealed_data=2, temperatures=20, gap_data=4, gap_steps=50, nuts_data=0,
+    SMALL, num_data=60, annealed_data=0, temperatures=20, gap_data=4, gap_steps=50, nuts_data=0,
     replications=250,
 )  # fmt: skip
 KINDS = {
@@ -36,7 +38,8 @@ def check(all_fired):
         for topic in topics:
             alarms[topic] = alarms.get(topic, 0) + 1
     print(alarms)
-    assert not {"evidence", "gap", "annealing", "information"} & alarms.keys(), alarms
+    assert not {"evidence", "gap", "information"} & alarms.keys(), alarms
+    assert alarms.get("annealing", 0) <= MOST_ANNEALED, alarms
     assert all(count <= MOST for count in alarms.values()), alarms
 
 
@@ -54,10 +57,11 @@ def test_real():
 def test_other_supports(kind):
     pair, like = KINDS[kind]
     model, guide = pair.model, pair.guide()
+    budget = replace(BUDGET, annealed_data=2 if kind == "circle" else 0)
 
     def run(seed):
         (x,), _ = simulate(model, guide, like, 60, seed=1000 + seed)
-        return fired(diagnose(model, guide, x, budget=BUDGET, seed=seed))
+        return fired(diagnose(model, guide, x, budget=budget, seed=seed))
 
     check(map(run, range(REPETITIONS)))
 

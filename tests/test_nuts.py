@@ -69,12 +69,12 @@ def false_alarms(seeds):
 
 
 def test_the_exact_guide_seldom_shows():
-    """Of 5 repetitions none or one (false alarm 2 % at a rate of 5 %).
+    """Of 2 repetitions none or one (false alarm 0.3 % at a rate of 5 %).
 
     These seeds have none. Rounding on another processor can lead a chain elsewhere: one of them may
     then show.
     """
-    assert false_alarms(range(3, 8)) <= 1
+    assert false_alarms(range(3, 5)) <= 1
 
 
 @pytest.mark.slow
@@ -177,8 +177,10 @@ def test_the_seed_decides_and_leaves_the_global_state_alone():
     x = ORACLE.sample(1)
     state = torch.random.get_rng_state()
 
+    least = {"num_samples": 10, "warmup_steps": 10, "num_temperatures": 10}
+
     def run(seed):
-        return nuts_posterior(model, guide, x, num_samples=10, warmup_steps=10, seed=seed).draws
+        return nuts_posterior(model, guide, x, **least, seed=seed).draws
 
     assert torch.equal(run(1), run(1))
     assert not torch.equal(run(1), run(2))

@@ -82,8 +82,8 @@ def whole(tmp_path_factory):
     torch.manual_seed(0)
     model = PPCA(4, 1)
     budget = Budget(
-        num_samples=50, annealed_data=2, temperatures=5, chains=2, gap_data=3, simulations=20,
-        nuts_data=1, nuts_samples=10, nuts_warmup=20, nuts_temperatures=20,
+        num_samples=50, annealed_data=2, temperatures=5, chains=2, gap_data=3, gap_steps=20,
+        simulations=20, nuts_data=1, nuts_samples=10, nuts_warmup=20, nuts_temperatures=20,
         replications=5, tree_data=5, tree_samples=10,
     )  # fmt: skip
     found = diagnose(model, ExactPosterior(model), torch.randn(10, 4), budget=budget)
