@@ -1,9 +1,7 @@
 """A pair with global latent variables is opened with its whole data set as one datum."""
 
-import warnings
 from typing import Any
 
-import pyro
 import torch
 from pyro import poutine
 from torch import Tensor
@@ -11,8 +9,8 @@ from torch import Tensor
 from ..pairs.calling import as_one_datum, is_one_datum
 from ..pairs.checks import check_support
 from ..pairs.parameters import place, placement
-from ..pairs.programs import Program, attributes_kept, evaluating, plain_errors
-from ..pairs.sites import in_data_plate, latent_sites, sample_sites
+from ..pairs.programs import Program, evaluating, plain_errors, probing
+from ..pairs.sites import in_data_plate, latent_sites, nesting_of
 from .arguments import open_pair
 from .load_data import Data
 from .rows import Rows
@@ -71,14 +69,7 @@ def rows_of_set(model: Program, rows: tuple[Rows, ...]) -> int:
 
 def _nesting_around_global(model: Program, guide: Program, rows: tuple[Rows, ...]) -> int | None:
     """The number of batch dimensions of a pair's plates; ``None`` if no latent site is global."""
-    with (
-        evaluating(model, guide),
-        attributes_kept(model, guide),
-        torch.random.fork_rng(),
-        pyro.validation_enabled(False),
-        warnings.catch_warnings(),
-    ):
-        warnings.simplefilter("ignore")  # the user is told where the pair is used
+    with probing(model, guide):
         few = place(tuple(part[:PROBED_ROWS] for part in rows), *placement(model, guide))
         try:
             return _find_nesting(model, guide, few)
@@ -98,11 +89,4 @@ def _find_nesting(model: Program, guide: Program, args: tuple[Tensor, ...]) -> i
         if all(map(in_data_plate, latent_sites(in_guide).values())):
             return None
         in_model = poutine.trace(poutine.replay(model, trace=in_guide)).get_trace(*args)
-    dims = [
-        -frame.dim
-        for trace in (in_guide, in_model)
-        for site in sample_sites(trace).values()
-        for frame in site["cond_indep_stack"]
-        if frame.dim is not None
-    ]
-    return max(dims, default=0)
+    return nesting_of(in_guide, in_model)

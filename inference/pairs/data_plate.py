@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
 
-import pyro
 import torch
 from pyro import poutine
 from pyro.infer.autoguide import AutoGuide
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from .calling import AdaptedProgram, Argument, Calling, taking_all
 from .parameters import place, placement
-from .programs import Program, attributes_kept, evaluating, modules
+from .programs import Program, modules, probing
 from .sites import DATA_PLATE, observed_sites, sample_sites
 
 PROBED_ROWS = 50
@@ -179,14 +178,7 @@ def _run(
         args = tuple(place((part,), *where)[0] if has_rows(part) else part for part in parts)
     by_position = [arg for arg, keyword in zip(args, keywords, strict=True) if keyword is None]
     by_keyword = {k: arg for arg, k in zip(args, keywords, strict=True) if k is not None}
-    with (
-        evaluating(model, guide),
-        attributes_kept(model, guide),
-        torch.random.fork_rng(),
-        pyro.validation_enabled(False),
-        warnings.catch_warnings(),
-    ):
-        warnings.simplefilter("ignore")
+    with probing(model, guide):
         torch.manual_seed(seed)
         try:
             with taking_all() as of_guide_itself:

@@ -226,3 +226,17 @@ def attributes_kept(model: Program, guide: Program) -> Iterator[None]:
         with torch.no_grad():
             for tensor, value in zip(tensors, values, strict=True):
                 tensor.copy_(value)
+
+
+@contextlib.contextmanager
+def probing(model: Program, guide: Program) -> Iterator[None]:
+    """Run a pair to look at it: nothing that it draws, changes or warns of is left afterwards."""
+    with (
+        evaluating(model, guide),
+        attributes_kept(model, guide),
+        torch.random.fork_rng(),
+        pyro.validation_enabled(False),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")  # the user is told where the pair is used
+        yield
