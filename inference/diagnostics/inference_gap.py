@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from ..common.progress import Advance, progress
 from ..data.whole_set import open_posterior, rows_of_set
 from ..evidence.importance_sampling import inspect_local
 from ..evidence.pareto_smoothing import summarize_weights
+from ..execution.recorded import Recorded
 from ..pairs.calling import called_as_written
 from ..pairs.latent_space import latent_space
 from ..pairs.log_terms import draw, log_density_at, score
@@ -222,20 +224,25 @@ class _Fitting:
         # Adam scales each parameter by itself, so the data are fitted independently.
         optimizer = torch.optim.Adam(leaves, self.learning_rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.num_steps)
+        slopes = Recorded(partial(self._slopes, start))
         for step in range(self.num_steps):
-            with torch.enable_grad():
-                bound = self._bound(start, leaves)
-                # A datum whose bound is not finite takes no step, and does not stop the others.
-                loss = -bound[bound.isfinite()].sum()
-                # Not backward(): the pair's own parameters must get no gradient.
-                slopes = torch.autograd.grad(loss, leaves, allow_unused=True)
-            for leaf, slope in zip(leaves, slopes, strict=True):
+            for leaf, slope in zip(leaves, slopes(*map(torch.detach, leaves)), strict=True):
                 leaf.grad = None if slope is None else slope.nan_to_num(0.0, 0.0, 0.0)
             optimizer.step()
             schedule.step()
             advance(1, f"step {step + 1} of {self.num_steps}")
         found = [leaf.detach() for leaf in leaves]
         return LocalPosterior(self.args, found, start.sampler)
+
+    def _slopes(self, start: LocalPosterior, *leaves: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradient of the loss with respect to each parameter."""
+        with torch.enable_grad():
+            given = [leaf.detach().requires_grad_() for leaf in leaves]
+            bound = self._bound(start, given)
+            # A datum whose bound is not finite takes no step, and does not stop the others.
+            loss = -torch.where(bound.isfinite(), bound, 0.0).sum()
+            # Not backward(): the pair's own parameters must get no gradient.
+            return torch.autograd.grad(loss, given, allow_unused=True)
 
     def _bound(self, start: LocalPosterior, leaves: list[Tensor]) -> Tensor:
         """log p(x, z) − log q(z), with gradients through z only: without noise where q is exact.

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from ..common.arguments import check_least
 from ..common.progress import Advance
 from ..execution.recorded import Recorded
-from ..pairs.calling import is_one_datum
 from ..pairs.latent_space import LatentSpace, hold_idle
 from ..pairs.programs import Program
 from .pareto_smoothing import summarize_weights
@@ -143,9 +142,7 @@ class AnnealingPath:
 
     def __init__(self, space: LatentSpace, settings: AnnealingSettings, advance: Advance):
         self.space, self.settings, self.advance = space, settings, advance
-        # For one datum, Pyro's handlers take longer than the arithmetic.
-        whole = is_one_datum(space.model)
-        self._recorded = Recorded(self._terms, compile="recorded" if whole else "plain")
+        self._recorded = Recorded(self._terms)
 
     def adapt(self) -> "_TemperatureLadder":
         """Find temperatures and step sizes by a run with a quarter of the chains.
