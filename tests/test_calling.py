@@ -239,6 +239,18 @@ def test_functions_of_each_form_give_rows_in_the_order_of_the_data(form):
     assert tree["posterior"]["z"].sizes["datum"] == 12
 
 
+def test_keywords_that_the_programs_do_not_take_are_named():
+    """They were given by position, in the order of the dict."""
+
+    def regression(X, y=None):
+        w = pyro.sample("w", dist.Normal(0.0, 1.0))
+        with pyro.plate("rows", len(X)):
+            pyro.sample("y", dist.Normal(w * X[:, 0], 1.0), obs=y)
+
+    with pytest.raises(ValueError, match=r"keyword arguments X, Y: TypeError: .* argument 'Y'"):
+        fit(regression, AutoNormal(regression), {"X": torch.ones(4, 1), "Y": torch.ones(4)})
+
+
 def test_a_plate_of_another_place_has_the_posterior_of_nuts():
     model, guide, data = at_dimension_two()
     found = nuts_posterior(model, guide, data[:3], num_samples=300, warmup_steps=100)

@@ -119,7 +119,8 @@ def find_calling(
         then they are called as they are, and whoever calls them reports why they fail.
 
     Raises:
-        ValueError: if two plates fit, or none has the name given: with what fits.
+        ValueError: if two plates fit, or none has the name given: with what fits; if the programs
+            fail on keyword arguments, which have no other order.
     """
     if isinstance(model, AdaptedProgram):
         return None
@@ -129,6 +130,8 @@ def find_calling(
         probe = _run(model, guide, parts, keywords, seed) or probe
         readings = [] if probe is None else _readings(probe, data_plate)
     if probe is None:
+        if any(keywords):
+            _refuse_keywords(model, guide, parts, keywords, seed)
         return None
     if data_plate is not None and not any(r.plate == data_plate for r in readings):
         names = ", ".join(map(repr, probe.frames)) or "none"
@@ -167,9 +170,19 @@ def has_rows(part: Any) -> bool:
 
 
 def _run(
-    model: Program, guide: Program, parts: Parts, keywords: Sequence[str | None], seed: int
+    model: Program,
+    guide: Program,
+    parts: Parts,
+    keywords: Sequence[str | None],
+    seed: int,
+    *,
+    strict: bool = False,
 ) -> _Probe | None:
-    """Run a pair once on its arguments; ``None`` if it fails, or they are rows on disk."""
+    """Run a pair once on its arguments; ``None`` if it fails, or they are rows on disk.
+
+    Args:
+        strict: raise the error of a pair that fails.
+    """
     if any(has_rows(part) and not isinstance(part, Tensor) for part in parts):
         return None
     where = placement(model, guide)
@@ -189,9 +202,23 @@ def _run(
             if not _is_automatic(guide):  # whose plates repeat those of the model it was made from
                 subsampled |= of_guide_itself
         except Exception:  # a user's program may fail in any way: reported where it is used
+            if strict:
+                raise
             return None
     of_guide, of_model = (tuple(sample_sites(trace).values()) for trace in (in_guide, in_model))
     return _Probe(args, of_guide, of_model, observed_sites(in_model), subsampled)
+
+
+def _refuse_keywords(
+    model: Program, guide: Program, parts: Parts, keywords: Sequence[str | None], seed: int
+) -> None:
+    """Raise why a pair cannot be called with keyword arguments."""
+    names, cause, why = ", ".join(str(keyword) for keyword in keywords if keyword), None, ""
+    try:
+        _run(model, guide, parts, keywords, seed, strict=True)
+    except Exception as error:  # whatever it is, it is told
+        cause, why = error, f": {type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+    raise ValueError(f"the programs fail on the keyword arguments {names}{why}") from cause
 
 
 def integers_to_convert(
