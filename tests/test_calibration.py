@@ -83,6 +83,7 @@ def simple_guide(x, *context):
         pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
 
 
+@pytest.mark.slow
 def test_an_exact_posterior_raises_no_more_alarms_than_it_may():
     """200 calibrations at level 0.8, M = 200, L = 50.
 

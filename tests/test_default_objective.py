@@ -193,7 +193,17 @@ def shares(x):
         pyro.sample("x", dist.Categorical(w), obs=x)
 
 
-@pytest.mark.parametrize("guide", [AutoIAFNormal, AutoMultivariateNormal, AutoStructured])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "guide",
+    [
+        AutoIAFNormal,
+        pytest.param(AutoMultivariateNormal, marks=SLOW),
+        pytest.param(AutoStructured, marks=SLOW),
+    ],
+)
 def test_the_loss_on_a_simplex_is_a_bound_and_the_history_says_the_same(guide):
     """−loss below the exact evidence, Dirichlet–multinomial, and near it; equal to the ELBO by
     the log densities of other draws. 5 standard errors each (6e-7)."""

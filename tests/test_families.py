@@ -41,7 +41,8 @@ def fit_on_all(model, guide, x):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("latent_dim", DIMS)
+@pytest.mark.slow
+@pytest.mark.parametrize("latent_dim", [2, 5, 10])
 def test_svi_finds_the_ppca_subspace_and_the_full_rank_guide_its_posterior(latent_dim):
     x = linear_data(20, latent_dim, 2000)
     best = PPCA(20, latent_dim).double().maximum_likelihood(x)

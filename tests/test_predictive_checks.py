@@ -20,6 +20,7 @@ from latente.models import VAE, StandardNormal, mlp
 from .oracles import GlobalMean, LinearGaussian, OneBatchDimension, TutorialVAE
 
 
+@pytest.mark.slow
 def test_prior_predictive_p_values_are_uniform_under_the_model_and_posterior_ones_are_not():
     """160 data sets of 10 from the model, with 19 replications each: 20 possible p, in 10 bins.
 
