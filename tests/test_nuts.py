@@ -69,12 +69,12 @@ def false_alarms(seeds):
 
 
 def test_the_exact_guide_seldom_shows():
-    """Of 2 repetitions none or one (false alarm 0.3 % at a rate of 5 %).
+    """Of 5 repetitions none or one (false alarm 2 % at a rate of 5 %).
 
     These seeds have none. Rounding on another processor can lead a chain elsewhere: one of them may
     then show.
     """
-    assert false_alarms(range(3, 5)) <= 1
+    assert false_alarms(range(3, 8)) <= 1
 
 
 @pytest.mark.slow
