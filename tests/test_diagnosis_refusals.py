@@ -61,7 +61,9 @@ def bad_pairs():
         "'z', HalfNormal, has no mass where the prior has": (model, half),
         "'z' is inside the plate 'data' in the model, and not in the guide": (model, misnamed),
         "'z' has 5 log densities at dimension -1, where there is no plate": (unplated, guide),
-        "no observed site inside a plate named 'data'": (unobserved, guide),
+        "observes nothing: with these arguments all its sites are latent \\('z'\\)": (
+            unobserved, guide,
+        ),
         "all zero: the log density of 'wall' in the model": (infinite, guide),
         "all zero: the log density of 'reading' in the model, Normal, is nan": (undefined, guide),
     }  # fmt: skip

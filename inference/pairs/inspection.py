@@ -112,6 +112,12 @@ def _check_data_plate(
     num_data: int,
 ) -> None:
     """Refuse a pair without a data plate, or whose programs use it differently."""
+    if not observed:
+        names = ", ".join(map(repr, in_model)) or "none"
+        raise ValueError(
+            f"the model observes nothing: with these arguments all its sites are latent ({names}); "
+            "give the argument that holds the data, or give the site of the data obs="
+        )
     if not any(in_data_plate(site) for site in observed.values()):
         raise ValueError(
             "the model has no observed site inside a plate named 'data': put its data under "
