@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..common.plotting import BLUE, GREY, ORANGE, RED, SKY, legend_below, new_figure
 from ..common.progress import Advance, progress
+from ..common.seeding import set_seed
 from ..data.batches import epoch_seed
 from ..data.whole_set import open_posterior, rows_of_set
 from ..evidence.importance_sampling import inspect_local
@@ -290,7 +291,7 @@ def calibrate(
     args, values = simulate(model, guide, rows, num_simulations, seed=seed)
     step, blocks = max(1, SCORED_AT_ONCE // num_draws), []
     with evaluating(model, guide), torch.random.fork_rng():
-        torch.manual_seed(epoch_seed(seed, 1))
+        set_seed(epoch_seed(seed, 1))
         some = tuple(arg[: 1 if size else step] for arg in args)
         structure = inspect_local(model, guide, some)
         space = latent_space(model, guide, some, structure, discrete=True)
@@ -331,7 +332,7 @@ def _rank_sets(
             if refit is not None:
                 guide = stack.enter_context(refitted(space.model, guide, refit, one))  # pyright: ignore
             stack.enter_context(evaluating(space.model, guide))
-            torch.manual_seed(epoch_seed(seed, 2 + number))  # a refit may set a seed of its own
+            set_seed(epoch_seed(seed, 2 + number))  # a refit may set a seed of its own
             own = latent_space(space.model, guide, one, space.structure)
             yield _rank(own, truth[:, number : number + 1], num_draws)
         advance(1, f"{number + 1} of {count} data sets")

@@ -28,6 +28,7 @@ from ..common.plotting import (
     write_beside,
 )
 from ..common.progress import Advance, progress
+from ..common.seeding import set_seed
 from ..data.whole_set import open_posterior, rows_of_set
 from ..evidence.importance_sampling import inspect_local
 from ..evidence.pareto_smoothing import summarize_weights
@@ -178,7 +179,7 @@ def inference_gap(
     model, guide, rows = open_posterior(model, guide, data, data_plate=data_plate)
     args = place_all(model, guide, rows)
     with evaluating(model, guide), torch.random.fork_rng(), pyro.validation_enabled(False):
-        torch.manual_seed(seed)
+        set_seed(seed)
         structure = inspect_local(model, guide, args)
         fitting = _Fitting(model, args, structure, num_steps, num_draws, learning_rate)
         with progress("local posteriors", 2 * num_steps, show=show_progress) as advance:

@@ -23,6 +23,7 @@ from ..common.plotting import (
     write_below,
     write_beside,
 )
+from ..common.seeding import set_seed
 from ..data.whole_set import open_posterior, rows_of_set
 from ..evaluation.metrics import ACTIVE_VARIANCE
 from ..objectives.reading import Reading, closed_forms
@@ -180,7 +181,7 @@ def latent_information(
     model, guide, rows = open_posterior(model, guide, data, data_plate=data_plate)
     args = place_all(model, guide, rows)
     with evaluating(model, guide), torch.random.fork_rng():
-        torch.manual_seed(seed)
+        set_seed(seed)
         structure = inspect_drawn(model, guide, args)
         check_prior_has_draws(poutine.trace(model).get_trace(*args))
         if structure.points:

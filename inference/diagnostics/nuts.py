@@ -23,6 +23,7 @@ from ..common.plotting import (
     shorten,
 )
 from ..common.progress import Advance, progress
+from ..common.seeding import set_seed
 from ..data.whole_set import open_posterior, rows_of_set
 from ..evidence.importance_sampling import inspect_local
 from ..execution.recorded_gradient import record_gradient
@@ -207,7 +208,7 @@ def nuts_posterior(
     model, guide, rows = open_posterior(model, guide, data, data_plate=data_plate)
     args = place_all(model, guide, rows)
     with evaluating(model, guide), torch.random.fork_rng(), pyro.validation_enabled(False):
-        torch.manual_seed(seed)
+        set_seed(seed)
         space = latent_space(model, guide, args, inspect_local(model, guide, args))
         _refuse_walls(model, guide, args)
         if space.num_data * space.size > MAX_COORDINATES:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..common.plotting import BLUE, RED, counted, grid, legend_below, num_bins
 from ..common.progress import progress
+from ..common.seeding import set_seed
 from ..data.arguments import open_pair
 from ..data.rows import BLOCK_ROWS
 from ..pairs.checks import check_support
@@ -163,7 +164,7 @@ def predictive_check(
         for start in range(0, num_rows, BLOCK_ROWS)
     ]
     with evaluating(model, guide), torch.random.fork_rng():
-        torch.manual_seed(seed)
+        set_seed(seed)
         for number, args in enumerate(blocks):
             check_support(model, guide, args, "data", number * BLOCK_ROWS)
         structure = inspect_drawn(model, guide, blocks[0])

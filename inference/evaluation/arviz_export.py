@@ -12,6 +12,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ..common.progress import progress
+from ..common.seeding import set_seed
 from ..data.arguments import open_pair
 from ..evidence.pareto_smoothing import summarize_weights
 from ..pairs.calling import name_arguments
@@ -147,7 +148,7 @@ def to_datatree(
     model, guide, rows = open_pair(model, guide, data, data_plate=data_plate)
     args = place_all(model, guide, rows)
     with evaluating(model, guide), torch.random.fork_rng():
-        torch.manual_seed(seed)
+        set_seed(seed)
         check_support(model, guide, args, "data")
         structure = inspect_drawn(model, guide, args)
         with pyro.validation_enabled(False), plain_errors():

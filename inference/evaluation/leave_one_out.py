@@ -8,6 +8,7 @@ from pyro.distributions import Delta
 from torch import Tensor
 
 from ..common.arguments import check_least
+from ..common.seeding import set_seed
 from ..data.arguments import open_pair
 from ..data.load_data import Data
 from ..evidence.pareto_smoothing import KHAT_MIN_SAMPLES
@@ -101,7 +102,7 @@ def psis_loo(
         raise ValueError("there is one datum only: leave-one-out needs two or more")
     args = place_all(model, guide, rows)
     with evaluating(model, guide), torch.random.fork_rng():
-        torch.manual_seed(seed)
+        set_seed(seed)
         structure = inspect_with_density(model, guide, args)
         if not structure.global_latents:
             raise ValueError(

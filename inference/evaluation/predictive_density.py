@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..common.arguments import check_least, name_rows
 from ..common.progress import progress
+from ..common.seeding import set_seed
 from ..data.arguments import open_pair
 from ..data.rows import BLOCK_ROWS
 from ..evidence.importance_sampling import log_evidence
@@ -115,7 +116,7 @@ def log_predictive_density(
     model, guide, rows = open_pair(model, guide, data, data_plate=data_plate)
     args = place_all(model, guide, rows)
     with evaluating(model, guide), torch.random.fork_rng():
-        torch.manual_seed(seed)
+        set_seed(seed)
         structure = inspect_with_density(model, guide, args)
         if not structure.global_latents:
             draws = num_samples * inner_samples

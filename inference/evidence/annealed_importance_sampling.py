@@ -6,6 +6,7 @@ import pyro
 import torch
 
 from ..common.progress import progress
+from ..common.seeding import set_seed
 from ..data.arguments import called_like
 from ..data.whole_set import open_posterior, rows_of_set
 from ..pairs.latent_space import latent_space
@@ -80,7 +81,7 @@ def annealed_evidence(
     total = 2 * num_temperatures * -(-len(rows[0]) // block)
     parts: list[Annealed] = []
     with evaluating(model, guide), torch.random.fork_rng():
-        torch.manual_seed(seed)
+        set_seed(seed)
         structure: Structure | None = None
         with progress("annealing", total, show=show_progress) as advance:
             for begin in range(0, len(rows[0]), block):

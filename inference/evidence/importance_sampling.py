@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..common.progress import progress
+from ..common.seeding import set_seed
 from ..data.rows import BLOCK_ROWS
 from ..data.whole_set import open_posterior, rows_of_set
 from ..execution.precision import Precision
@@ -206,14 +207,14 @@ def log_evidence(
     # and its peak would grow with S.
     figures = {name: torch.empty(num_rows, dtype=torch.float64) for name in PER_DATUM_FIELDS}
     with evaluating(model, guide), torch.random.fork_rng():
-        torch.manual_seed(seed)
+        set_seed(seed)
         for start in range(0, num_rows, rows_checked):
             block = place(tuple(part[start : start + rows_checked] for part in rows), device, dtype)
             check_support(model, guide, block, "data", start)
         first = place(tuple(part[:step] for part in rows), device, dtype)
         structure = inspect_local(model, guide, first)
         scorer = Scorer(model, guide, structure, compile=compile, precision=precision)
-        torch.manual_seed(seed)
+        set_seed(seed)
         with progress("evidence", num_rows, show=show_progress) as advance:
             for start in range(0, num_rows, step):
                 args = place(tuple(part[start : start + step] for part in rows), device, dtype)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..common.progress import progress
+from ..common.seeding import set_seed
 from ..data.arguments import called_like
 from ..data.whole_set import open_posterior, rows_of_set
 from ..pairs.calling import give_back
@@ -94,7 +95,7 @@ def bidirectional_evidence(
     total = 3 * num_temperatures * -(-num_data // block)
     lower, upper = [], []
     with evaluating(model, guide), torch.random.fork_rng():
-        torch.manual_seed(seed + 1)
+        set_seed(seed + 1)
         first = tuple(value[:1] for value in args) if size else args
         structure = inspect_local(model, guide, first)
         drawn = replace(latent_space(model, guide, first, structure), args=args).locate(latents)

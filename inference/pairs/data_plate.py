@@ -11,6 +11,7 @@ from pyro import poutine
 from pyro.infer.autoguide import AutoGuide
 from torch import Tensor
 
+from ..common.seeding import set_seed
 from .calling import AdaptedProgram, Argument, Calling, taking_all
 from .parameters import place, placement
 from .programs import Program, modules, probing
@@ -192,7 +193,7 @@ def _run(
     by_position = [arg for arg, keyword in zip(args, keywords, strict=True) if keyword is None]
     by_keyword = {k: arg for arg, k in zip(args, keywords, strict=True) if k is not None}
     with probing(model, guide):
-        torch.manual_seed(seed)
+        set_seed(seed)
         try:
             with taking_all() as of_guide_itself:
                 in_guide = poutine.trace(guide).get_trace(*by_position, **by_keyword)

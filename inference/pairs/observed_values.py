@@ -9,6 +9,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from ..common.seeding import set_seed
 from .programs import Program, plain_errors
 from .sites import observed_sites
 
@@ -124,7 +125,7 @@ def find_observed_values(program: Program, args: tuple[Tensor, ...]) -> Observed
     {'log': 'a transform of x: transform x before it is given to the model'}
     """
     with torch.random.fork_rng(), pyro.validation_enabled(False), plain_errors():
-        torch.manual_seed(SEED)
+        set_seed(SEED)
         copies = contiguous_copies(args)
         values = _observe(program, copies)
         places, unknown = {}, []
@@ -264,7 +265,7 @@ class _Decoder:
 
     def _run(self, args: tuple[Tensor, ...], seed: int) -> dict[str, Tensor] | None:
         """What the program observes; ``None`` where it fails, or observes other shapes."""
-        torch.manual_seed(seed)
+        set_seed(seed)
         try:
             values = _observe(self.program, contiguous_copies(args))
         except Exception:  # a user's program may fail on other arguments in any way

@@ -6,6 +6,7 @@ import torch
 
 from ...guides import Amortized
 from ...models import VAE
+from ..common.seeding import set_seed
 from ..data.load_data import Data
 from ..data.rows import BLOCK_ROWS, Rows
 from .composition import Composition
@@ -44,7 +45,7 @@ def build_pair(composition: Composition, sizes: Sizes) -> tuple[VAE, Amortized]:
 def build_planned(plan: Plan, sizes: Sizes) -> tuple[VAE, Amortized]:
     """Build the pair of a plan; its weights are drawn from the plan's seed."""
     with torch.random.fork_rng():
-        torch.manual_seed(plan.seed)
+        set_seed(plan.seed)
         return build_pair(compose(plan), sizes)
 
 

@@ -9,6 +9,7 @@ from pyro import poutine
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
+from ..common.seeding import set_seed
 from ..data.arguments import open_pair
 from ..data.rows import BLOCK_ROWS, Rows
 from ..pairs.calling import is_one_datum
@@ -50,7 +51,7 @@ def posterior_means(model: Program, guide: Program, data: Any) -> dict[str, Tens
     device, dtype = placement(model, guide)
     blocks: list[dict[str, Tensor]] = []
     with evaluating(model, guide), torch.random.fork_rng(), pyro.validation_enabled(False):
-        torch.manual_seed(0)
+        set_seed(0)
         size = rows_kept(guide) or BLOCK_ROWS
         for start in range(0, len(rows[0]), size):
             args = place(tuple(part[start : start + size] for part in rows), device, dtype)
@@ -127,7 +128,7 @@ def reconstruct(model: Program, guide: Program, data: Any) -> Tensor | dict[str,
     model, guide, rows = open_pair(model, guide, data)
     args = place_all(model, guide, rows)
     with evaluating(model, guide), torch.random.fork_rng(), pyro.validation_enabled(False):
-        torch.manual_seed(0)
+        set_seed(0)
         given = poutine.trace(guide).get_trace(*args)
         with plain_errors():
             trace = poutine.trace(poutine.replay(model, trace=given)).get_trace(*args)
@@ -167,7 +168,7 @@ def decode(
         (value,) = place((value,), *placement(model, guide))
         trace.add_node(name, type="sample", is_observed=False, value=value, infer={})
     with evaluating(model, guide), torch.random.fork_rng(), pyro.validation_enabled(False):
-        torch.manual_seed(0)
+        set_seed(0)
         program = poutine.replay(model, trace=trace)
         with plain_errors():
             observed = find_observed_values(program, args)
@@ -201,7 +202,7 @@ def sample_prior(
     model, guide, rows = open_pair(model, guide, like)
     args = _repeat_rows(model, guide, rows, num)
     with evaluating(model, guide), torch.random.fork_rng(), pyro.validation_enabled(False):
-        torch.manual_seed(seed)
+        set_seed(seed)
         with plain_errors():
             observed = find_observed_values(model, args)
             if len(observed.places) > 1:

@@ -9,6 +9,7 @@ from pyro.distributions import Unit
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
+from ..common.seeding import set_seed
 from ..data.arguments import open_pair
 from ..data.batches import epoch_seed
 from ..pairs.calling import give_back, is_one_datum
@@ -85,7 +86,7 @@ def simulate(
         observed: dict[int, ObservedValues] = {}
         # Another seed than the caller's: a guide drawn with that seed would else use the same
         # noise as z*.
-        torch.manual_seed(epoch_seed(seed, 0))
+        set_seed(epoch_seed(seed, 0))
         # Where a datum is a whole data set, each is a run of its own.
         at_once = 1 if is_one_datum(model) else SIMULATED_ROWS_AT_ONCE
         for start in range(0, num, at_once):

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from ..common.seeding import set_seed
 from ..data.rows import Rows
 from ..execution.recorded import Compile
 from ..objectives.choice import choose_objective
@@ -114,7 +115,7 @@ def prepare(
     Raises:
         ValueError: if pair, data or settings cannot be used, or do not go together.
     """
-    torch.manual_seed(settings.seed)
+    set_seed(settings.seed)
     check_objective(objective, data.num_data, settings.batch_size)
     _let_check(model, data.rows[0])
     sample = next(data.batches(0))
@@ -152,7 +153,7 @@ def prepare(
         clip_norm=settings.clip_norm, compile=compile, precision=settings.precision,
     )  # fmt: skip
     measured = data.rows_in_order() if rows_kept(guide) else data.measured_rows()
-    torch.manual_seed(settings.seed)
+    set_seed(settings.seed)
     return Preparation(
         model, guide, data, sample, measured, structure, suitable, named, made, rate_steps, groups,
         step, settings,
