@@ -11,6 +11,8 @@ import pyro
 import torch
 from pyro import util as pyro_util
 from torch import Tensor
+from torch._guards import TracingContext, tracing
+from torch._subclasses import FakeTensorMode
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
@@ -46,6 +48,8 @@ def _recordable() -> Iterator[None]:
         pyro.validation_enabled(False),
         mock.patch.object(pyro_util, "torch_isnan", return_value=False),
         torch.random.fork_rng(),
+        # Without a mode for all operations make_fx makes one for each, with the stack of its call.
+        tracing(TracingContext(FakeTensorMode())),
         _without_other_draws(),
         _KeepTensors(),
     ):
