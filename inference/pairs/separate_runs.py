@@ -1,13 +1,15 @@
 """Separate runs of a program for each of many samples, done at once where the program allows it."""
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+from unittest import mock
 from weakref import WeakSet
 
 import pyro
 import torch
 from torch import Tensor
+from torch.distributions import lowrank_multivariate_normal, multivariate_normal, normal
 from torch.func import vmap
 
 from .programs import Program
@@ -30,9 +32,23 @@ def map_runs(
     with pyro.validation_enabled(False):
         if program not in _ONE_BY_ONE:
             try:
-                return vmap(run, randomness="different")(*inputs)
+                with _mappable_normals():
+                    return vmap(run, randomness="different")(*inputs)
             except Exception:  # a user's program may fail there in any way
                 with contextlib.suppress(TypeError):  # no weak reference to it
                     _ONE_BY_ONE.add(program)
         results = [run(*one) for one in zip(*inputs, strict=True)]
     return tuple(torch.stack(part) for part in zip(*results, strict=True))
+
+
+@contextlib.contextmanager
+def _mappable_normals() -> Iterator[None]:
+    """Draw normal values by an operation that ``vmap`` has a rule for, which filling has not."""
+    with contextlib.ExitStack() as stack:
+        for module in (normal, multivariate_normal, lowrank_multivariate_normal):
+            stack.enter_context(mock.patch.object(module, "_standard_normal", _standard_normal))
+        yield
+
+
+def _standard_normal(shape: Any, dtype: Any, device: Any) -> Tensor:
+    return torch.randn(tuple(shape), dtype=dtype, device=device)
