@@ -17,16 +17,14 @@ from latente.models import VAE, Bernoulli, StandardNormal, mlp
 from .oracles import GlobalMean, LinearGaussian, OneBatchDimension, TutorialVAE
 
 SMALL = Budget(
-    num_data=100, num_samples=1000, annealed_data=6, temperatures=60, gap_data=16, simulations=400,
-    draws=50, nuts_data=1, nuts_samples=200, nuts_warmup=80, nuts_temperatures=30,
-    replications=300, gap_steps=200, tree_data=8,
-    tree_samples=20,
+    num_data=100, num_samples=1000, annealed_data=6, temperatures=20, chains=4, gap_data=16,
+    simulations=400, draws=50, nuts_data=1, nuts_samples=150, nuts_warmup=50, nuts_temperatures=10,
+    replications=300, gap_steps=100, tree_data=8, tree_samples=20,
 )  # fmt: skip
 TINY = Budget(
-    num_data=30, num_samples=100, annealed_data=3, temperatures=10, gap_data=5, simulations=40,
-    draws=20, nuts_data=1, nuts_samples=50, nuts_warmup=30, nuts_temperatures=0,
-    replications=10, gap_steps=50, tree_data=5,
-    tree_samples=10,
+    num_data=30, num_samples=100, annealed_data=3, temperatures=4, chains=2, gap_data=5,
+    simulations=40, draws=20, nuts_data=1, nuts_samples=15, nuts_warmup=10, nuts_temperatures=0,
+    replications=10, gap_steps=10, tree_data=5, tree_samples=10,
 )  # fmt: skip
 
 

@@ -11,6 +11,8 @@ import pyro
 import torch
 from pyro import util as pyro_util
 from torch import Tensor
+from torch._guards import TracingContext, tracing
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
@@ -85,8 +87,10 @@ def record(function: Callable[..., Any], args: tuple[Tensor, ...]) -> GraphModul
     >>> [node.target.__name__ for node in operations(graph)]
     ['exp.default', 'add.Tensor']
     """
+    # Without a mode that all results share, PyTorch makes one for each: half of the time.
+    shared = tracing(TracingContext(FakeTensorMode()))
     try:
-        with _recordable():
+        with _recordable(), shared:
             graph = make_fx(lambda *given: function(*given))(*args)
     except CannotRecord:
         raise
