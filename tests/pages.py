@@ -13,7 +13,7 @@ PAGES = {path.name if path.parent == ROOT else f"docs/{path.name}": path
          for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}  # fmt: skip
 """README and the pages of docs, by their path in the checkout."""
 MARK = re.compile(r"<!-- test: (.*) → (.*) -->")
-"""Stands above a block that takes long: what a test puts in place of what."""
+"""Stands above a block that takes long, once or more: what a test puts in place of what."""
 
 
 @dataclass(frozen=True)
@@ -24,17 +24,17 @@ class Block:
     heading: str
     language: str
     code: str
-    mark: tuple[str, str] | None = None
+    marks: tuple[tuple[str, str], ...] = ()
     """What a test replaces, and by what."""
 
     @property
     def short(self) -> str:
         """The code as a test runs it."""
-        if self.mark is None:
-            return self.code
-        old, new = self.mark
-        assert old in self.code, f"{self.page}, {self.heading}: {old!r} is not in the block"
-        return self.code.replace(old, new)
+        code = self.code
+        for old, new in self.marks:
+            assert old in self.code, f"{self.page}, {self.heading}: {old!r} is not in the block"
+            code = code.replace(old, new)
+        return code
 
 
 @dataclass
@@ -48,13 +48,14 @@ class Ran:
 
 def blocks(page: str, language: str | None = None) -> Iterator[Block]:
     """The fenced blocks of a page, in order; those of one language, if it is given."""
-    heading, mark, fence = "", None, None
+    heading, fence = "", None
+    marks: tuple[tuple[str, str], ...] = ()
     lines: list[str] = []
     for line in PAGES[page].read_text(encoding="utf-8").splitlines():
         if fence is not None and line.startswith("```"):
             if language in (None, fence):
-                yield Block(page, heading, fence, "\n".join(lines) + "\n", mark)
-            mark, fence = None, None
+                yield Block(page, heading, fence, "\n".join(lines) + "\n", marks)
+            marks, fence = (), None
         elif fence is not None:
             lines.append(line)
         elif line.startswith("```"):
@@ -62,7 +63,7 @@ def blocks(page: str, language: str | None = None) -> Iterator[Block]:
         elif line.startswith("#"):
             heading = line.lstrip("#").strip()
         elif found := MARK.fullmatch(line):
-            mark = (found[1], found[2])
+            marks += ((found[1], found[2]),)
     assert fence is None, f"{page}: a block is not closed"
 
 

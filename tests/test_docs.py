@@ -254,10 +254,11 @@ def test_the_speeds_of_the_front_page_are_those_measured():
 
 
 def test_a_block_ends_its_mark(tmp_path, monkeypatch):
-    text = "# A\n<!-- test: 50 → 1 -->\n```python\nx = 50\n```\n# B\n```python\ny = 50\n```\n"
+    first = "# A\n<!-- test: 50 → 1 -->\n<!-- test: x → z -->\n```python\nx = 50\n```\n"
+    text = first + "# B\n```python\ny = 50\n```\n"
     (tmp_path / "page.md").write_text(text, encoding="utf-8")
     monkeypatch.setitem(PAGES, "page.md", tmp_path / "page.md")
-    first, second = blocks("page.md")
-    assert (first.short, second.short) == ("x = 1\n", "y = 50\n")
+    marked, plain = blocks("page.md")
+    assert (marked.short, plain.short) == ("z = 1\n", "y = 50\n")
     with pytest.raises(AssertionError, match="is not in the block"):
-        _ = Block("page.md", "A", "python", "x = 2\n", ("50", "1")).short
+        _ = Block("page.md", "A", "python", "x = 2\n", (("50", "1"),)).short
