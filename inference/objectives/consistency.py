@@ -12,6 +12,7 @@ from pyro.infer import ELBO, Trace_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
+from ..common.random_state import seed_draws
 from ..pairs.cached_flows import log_prob_of
 from ..pairs.log_terms import draw, trace_model
 from ..pairs.minibatch_scaling import hand_scale, plate_scale
@@ -179,9 +180,9 @@ def _loss_and_elbo(
     seed: int,
 ) -> tuple[float, float, float]:
     """Loss, ELBO and the size of their rounding errors, from the same random numbers."""
-    torch.manual_seed(seed)
+    seed_draws(seed)
     loss = float(objective.loss(model, guide, *args))  # pyright: ignore
-    torch.manual_seed(seed)
+    seed_draws(seed)
     draws = draw(guide, args, 1, structure)
     log_p = _log_densities(trace_model(model, draws))
     log_q = _log_densities(draws.trace)

@@ -2,6 +2,7 @@
 
 import torch
 
+from ..common.random_state import seed_draws
 from ..data.rows import Rows
 from ..objectives.pyro_objectives import evaluate_loss
 from ..pairs.kept_rows import rows_kept
@@ -32,7 +33,7 @@ def measure(fit: Preparation, prefix: str, rows: tuple[Rows, ...]) -> dict[str, 
 def _terms(fit: Preparation, rows: tuple[Rows, ...]) -> dict[str, float]:
     reconstruction = kl = 0.0
     with evaluating(fit.model, fit.guide), torch.random.fork_rng():
-        torch.manual_seed(fit.settings.seed)
+        seed_draws(fit.settings.seed)
         for _, block in fit.data.blocks(rows, rows_kept(fit.guide)):
             terms = score(fit.model, draw(fit.guide, block, 1, fit.structure))
             share = len(block[0]) / len(rows[0])
@@ -46,7 +47,7 @@ def _terms(fit: Preparation, rows: tuple[Rows, ...]) -> dict[str, float]:
 def _own_bound(fit: Preparation, rows: tuple[Rows, ...]) -> float:
     bound, scale = 0.0, ScaleData(fit.data.num_data)
     with evaluating(fit.model, fit.guide), torch.random.fork_rng(), scale:
-        torch.manual_seed(fit.settings.seed)
+        seed_draws(fit.settings.seed)
         for _, block in fit.data.blocks(rows, rows_kept(fit.guide)):
             loss = float(evaluate_loss(fit.objective, fit.model, fit.guide, block))
             bound -= loss / fit.data.num_data * len(block[0]) / len(rows[0])
