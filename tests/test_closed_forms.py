@@ -1,7 +1,5 @@
 """Closed forms of the KL: taken only where they are terms of the bound, and held against it."""
 
-import math
-
 import pyro
 import pyro.distributions as dist
 import pytest

@@ -25,6 +25,8 @@ from torch.distributions import biject_to
 from latente.inference import fit
 
 EPOCHS, LAST = 200, 100
+LONG = {"epochs": 400, "decay": 0.985}
+"""A fit for the guides that settle slowly, and for the slow studies."""
 NODES, WEIGHTS = (
     torch.as_tensor(part) for part in np.polynomial.hermite_e.hermegauss(80)
 )  # fmt: skip
@@ -183,9 +185,8 @@ def test_the_default_objective_finds_the_best_normal_posterior(name, support):
     torch.manual_seed(1)
     case = CASES[support]
     guide = GUIDES[name](case)
-    # The precisions of AutoGaussian are slower than the scales of the others.
-    slower = {"epochs": 2 * EPOCHS, "decay": 0.985} if name == "AutoGaussian" else {}
-    run, (bound, _) = fitted(case.model, guide, case.x, **slower)
+    quick = QUICK.get(name) == support and name != "AutoGaussian"
+    run, (bound, _) = fitted(case.model, guide, case.x, **({} if quick else LONG))
     best, m, s = case.best()
     assert abs(bound.mean() - best) < 5 * bound.std() / math.sqrt(LAST) + 0.02
     draws = draws_of(run.guide, case, 1000)
@@ -221,7 +222,7 @@ def test_the_loss_on_a_simplex_is_a_bound_and_the_history_says_the_same(guide):
     """−loss below the exact evidence, Dirichlet–multinomial, and near it; equal to the ELBO by
     the log densities of other draws. 5 standard errors each (6e-7)."""
     x = number(*[0.0] * 8, *[1.0] * 3, 2.0)
-    run, (bound, _) = fitted(shares, guide(shares), x, learning_rate=0.05)
+    run, (bound, _) = fitted(shares, guide(shares), x, learning_rate=0.05, **LONG)
     prior, counts = number(1.0, 2.0, 1.5), x.long().bincount()
     exact = (torch.lgamma(prior + counts) - torch.lgamma(prior)).sum()
     exact = exact + torch.lgamma(prior.sum()) - torch.lgamma((prior + counts).sum())

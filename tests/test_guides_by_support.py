@@ -24,6 +24,7 @@ from .test_default_objective import (
     CASES,
     GUIDES,
     LAST,
+    LONG,
     Case,
     _float64,  # noqa: F401  # the fixture of these guides
     draws_of,
@@ -103,7 +104,7 @@ def exact(case):
     return log_px, mean, (weight * (u - mean) ** 2).sum().sqrt()
 
 
-def check_guide(name, support, draws=1000):
+def check_guide(name, support, draws=1000, **options):
     """The bound lies between that of the best normal, and log p(x); the moments of u are right.
 
     A loss is a mean of 100, 5 standard errors of which are allowed (6e-7), and 0.05 nats for steps
@@ -113,7 +114,7 @@ def check_guide(name, support, draws=1000):
     """
     torch.manual_seed(1)
     case = SUPPORTS[support]
-    run, (bound, _) = fitted(case.model, MATRIX[name](case), case.x, learning_rate=0.1)
+    run, (bound, _) = fitted(case.model, MATRIX[name](case), case.x, learning_rate=0.1, **options)
     log_px, mean, sd = exact(case)
     best, *_ = case.best()
     guide = run.guide
@@ -145,7 +146,7 @@ def test_a_covering_few(name, support):
 @pytest.mark.parametrize("support", SUPPORTS)
 @pytest.mark.parametrize("name", MATRIX)
 def test_every_guide_on_every_support(name, support):
-    check_guide(name, support)
+    check_guide(name, support, **LONG)
 
 
 def test_a_discrete_site_of_all_data_by_an_autoguide():
