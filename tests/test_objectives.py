@@ -165,15 +165,15 @@ def test_monte_carlo_and_analytic_elbo_agree_in_expectation(make, request):
 
 @pytest.mark.parametrize("make", GUIDES.values(), ids=GUIDES)
 def test_the_score_function_agrees_with_the_path_for_every_guide(make):
-    """Up to 10 gradients by either way, 100 × 100 draws: z-scores below 5, false alarm 6e-6."""
+    """Up to 10 gradients by either way, 40 means of 250 draws: false alarm 4e-5, by Student's t."""
     guide, x = make(2, 4).double(), linear_data(4, 2, 3)
     model = PPCA(4, 2).double()
-    settings = {"num_particles": 100, "vectorize_particles": True, "max_plate_nesting": 1}
+    settings = {"num_particles": 250, "vectorize_particles": True, "max_plate_nesting": 1}
     chosen = list(guide.parameters())[-1]
     estimates = []
     for objective in (Trace_ELBO(**settings), ScoreFunction_ELBO(**settings)):
         draws = []
-        for _ in range(100):
+        for _ in range(40):
             loss = objective.differentiable_loss(model, guide, x)
             (gradient,) = torch.autograd.grad(loss, chosen)
             draws.append(gradient.flatten()[:10])
@@ -188,8 +188,9 @@ def test_score_function_elbo_runs_in_plain_pyro_svi():
     model, guide = PPCA(4, 2), DiagonalNormal(mlp(4, out=4), 2)
     x = linear_data(4, 2, 50).float()
     optimizer = pyro.optim.Adam({"lr": 0.01})  # pyright: ignore
-    svi = SVI(model, guide, optimizer, ScoreFunction_ELBO(num_particles=10))
-    losses = [svi.step(x) for _ in range(200)]
+    objective = ScoreFunction_ELBO(num_particles=10, vectorize_particles=True, max_plate_nesting=1)
+    svi = SVI(model, guide, optimizer, objective)
+    losses = [svi.step(x) for _ in range(120)]
     assert sum(losses[-20:]) < sum(losses[:20])
 
 
