@@ -76,7 +76,8 @@ def test_diagnose_writes_a_page_and_says_the_verdict(folder, monkeypatch):
     from latente.inference.diagnostics import budget
 
     few = {"nuts_data": 0, "temperatures": 10, "annealed_data": 4, "gap_steps": 20}
-    few |= {"gap_data": 5, "replications": 10}
+    few |= {"gap_data": 5, "replications": 10, "chains": 2, "draws": 20}
+    few |= {"tree_data": 5, "tree_samples": 10}
     # The command has no options for these: they would each take a while.
     small = lambda **settings: full_budget(**settings, **few)  # noqa: E731
     full_budget = budget.Budget
@@ -91,7 +92,8 @@ def test_diagnose_writes_a_page_and_says_the_verdict(folder, monkeypatch):
     assert str(report) in result.output
     assert report.read_text().index(written["verdict"].split("\n")[0]) > 0
     assert (folder / "diagnosis" / "figures" / "evidence.png").is_file()
-    latente("diagnose", folder, *size)  # again, into the same folder
+    again = ["--num-data", 5, "--num-samples", 10, "--simulations", 0]
+    latente("diagnose", folder, *again)  # into the same folder
 
 
 def test_recipes_are_listed_with_their_papers():

@@ -99,7 +99,8 @@ def fit_each_guide(ran: Ran) -> int:
         source = ast.unparse(statement)
         exec(source, names)
         if source.startswith("guide = "):
-            again = fit(names["vae"], names["guide"], names["data"], epochs=1, show_progress=False)
+            again = fit(names["vae"], names["guide"], names["data"], epochs=1, batch_size=400,
+                        show_progress=False)  # fmt: skip
             assert again.epoch == 1
     return len(calls)
 
@@ -116,7 +117,7 @@ def each_objective_fits(ran):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "the schedule of beta reaches 1 at epoch 10")
             again = fit(names["vae"], names["guide"], names["data"], objective=objective, epochs=1,
-                        show_progress=False)  # fmt: skip
+                        batch_size=400, show_progress=False)  # fmt: skip
         assert again.history[0]["elbo"] > -60
 
 

@@ -26,7 +26,9 @@ def test_moments_of_a_linear_model_are_exact_and_its_exact_guide_misses_nothing(
     """A rotated model, whose diagonal guide has the exact marginals; nothing is printed."""
     oracle = LinearGaussian(2, scale=1.5)
     x = oracle.sample(2)
-    nuts = nuts_posterior(*oracle.pair(), x, seed=1, num_samples=300, warmup_steps=100)
+    nuts = nuts_posterior(
+        *oracle.pair(), x, seed=1, num_samples=300, warmup_steps=100, num_temperatures=20
+    )
     sd = oracle.covariance.diagonal().sqrt().expand(2, -1)
     check_moments(nuts, oracle.posterior_mean(x), sd)
     assert nuts.names == ("z[0]", "z[1]")
@@ -60,12 +62,12 @@ def false_alarms(seeds):
 
 
 def test_the_exact_guide_seldom_shows():
-    """Of 5 repetitions none or one (false alarm 2 % at a rate of 5 %).
+    """Of 2 repetitions none or one (false alarm 0.3 % at a rate of 5 %); 200 are a slow study.
 
     These seeds have none. Rounding on another processor can lead a chain elsewhere: one of them may
     then show.
     """
-    assert false_alarms(range(3, 8)) <= 1
+    assert false_alarms(range(3, 5)) <= 1
 
 
 @pytest.mark.slow
@@ -179,8 +181,9 @@ def test_the_seed_decides_and_leaves_the_global_state_alone():
     def run(seed):
         return nuts_posterior(model, guide, x, **least, seed=seed).draws
 
-    assert torch.equal(run(1), run(1))
-    assert not torch.equal(run(1), run(2))
+    first = run(1)
+    assert torch.equal(run(1), first)
+    assert not torch.equal(run(2), first)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert all(value.grad is None for part in (model, guide) for value in part.parameters())
 

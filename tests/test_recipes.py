@@ -53,7 +53,7 @@ def files(tmp_path_factory):
 
 def plan_of(recipe, posterior, files):
     data = files[DATA[recipe]] if recipe in DATA else "digits"
-    return Plan(recipe=recipe, posterior=posterior, data=data, epochs=10, batch_size=800,
+    return Plan(recipe=recipe, posterior=posterior, data=data, epochs=10, batch_size=240,
                 hidden=(8,), latent_dim=3)  # fmt: skip
 
 
@@ -157,7 +157,7 @@ OLD = {
 def test_a_run_of_latente_0_1_is_loaded_evaluated_and_resumed(recipe, files, tmp_path):
     """Its folder has the same names of weights; its plan lacks the axes that came later."""
     old = {**OLD[recipe], "recipe": recipe, "labels": None, "standardize": False, "latent_dim": 3,
-           "hidden": [8], "epochs": 2, "batch_size": 500, "learning_rate": 0.001, "clip_norm": None,
+           "hidden": [8], "epochs": 2, "batch_size": 240, "learning_rate": 0.001, "clip_norm": None,
            "patience": None, "seed": 4, "precision": "float32"}  # fmt: skip
     old["data"] = files.get(old["data"], old["data"])
     plan = Plan(**{**old, "hidden": (8,)})
