@@ -22,8 +22,8 @@ from .test_nuts import SHORT
 
 REPETITIONS, MOST, MOST_ANNEALED = 200, 20, 5
 BUDGET = replace(
-    SMALL, num_data=60, annealed_data=0, temperatures=20, chains=8, gap_data=4, gap_steps=50, nuts_data=0,
-    replications=250,
+    SMALL, num_data=60, annealed_data=0, temperatures=20, chains=8, gap_data=4,
+    gap_steps=50, nuts_data=0, replications=250,
 )  # fmt: skip
 KINDS = {
     "positive": (Rate(shape=2.0), data(0.0)),
