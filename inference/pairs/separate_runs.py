@@ -1,6 +1,7 @@
 """Separate runs of a program for each of many samples, done at once where the program allows it."""
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from unittest import mock
@@ -32,7 +33,7 @@ def map_runs(
     with pyro.validation_enabled(False):
         if program not in _ONE_BY_ONE:
             try:
-                with _mappable_normals():
+                with _mappable():
                     return vmap(run, randomness="different")(*inputs)
             except Exception:  # a user's program may fail there in any way
                 with contextlib.suppress(TypeError):  # no weak reference to it
@@ -42,9 +43,12 @@ def map_runs(
 
 
 @contextlib.contextmanager
-def _mappable_normals() -> Iterator[None]:
+def _mappable() -> Iterator[None]:
     """Draw normal values by an operation that ``vmap`` has a rule for, which filling has not."""
     with contextlib.ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        # An operation without a rule is slower, and no worry of the user's.
+        warnings.filterwarnings("ignore", "There is a performance drop")
         for module in (normal, multivariate_normal, lowrank_multivariate_normal):
             stack.enter_context(mock.patch.object(module, "_standard_normal", _standard_normal))
         yield
