@@ -575,3 +575,30 @@ def test_validation_by_keyword_may_have_another_order():
     assert run.history[-1]["validation_elbo"] == pytest.approx(EXACT.mean().item(), abs=1e-6)
     with pytest.raises(ValueError, match="give both in the same form"):
         fit(model, Shifted()(guide), data, validation=(offset, x), **settings)
+
+
+@pytest.mark.parametrize(("groups", "rows"), [(4, 4), (50, 60)])
+def test_a_plate_of_groups_as_large_as_the_data_is_no_plate_of_data(groups, rows):
+    """Random effects: b_j ~ N(0, 1), y_n ~ N(b_{j(n)}, 1). The guide is exact, so each weight is
+    p(y). A probe of 50 rows must not take 50 groups for the plate of data either."""
+    index = torch.arange(rows) % groups
+    y = torch.linspace(-2, 2, rows, dtype=torch.float64)
+
+    def model(index, y):
+        with pyro.plate("groups", groups):
+            b = pyro.sample("b", dist.Normal(y.new_zeros(()), 1.0))
+        with pyro.plate("data", len(y)):
+            pyro.sample("y", dist.Normal(b[index], 1.0), obs=y)
+
+    design = torch.nn.functional.one_hot(index, groups).double()
+    count, total = design.sum(0), design.T @ y
+
+    def guide(index, y):
+        with pyro.plate("groups", groups):
+            pyro.sample("b", dist.Normal(total / (count + 1), (count + 1) ** -0.5))
+
+    covariance = torch.eye(rows).double() + design @ design.T
+    exact = dist.MultivariateNormal(y.new_zeros(rows), covariance).log_prob(y)
+    found = log_evidence(model, guide, (index, y), num_samples=5)
+    assert found.log_px.shape == (1,)
+    assert found.log_px.item() == pytest.approx(exact.item(), abs=1e-8)

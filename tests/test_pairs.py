@@ -341,3 +341,28 @@ def test_a_pair_trained_by_hand_is_evaluated_with_its_values():
     evidence = log_evidence(model, guide, x, num_samples=1000)
     assert evidence.mean == pytest.approx(-0.5 * math.log(4 * math.pi), abs=0.01)
     assert pyro.param("loc").item() == 3.0
+
+
+def test_a_fitted_function_is_warned_of_where_its_run_was_meant():
+    """Its pyro.param values are in the run; a fit in Pyro itself leaves them in Pyro's store."""
+
+    def model(x):
+        slope = pyro.param("slope", torch.tensor(0.5))
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+            pyro.sample("x", dist.Normal(slope * z, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x / 2, 1.0))
+
+    x = torch.linspace(-1, 1, 20)
+    log_evidence(model, guide, x, num_samples=10)  # before any fit nothing is said
+    run = quiet(model, guide, x, epochs=1)
+    log_evidence(run.model, run.guide, x, num_samples=10)
+    with pytest.warns(
+        UserWarning, match="the model is the function .* 'slope' start anew .* run.mo"
+    ):
+        log_evidence(model, guide, x, num_samples=10)
+    pyro.param("slope", torch.tensor(2.0))
+    log_evidence(model, guide, x, num_samples=10)

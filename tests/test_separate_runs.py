@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pyro.distributions as dist
 import pytest
 import torch
@@ -81,3 +82,30 @@ def test_an_operation_without_a_rule_is_mapped_without_a_warning():
     (found,) = map_runs(program, lambda _: (program(),), [torch.arange(4000)])
     assert len(runs) == 1
     assert (found.mean(0) - 3).abs().max() < 5 * math.sqrt(3 / 4000)
+
+
+def test_draws_that_are_not_pytorchs_are_run_one_by_one_from_the_same_state():
+    """Mapped, all samples would have the same draw of NumPy's."""
+    rng = np.random.default_rng(0)
+
+    def program():
+        return torch.randn(()), torch.from_numpy(rng.normal(size=2))
+
+    state = torch.get_rng_state()
+    first, other = map_runs(program, lambda _: program(), [torch.arange(20)], drawn=[0, 1])
+    assert len(other.unique(dim=0)) == 20
+    torch.set_rng_state(state)
+    again, _ = map_runs(program, lambda _: program(), [torch.arange(20)], drawn=[0, 1])
+    assert torch.equal(again, first)
+
+
+def test_what_a_module_keeps_of_a_mapped_run_is_gone_after_it():
+    class Keeper(torch.nn.Module):
+        def forward(self):
+            self.last = dist.Normal(LOC, 1.0).rsample()
+            return self.last
+
+    keeper = Keeper()
+    (found,) = map_runs(keeper, lambda _: (keeper(),), [torch.arange(5)], drawn=[0])
+    assert len(found.unique(dim=0)) == 5
+    assert not hasattr(keeper, "last")

@@ -19,4 +19,4 @@ def set_seed(seed: int) -> None:
     if torch.accelerator.is_available():
         torch.manual_seed(seed)
     else:
-        torch.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(int(seed))

@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import PackedSequence, pad_sequence
 from ..pairs.calling import AdaptedProgram, Calling
 from ..pairs.checks import explains_missing
 from ..pairs.data_plate import find_calling, has_rows, integers_to_convert
-from ..pairs.parameters import place_all
+from ..pairs.parameters import place_all, warn_of_initial_values
 from ..pairs.programs import Program
 from .arrays import ARRAY_PROTOCOLS
 from .checks import exceeds_float32
@@ -59,6 +59,7 @@ def open_pair(
     model, guide, calling, parts = call_pair(model, guide, given, data_plate)
     rows = arrange(calling, parts, name)
     check_values(model, guide, rows, name)
+    warn_of_initial_values(model, guide, rows)
     return model, guide, rows
 
 

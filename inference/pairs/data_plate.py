@@ -435,13 +435,17 @@ def _calling(
 
 
 def _guide_plate(probe: _Probe, reading: _Reading) -> str | None:
-    """The guide's name of the data plate, if the guide gives it another one: by place and size."""
+    """The guide's name of the data plate, if the guide gives it another one: by place and size.
+
+    A plate of the model is no other name: it may be one of groups, as many as there are data.
+    """
     size = probe.frames[reading.plate][1]
     in_guide = {f.name: f for site in probe.guide_sites for f in site["cond_indep_stack"]}
     if reading.plate in in_guide:
         return None
     names = [n for n, f in in_guide.items() if (f.dim, f.size) == (reading.dim, size)]
-    return names[0] if len(names) == 1 and names[0] not in probe.frames else None
+    in_model = {f.name for site in probe.model_sites for f in site["cond_indep_stack"]}
+    return names[0] if len(names) == 1 and names[0] not in in_model else None
 
 
 def _arguments(

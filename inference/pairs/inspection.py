@@ -90,7 +90,8 @@ def _check_same_sites(
     """Refuse latent sites that only one program has, or whose event shapes differ."""
     for name in sorted(in_model.keys() - in_guide.keys() - set(enumerated)):
         raise ValueError(
-            f"the model samples {name!r}, which the guide does not (if it is data, give it obs=)"
+            f"the model samples {name!r}, which the guide does not (if it is data, "
+            "give it obs=; to sum it out, if it is discrete, infer={'enumerate': 'parallel'})"
         )
     for name, site in in_guide.items():
         if name not in in_model and not site["infer"].get("is_auxiliary"):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .cached_flows import log_prob_of
 from .enumeration import draw_summed_out, is_summed_out, sum_out, trace_all_values, varies
+from .kl import is_delta
 from .programs import Program
 from .separate_runs import map_runs
 from .sites import (
@@ -155,7 +156,8 @@ def _draw_apart(
         values = [whole_value(found[name]) for name in sites]
         return terms[0][0], terms[1][0], *values
 
-    log_posterior, beyond, *values = map_runs(guide, run, [torch.arange(num_samples)])
+    random = [2 + number for number, name in enumerate(sites) if not is_delta(sites[name]["fn"])]
+    log_posterior, beyond, *values = map_runs(guide, run, [torch.arange(num_samples)], random)
     for (name, site), value in zip(sites.items(), values, strict=True):
         trace.add_node(name, **{**site, "value": value})
     missing = tuple(name for name in structure.enumerated if name not in sites)

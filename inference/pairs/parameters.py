@@ -1,13 +1,19 @@
 """The trainable tensors of a pair, and the device and dtype of its data."""
 
+import contextlib
 import warnings
 from typing import Any
+from weakref import WeakSet
 
+import pyro
 import torch
 from pyro import poutine
-from torch import Tensor
+from torch import Tensor, nn
 
-from .programs import Program, evaluation_mode, modules
+from .programs import Program, StoredProgram, evaluation_mode, modules, private_store, unwrapped
+
+_FITTED: WeakSet[Any] = WeakSet()
+"""Functions that were fitted; the values of their ``pyro.param`` statements are in their runs."""
 
 
 def parameters(model: Program, guide: Program, args: tuple[Any, ...]) -> dict[str, Tensor]:
@@ -47,6 +53,49 @@ def stated_parameters(model: Program, guide: Program, args: tuple[Any, ...]) -> 
         name: getattr(value, "unconstrained", lambda value=value: value)()
         for name, value in values.items()
     }
+
+
+def remember_fitted(*programs: Program) -> None:
+    """Note programs whose fitted parameters are kept beside them, in a run."""
+    for program in map(unwrapped, programs):
+        if not isinstance(program, nn.Module):
+            with contextlib.suppress(TypeError):  # no weak reference to it
+                _FITTED.add(program)
+
+
+def warn_of_initial_values(model: Program, guide: Program, rows: tuple[Any, ...]) -> None:
+    """Warn of a program that was fitted, and is given with its parameters' initial values."""
+    known = set(pyro.get_param_store().keys())  # by a fit in Pyro itself, say
+    for role, program in (("model", model), ("guide", guide)):
+        if not _is_bare(program):
+            continue
+        with private_store(), torch.no_grad(), torch.random.fork_rng():
+            trace = poutine.trace(program, param_only=True)
+            stated = trace.get_trace(*place_all(model, guide, rows)).nodes
+        # What pyro.module states is fitted in place.
+        names = [name for name in stated if "$$$" not in name and name not in known]
+        names = [repr(name) for name in names if stated[name].get("type") == "param"]
+        if names:
+            warnings.warn(
+                f"the {role} is the function that was given to fit, and its pyro.param "
+                f"{', '.join(names)} start anew here: give run.model and run.guide, which have "
+                "the fitted values",
+                stacklevel=5,
+            )
+
+
+def _is_bare(program: Program) -> bool:
+    """Whether a program was fitted, and is not the one of its run."""
+    while not isinstance(program, StoredProgram):
+        try:
+            if program in _FITTED:
+                return True
+        except TypeError:  # no weak reference to it
+            return False
+        if program is unwrapped(program):
+            return False
+        program = program.program  # pyright: ignore[reportFunctionMemberAccess]
+    return False
 
 
 def buffers(model: Program, guide: Program) -> list[Tensor]:

@@ -16,7 +16,7 @@ from ..execution.recorded import Compile
 from ..objectives.pyro_objectives import LossFunction
 from ..pairs.calling import as_written
 from ..pairs.checks import warn_of_bytes
-from ..pairs.parameters import placement
+from ..pairs.parameters import placement, remember_fitted
 from ..pairs.programs import Program, StoredProgram, evaluating, modules, private_store
 from .callbacks import Callback, check_callbacks
 from .device import resolve_device
@@ -172,6 +172,7 @@ def fit(
         times = profile_fit(fitted, state.epoch) if profile else {}
     model, guide = as_written(model), as_written(guide)
     if fitted.needs_store:
+        remember_fitted(model, guide)
         model, guide = StoredProgram(model, store), StoredProgram(guide, store)
     best = state.best_epoch if patience is not None else None
     return Run(
