@@ -32,6 +32,7 @@ from latente.inference import (
     nuts_posterior,
     psis_loo,
     save_report,
+    simulate,
 )
 
 from .oracles import GlobalMean
@@ -444,3 +445,23 @@ def test_of_a_data_set_in_parts_the_posterior_is_that_of_the_training_part():
     assert found.set_rows == len(data.train)
     with pytest.raises(ValueError, match="'w' stands outside the plate 'data', and these figures"):
         evaluate(model, guide, data)
+
+
+def test_an_improper_prior_has_its_evidence_and_no_draws():
+    """∫ Π N(xₙ; m, 1) dm, whose posterior N(x̄, 1/N) is the guide: each weight is the evidence."""
+
+    def model(x):
+        m = pyro.sample("m", dist.ImproperUniform(dist.constraints.real, (), ()))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(m, 1.0), obs=x)
+
+    def guide(x):
+        pyro.sample("m", dist.Normal(x.mean(), len(x) ** -0.5))
+
+    x = torch.linspace(-1, 2, 7, dtype=torch.float64)
+    spread = (x - x.mean()).square().sum()
+    exact = -3.5 * math.log(2 * math.pi) - spread / 2 + 0.5 * math.log(2 * math.pi / 7)
+    found = log_evidence(model, guide, x, num_samples=20)
+    assert torch.allclose(found.log_px, exact[None], atol=1e-10)
+    with pytest.raises(NotImplementedError, match=r"write a flat prior .*under .mask"):
+        simulate(model, guide, x, 5)

@@ -269,12 +269,15 @@ def check_guide_covers_prior(model: Program, guide: Program, args: tuple[Any, ..
 
 
 def narrower_sites(model: Program, guide: Program, args: tuple[Any, ...]) -> list[str]:
-    """The latent sites of which a draw of the prior lies where the guide has no mass."""
-    return [
-        name
-        for name, (q, p) in _both(model, guide, args).items()
-        if _beyond(q["fn"], p["value"]) is not None
-    ]
+    """The latent sites of which a draw of the prior lies where the guide has no mass.
+
+    None is found where a prior has no draws, as ``ImproperUniform``.
+    """
+    try:
+        sites = _both(model, guide, args)
+    except NotImplementedError:
+        return []
+    return [n for n, (q, p) in sites.items() if _beyond(q["fn"], p["value"]) is not None]
 
 
 def _refuse_missed_mass(model: Program, guide: Program, args: tuple[Any, ...]) -> None:

@@ -165,6 +165,11 @@ def plain_errors() -> Iterator[None]:
                 f"the plate {mismatch[1]!r} there; end it with .to_event(…) where a row has "
                 "several numbers"
             )
+        if isinstance(error, NotImplementedError) and message.endswith("does not support sampling"):
+            message += (
+                ", and this draws from it: write a flat prior as a distribution that can be drawn "
+                "from, under .mask(False)"
+            )
         if message == str(error):
             raise
         raise type(error)(message) from error
