@@ -73,6 +73,11 @@ BAD = {
     ),
     "batch": ((_model, _guide, X), {"batch_size": 0}, "batch_size must be positive"),
     "epochs": ((_model, _guide, X), {"epochs": -1}, "epochs must be positive"),
+    "part of an epoch": (
+        (_model, _guide, X),
+        {"epochs": 2.5},
+        "epochs must be a whole number, got 2.5",
+    ),
     "rate": ((_model, _guide, X), {"learning_rate": math.nan}, "learning_rate must be positive"),
     "seed": ((_model, _guide, X), {"seed": -1}, "seed must not be negative"),
     "patience": ((_model, _guide, X), {"patience": 3}, "patience needs data to validate on"),
