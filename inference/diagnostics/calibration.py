@@ -341,7 +341,8 @@ def _rank_sets(
 def _rank(space: LatentSpace, truth: Tensor, num_draws: int) -> tuple[Tensor, Tensor, Tensor]:
     """u and u_w of a block of simulations, each (N, Q), and k̂ (N,)."""
     draws = draw(space.guide, space.args, num_draws, space.structure)
-    beyond = latent_sites(draws.trace).keys() - {site.name for site in space.sites}
+    known = {site.name for site in (*space.sites, *space.auxiliary)}
+    beyond = latent_sites(draws.trace).keys() - known
     for name in sorted(beyond):
         raise ValueError(
             f"the guide's {name!r} is no part of the model: z* has no value for it, so its rank "

@@ -196,9 +196,10 @@ def evaluating(model: Program, guide: Program) -> Iterator[None]:
     # left out: values of another module under the same name would overwrite them.
     state: Any = pyro.get_param_store().get_state()
     for root in modules(model, guide).values():
-        for name, _ in root.named_pyro_params() if isinstance(root, PyroModule) else ():
-            state["params"].pop(name, None)
-            state["constraints"].pop(name, None)
+        for part in [part for part in root.modules() if isinstance(part, PyroModule)]:
+            for name in map(part._pyro_get_fullname, part._pyro_params):
+                state["params"].pop(name, None)
+                state["constraints"].pop(name, None)
     with torch.no_grad(), private_store(state), evaluation_mode(model, guide):
         yield
 
