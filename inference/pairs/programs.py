@@ -197,7 +197,8 @@ def evaluating(model: Program, guide: Program) -> Iterator[None]:
     state: Any = pyro.get_param_store().get_state()
     for root in modules(model, guide).values():
         for part in [part for part in root.modules() if isinstance(part, PyroModule)]:
-            for name in map(part._pyro_get_fullname, part._pyro_params):
+            for name in part._pyro_params:  # its full name, as Pyro makes it
+                name = f"{part._pyro_name}.{name}" if part._pyro_name else name
                 state["params"].pop(name, None)
                 state["constraints"].pop(name, None)
     with torch.no_grad(), private_store(state), evaluation_mode(model, guide):
