@@ -349,7 +349,7 @@ def test_a_fitted_function_is_warned_of_where_its_run_was_meant():
     def model(x):
         slope = pyro.param("slope", torch.tensor(0.5))
         with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+            z = pyro.sample("z", dist.ImproperUniform(dist.constraints.real, (), ()))
             pyro.sample("x", dist.Normal(slope * z, 1.0), obs=x)
 
     def guide(x):

@@ -70,8 +70,11 @@ def warn_of_initial_values(model: Program, guide: Program, rows: tuple[Any, ...]
         if not _is_bare(program):
             continue
         with private_store(), torch.no_grad(), torch.random.fork_rng():
-            trace = poutine.trace(program, param_only=True)
-            stated = trace.get_trace(*place_all(model, guide, rows)).nodes
+            args = place_all(model, guide, rows)
+            run = program
+            if role == "model":  # at the guide's draws: a prior need not have any
+                run = poutine.replay(model, trace=poutine.trace(guide).get_trace(*args))
+            stated = poutine.trace(run, param_only=True).get_trace(*args).nodes
         # What pyro.module states is fitted in place.
         names = [name for name in stated if "$$$" not in name and name not in known]
         names = [repr(name) for name in names if stated[name].get("type") == "param"]
