@@ -2,6 +2,7 @@
 from .data.contexts import quadrants as quadrants
 from .data.load_data import Data as Data
 from .data.load_data import load_data as load_data
+from .data.transform import Transform as Transform
 from .diagnostics.budget import Budget as Budget
 from .diagnostics.calibration import Calibration as Calibration
 from .diagnostics.calibration import Coverage as Coverage
@@ -26,6 +27,8 @@ from .diagnostics.predictive_checks import PredictiveCheck as PredictiveCheck
 from .diagnostics.predictive_checks import predictive_check as predictive_check
 from .diagnostics.registry import DIAGNOSTICS as DIAGNOSTICS
 from .evaluation.arviz_export import to_datatree as to_datatree
+from .evaluation.encoding import Codes as Codes
+from .evaluation.encoding import encode as encode
 from .evaluation.leave_one_out import psis_loo as psis_loo
 from .evaluation.metrics import active_units as active_units
 from .evaluation.metrics import evaluate as evaluate

@@ -172,7 +172,7 @@ def test_what_the_parts_and_the_loader_refuse():
         network(torch.zeros(5, 1), torch.zeros(4, 1))
     with pytest.raises(ValueError, match="1, 2 or 3 quadrants"):
         quadrants((8, 8), 4)
-    with pytest.raises(ValueError, match="'labels' or flags"):
+    with pytest.raises(ValueError, match="'labels', columns of a table or flags"):
         load_data("digits", given="label")
     with pytest.raises(ValueError, match="no labels that could be given"):
         load_data(torch.rand(20, 4), given="labels")

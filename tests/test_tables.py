@@ -79,7 +79,7 @@ def test_a_table_is_read_rightly_or_refused_with_what_decides(
         told = str(error)
     else:
         told = ""
-        assert source.values.dtype == np.float32
+        assert source.values.dtype == np.float64
         assert source.values.tolist() == rows
         marked = any(not cell.is_integer() for row in rows for cell in row)
         assert f"{decimal!r} decimal" in source.note or not marked
@@ -110,9 +110,8 @@ def test_a_plain_table_has_the_values_that_pandas_reads(tmp_path_factory, values
     frame.to_csv(path, index=False)
     expected = pd.read_csv(path)
     source = read(path, "kind")
-    numbers = expected.drop(columns="kind").to_numpy(dtype=np.float32)
-    if not source.wide_columns:
-        assert source.values.tobytes() == numbers.tobytes()
+    numbers = expected.drop(columns="kind").to_numpy(dtype=np.float64)
+    assert source.values.tobytes() == numbers.tobytes()
     assert source.label_names == tuple(np.unique(expected["kind"].astype(str)))
     assert source.note.startswith(f"read {len(frame)} row")
 

@@ -29,10 +29,8 @@ def sample(
         like = load_plan_data(read_plan(folder), folder).rows("test")
     # The model of a recipe observes x alone.
     drawn: Any = sample_prior(run.model, run.guide, num, like, seed=seed)[1]
-    drawn = drawn.numpy()
-    if "scale" in run.config:  # back to the data's own units
-        drawn = drawn * np.asarray(run.config["scale"]) + np.asarray(run.config["location"])
-    np.save(folder / "samples.npy", drawn)
+    transform = run.transform or load_plan_data(read_plan(folder), folder).transform
+    np.save(folder / "samples.npy", np.asarray(transform.inverse(drawn)))
     figure = plot_samples(run.model, run.guide, like, num=num, seed=seed)
     for path in [*save_figures({"sampled": figure}, folder / FIGURES), folder / "samples.npy"]:
         typer.echo(str(path))

@@ -15,6 +15,7 @@ from ..pairs.parameters import place_all, warn_of_initial_values
 from ..pairs.programs import Program
 from .arrays import ARRAY_PROTOCOLS
 from .checks import exceeds_float32
+from .fitted_transform import like_the_fit
 from .load_data import Data
 from .rows import Rows, as_part, check_part, check_same_lengths, part_name
 
@@ -53,8 +54,10 @@ def open_pair(
 
     Raises:
         ValueError: if the data are empty, hold values that the model does not mask and are NaN, or
-            infinity; or if two plates of the model may be that of the data.
+            infinity; if they visibly were not transformed as those that the guide was fitted to; or
+            if two plates of the model may be that of the data.
     """
+    data = like_the_fit(guide, data, name)
     given = read_arguments(data.rows("test") if isinstance(data, Data) else data, name)
     model, guide, calling, parts = call_pair(model, guide, given, data_plate)
     rows = arrange(calling, parts, name)

@@ -1,22 +1,140 @@
 """Contexts of a conditional model: labels, or flagged elements such as quadrants."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from ..common.arguments import name_rows
+from .checks import name_columns
 from .source import Source
+
+
+@dataclass(frozen=True)
+class ContextColumn:
+    """A column of a table that is given as context: numbers standardized, words as flags."""
+
+    name: str
+    categories: tuple[str, ...] = ()
+    """The words, if it holds words."""
+    location: float = 0.0
+    scale: float = 1.0
+
+    @property
+    def width(self) -> int:
+        """How many numbers it becomes."""
+        return len(self.categories) or 1
+
+    def encode(self, values: np.ndarray, name: str) -> np.ndarray:
+        """The column as numbers (N, width).
+
+        Raises:
+            ValueError: if a value is missing, is a word that the fit had not, or is no number.
+        """
+        _check_complete(values, f"column {self.name!r} of {name}")
+        if not self.categories:
+            try:
+                numbers = values.astype(np.float64)
+            except (TypeError, ValueError):
+                raise ValueError(
+                    f"column {self.name!r} of {name} held numbers in the fit, and now words"
+                ) from None
+            return ((numbers - self.location) / self.scale)[:, None].astype(np.float32)
+        words = values.astype(str)
+        unknown = sorted(set(words) - set(self.categories))
+        if unknown:
+            raise ValueError(
+                f"column {self.name!r} of {name} has {unknown[0]!r}, which the data of the fit had "
+                "not"
+            )
+        return (words[:, None] == np.array(self.categories)).astype(np.float32)
+
+
+def _check_complete(values: np.ndarray, name: str) -> None:
+    missing = np.array([row for row, v in enumerate(values.tolist()) if v is None or v != v])
+    if len(missing):
+        raise ValueError(f"{name} has missing values in {name_rows(missing)}: drop those rows")
+
+
+def context_names(given: Any) -> tuple[str, ...]:
+    """The names of the columns that are given, if it is columns that are."""
+    if isinstance(given, str):
+        return () if given == "labels" else (given,)
+    is_names = isinstance(given, list | tuple) and given and all(isinstance(n, str) for n in given)
+    return tuple(given) if is_names else ()
+
+
+def fit_context_columns(
+    source: Source, names: Sequence[str], rows: np.ndarray
+) -> tuple[ContextColumn, ...]:
+    """Find how columns become a context: their words, or the mean and deviation of training rows.
+
+    Raises:
+        ValueError: if a value is missing, a word is not among the training rows, or a column of
+            numbers is constant in them.
+    """
+    if names and not source.columns:
+        raise ValueError(
+            f"given must be 'labels', columns of a table or flags of elements, and {source.name} "
+            f"is no table with a column {names[0]!r}"
+        )
+    found = []
+    for name in names:
+        values = source.aside[name]
+        _check_complete(values, f"column {name!r} of {source.name}")
+        if values.dtype.kind in "fiub":
+            numbers = values[rows].astype(np.float64)
+            if not numbers.std() > 0:
+                raise ValueError(f"column {name!r} of {source.name} is constant: it tells nothing")
+            found.append(ContextColumn(name, (), float(numbers.mean()), float(numbers.std())))
+        else:
+            words = tuple(sorted(set(values[rows].astype(str).tolist())))
+            if len(words) > MAX_WORDS:
+                raise ValueError(
+                    f"column {name!r} of {source.name} has {len(words)} words, too many for a "
+                    f"context: at most {MAX_WORDS}"
+                )
+            found.append(ContextColumn(name, words))
+    return tuple(found)
+
+
+def encode_context(
+    source: Source, rows: np.ndarray, given: str | None, columns: Sequence[ContextColumn]
+) -> tuple[Tensor, ...]:
+    """The context of some rows that does not come from elements of x: labels, or columns.
+
+    Args:
+        given: "labels", if those are given.
+        columns: the columns that are given.
+
+    Raises:
+        ValueError: if the source has no labels, or lacks a column.
+    """
+    if given == "labels":
+        if source.labels is None:
+            raise ValueError(f"the model is given labels, and {source.name} has none: give labels=")
+        return (torch.as_tensor(source.labels[rows]),)
+    if not columns:
+        return ()
+    lacking = [column.name for column in columns if column.name not in source.aside]
+    if lacking:
+        raise ValueError(f"{source.name} lacks {name_columns(lacking)}, which the model is given")
+    parts = [column.encode(source.aside[column.name][rows], source.name) for column in columns]
+    return (torch.from_numpy(np.concatenate(parts, 1)),)
+
+
+MAX_WORDS = 1000
+"""Largest number of different words in a column that is given."""
 
 
 def given_elements(given: Any, source: Source) -> Tensor | None:
     """The flags of the given elements; ``None`` if labels or nothing is given."""
-    if isinstance(given, str):
-        if given != "labels":
-            raise ValueError(f"given must be 'labels' or flags of elements, got {given!r}")
-        if source.labels is None:
-            raise ValueError(f"{source.name} has no labels that could be given")
-    if given is None or isinstance(given, str):
+    if isinstance(given, str) and given == "labels" and source.labels is None:
+        raise ValueError(f"{source.name} has no labels that could be given")
+    if given is None or isinstance(given, str) or context_names(given):
         return None
     shape = source.values.shape[1:]
     mask = torch.as_tensor(given(shape) if callable(given) else given)

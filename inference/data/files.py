@@ -1,5 +1,6 @@
 """Reading of data sets, files and arrays into rows and labels."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,14 @@ SUFFIXES = (".npy", ".npz", *TABLE_SUFFIXES)
 """Suffixes of the files that can be read, in upper or lower case."""
 
 
-def read(source: Any, labels: Any = None, csv_format: CsvFormat | None = None) -> Source:
+def read(
+    source: Any,
+    labels: Any = None,
+    csv_format: CsvFormat | None = None,
+    *,
+    aside: Sequence[str] = (),
+    require: bool = True,
+) -> Source:
     """Read a named data set, a file, or an array already in memory.
 
     Args:
@@ -30,6 +38,8 @@ def read(source: Any, labels: Any = None, csv_format: CsvFormat | None = None) -
             :data:`SUFFIXES`; a tensor, an array or a DataFrame.
         labels: labels (N,) beside an array; for a table, also the name of their column.
         csv_format: options for the format of a text; the others are found in the text.
+        aside: names of columns of a table that are kept beside the data.
+        require: whether the columns that ``labels`` and ``aside`` name must be there.
 
     Raises:
         FileNotFoundError: if the file or data set does not exist.
@@ -38,8 +48,7 @@ def read(source: Any, labels: Any = None, csv_format: CsvFormat | None = None) -
     """
     csv_format = csv_format or CsvFormat()
     path = Path(source) if isinstance(source, str | Path) else None
-    is_text = path is not None and str(source).lower().endswith(TEXTS)
-    if csv_format != CsvFormat() and not is_text:
+    if csv_format != CsvFormat() and not is_text(source):
         raise ValueError(
             f"delimiter=, decimal= and header= are for files ending in {', '.join(TEXTS)}"
         )
@@ -48,17 +57,35 @@ def read(source: Any, labels: Any = None, csv_format: CsvFormat | None = None) -
             raise ValueError(f"{source} has labels of its own: leave labels= out")
         return NAMED_DATASETS[source]()
     if path is not None:
-        return _read_file(path, labels, csv_format)
+        return _read_file(path, labels, csv_format, aside, require)
     if is_table(source):
-        return from_table("the DataFrame", source, labels)
+        return from_table("the DataFrame", source, labels, aside=aside, require=require)
     if isinstance(source, tuple) and any(hasattr(part, "shape") for part in source):
         raise ValueError("data must be one array, not a tuple: give x, and labels=")
+    labels = _without_columns("the array", labels, aside, require)
     return _from_array("the array", to_array(source, "the array"), labels)
 
 
-def _read_file(path: Path, labels: Any, csv_format: CsvFormat) -> Source:
+def is_text(source: Any) -> bool:
+    """Whether a source is a file of text."""
+    return isinstance(source, str | Path) and str(source).lower().endswith(TEXTS)
+
+
+def _without_columns(name: str, labels: Any, aside: Sequence[str], require: bool) -> Any:
+    """The labels beside an array, which has no columns for them or for others to come from."""
+    columns = [*([labels] if isinstance(labels, str) else []), *aside]
+    if columns and require:
+        raise ValueError(f"{name} has no columns, and {columns[0]!r} names one: give an array")
+    return None if isinstance(labels, str) else labels
+
+
+def _read_file(
+    path: Path, labels: Any, csv_format: CsvFormat, aside: Sequence[str], require: bool
+) -> Source:
     check_path(path)
     kind = path.suffix.lower()
+    if kind in (".npy", ".npz"):
+        labels = _without_columns(str(path), labels, aside, require)
     if kind == ".npy":
         with reading(path):
             values = load_numpy(path)
@@ -72,7 +99,7 @@ def _read_file(path: Path, labels: Any, csv_format: CsvFormat) -> Source:
             table, note = pd.read_parquet(path), ""
     else:
         table, note = read_csv(path, csv_format)
-    return from_table(str(path), table, labels, note)
+    return from_table(str(path), table, labels, note, aside=aside, require=require)
 
 
 def _from_archive(path: Path, labels: Any) -> Source:
@@ -97,10 +124,6 @@ _LABELS = ("y", "labels")
 
 
 def _from_array(name: str, values: np.ndarray, labels: Any) -> Source:
-    if isinstance(labels, str):
-        raise ValueError(
-            f"{name} has no columns: labels={labels!r} names one; give an array instead"
-        )
     check_numbers(values, name)
     if values.size == 0 and len(values):
         raise ValueError(f"{name} holds rows without values, of shape {values.shape}")

@@ -1,7 +1,8 @@
 """Data sets for fitting: ``load_data`` and its result, ``Data``."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -11,13 +12,20 @@ from torch import Tensor
 
 from .binarization import Binarization, binarize_parts, check_unit_interval
 from .checks import check_finite, exceeds_float32
-from .contexts import given_elements
+from .contexts import context_names, encode_context, fit_context_columns, given_elements
 from .csv_format import CsvFormat
-from .files import read
+from .layout import Layout, channels_first, find_layout
+from .reading_options import ReadingOptions
 from .rows import BLOCK_ROWS, Rows, Streamed
 from .source import Source
-from .splits import split_rows
+from .splits import Split
 from .tables import check_columns, refuse_wide
+from .test_set import append_test_set
+from .transform import Transform, fit_standardization
+
+
+def _no_rows() -> np.ndarray:
+    return np.arange(0)
 
 
 @dataclass(frozen=True)
@@ -25,7 +33,9 @@ class Data:
     """A data set in three parts, each (N, *event_shape), with labels (N,) where there are any.
 
     ``train``, ``validation`` and ``test`` are tensors, or rows streamed from disk;
-    ``train_labels``, ``validation_labels`` and ``test_labels`` are integers.
+    ``train_labels``, ``validation_labels`` and ``test_labels`` are integers; ``train_index``,
+    ``validation_index`` and ``test_index`` are the numbers of the rows in what was loaded (those of
+    a test set of its own follow the others), counted from 0.
 
     With dynamic binarization, ``train`` holds the probabilities, from which :func:`fit` draws new
     bits in each epoch; ``validation`` and ``test`` hold one fixed draw.
@@ -35,20 +45,18 @@ class Data:
     train: Rows
     validation: Rows
     test: Rows
+    transform: Transform
+    """What was done to the data, and is to be done to new ones: ``data.transform(new)``."""
     train_labels: Tensor | None = None
     validation_labels: Tensor | None = None
     test_labels: Tensor | None = None
-    label_names: tuple[str, ...] = ()
-    """The words that the labels 0, 1, … stand for, if they were words."""
-    binarize: Binarization = "none"
-    location: Tensor | None = None
-    """The value subtracted from each element to standardize it."""
-    scale: Tensor | None = None
-    """The value by which each element was divided to standardize it."""
     train_context: tuple[Rows, ...] = ()
     """The context of a conditional model, beside x; each (N, …)."""
     validation_context: tuple[Rows, ...] = ()
     test_context: tuple[Rows, ...] = ()
+    train_index: np.ndarray = field(default_factory=_no_rows, repr=False)
+    validation_index: np.ndarray = field(default_factory=_no_rows, repr=False)
+    test_index: np.ndarray = field(default_factory=_no_rows, repr=False)
     note: str = ""
     """How a file, table or array was read, in one line."""
 
@@ -56,6 +64,26 @@ class Data:
     def event_shape(self) -> torch.Size:
         """Shape of one datum."""
         return self.train.shape[1:]
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The words that the labels 0, 1, … stand for, if they were words."""
+        return self.transform.label_names
+
+    @property
+    def binarize(self) -> Binarization:
+        """How the bits of x are drawn."""
+        return self.transform.binarize
+
+    @property
+    def location(self) -> Tensor | None:
+        """The value subtracted from each element of x to standardize it."""
+        return self.transform.of_x(self.transform.location)
+
+    @property
+    def scale(self) -> Tensor | None:
+        """The value by which each element of x was divided to standardize it."""
+        return self.transform.of_x(self.transform.scale)
 
     def rows(self, part: Literal["train", "validation", "test"]) -> tuple[Rows, ...]:
         """(x, *context) of one of the three parts: the arguments of model and guide.
@@ -88,20 +116,27 @@ def load_data(
     standardize: bool = False,
     given: Any = None,
     validation: float = 0.1,
-    test: float = 0.1,
+    test: Any = 0.1,
+    split: Any = "random",
+    groups: Any = None,
+    order: Any = None,
     stream: bool | None = None,
     seed: int = 0,
     delimiter: str | None = None,
     decimal: str | None = None,
     header: bool | None = None,
+    scale: float | None = None,
+    shape: Sequence[int] | None = None,
+    layout: Layout | None = None,
     keep_degenerate: bool = False,
 ) -> Data:
     """Load data, and split them at random, by the seed, into train, validation and test.
 
     Named data sets and ``uint8`` arrays with values above 1 are divided by their largest level, so
-    that they lie in [0, 1]; other values are not changed. A data set that comes with a test set
-    (MNIST and similar) keeps it, and ``test`` is not used. ``Data.note`` tells how a file, table
-    or array was read.
+    that they lie in [0, 1]; other values are not changed. Images with their channels last, told by
+    their shape, get them first. A data set that comes with a test set (MNIST and similar) keeps it,
+    and the fraction ``test`` is not used. ``Data.note`` tells how a file, table or array was read;
+    ``Data.transform`` does the same to new data, and undoes it.
 
     Args:
         source: ``"digits"`` (8×8, comes with scikit-learn), ``"mnist"``,
@@ -116,27 +151,43 @@ def load_data(
             ``"none"`` leaves grey values.
         standardize: subtract each element's training mean and divide by its training
             standard deviation. Densities are then in standardized units.
-        given: the context of a conditional model: ``"labels"``, whole numbers (N,); or boolean
-            flags of the given elements, with the shape of a datum; or a function from that shape to
-            flags, such as :func:`quadrants`. With G flags, x is the other elements, (N, D − G), and
-            the context the given ones, (N, G), which stay grey if x is binarized.
+        given: the context of a conditional model: ``"labels"``, whole numbers (N,); names of
+            columns of a table, which become one context (N, G), words as G flags and numbers
+            standardized; or boolean flags of the given elements, with the shape of a datum; or a
+            function from that shape to flags, such as :func:`quadrants`. With G flags, x is the
+            other elements, (N, D − G), and the context the given ones, (N, G), which stay grey if x
+            is binarized.
         validation: fraction of the data, without a test set that comes with them, to validate on.
-        test: fraction of the data to test on.
+        test: fraction of the data to test on; or the test set itself, a source like the first.
+        split: ``"random"``; ``"by-class"``, with the same share of each label in each part;
+            ``"in-order"``, the last rows are the test part, and those before them validate; or,
+            for each row, ``"train"``, ``"validation"`` or ``"test"``: N words, or the name of a
+            column of them.
+        groups: a value for each row, or the name of a column: rows of equal values are in the same
+            part. ``validation`` and ``test`` are then fractions of the groups.
+        order: a value for each row, or the name of a column, such as a date, that sorts the rows of
+            a split in order.
         stream: keep a ``.npy`` file on disk and read it batch by batch; ``None``: if it would fill
             more than half of the available memory.
         seed: seed of the split and of the fixed draws.
         delimiter: the character between the cells of a CSV file; ``None``: found in its text.
         decimal: the decimal mark of a CSV file, ``"."`` or ``","``; ``None``: found in its text.
         header: whether the first row of a CSV file holds names; ``None``: found in its text.
+        scale: what values are divided by, as 255 or 65535 for grey levels.
+        shape: the shape of a datum whose values are the columns of a table, or of one row, as
+            (28, 28) for images with a column for each pixel.
+        layout: ``"channels_first"`` or ``"channels_last"``, if the shape of images leaves it open.
         keep_degenerate: keep columns of a table that are constant, or copies of another, although
             they have no density.
+
+    Columns of a table that ``split``, ``groups``, ``order`` or ``given`` name are not modelled.
 
     Raises:
         FileNotFoundError: if the file or the data set does not exist.
         ValueError: if the data are empty, hold NaN or infinity, cannot be binarized, or do not
             match their labels or ``given``; if float32 cannot hold a column, or a column has no
-            density; if labels have fractions; if a CSV file can be read in two ways; or if the name
-            or the kind of the file is unknown.
+            density; if labels have fractions; if a CSV file, or a shape, can be read in two ways;
+            if the data cannot be split so; or if the name or the kind of the file is unknown.
 
     >>> data = load_data("digits", binarize="dynamic", seed=0)
     >>> data
@@ -145,49 +196,99 @@ def load_data(
     tensor([0., 1.])
     """
     _check_arguments(binarize, standardize, seed)
-    loaded = read(source, labels, CsvFormat(delimiter, decimal, header))
+    division = Split(validation, test, split, groups, order, seed)
+    names = context_names(given)
+    options = ReadingOptions(
+        CsvFormat(delimiter, decimal, header),
+        label_column=labels if isinstance(labels, str) else None,
+        aside=(*division.columns, *names),
+        scale=scale,
+        shape=None if shape is None else tuple(shape),
+    )
+    loaded = options.read(source, labels)
+    if division.has_test_set:
+        loaded = append_test_set(loaded, test, labels, options)
     mask = given_elements(given, loaded)
     _check_values(loaded, binarize)
     if not standardize:
         refuse_wide(loaded)
-    parts = split_rows(len(loaded.values), loaded.num_test, validation, test, seed)
+    parts = division.rows(loaded)
     flags = np.zeros(len(loaded.columns), bool) if mask is None else mask.numpy()
     loaded = check_columns(loaded, parts[0], flags, standardize=standardize, keep=keep_degenerate)
-    location = scale = None
-    contexts: list[tuple[Rows, ...]] = [(), (), ()]
+    transform = replace(
+        _describe(loaded, layout, standardize),
+        options=options,
+        given="labels" if isinstance(given, str) and given == "labels" else None,
+        given_flags=mask,
+        context_columns=fit_context_columns(loaded, names, parts[0]),
+        binarize=binarize or "none",
+        seed=seed,
+    )
+    return _assemble(loaded, parts, transform, stream=stream, standardize=standardize)
+
+
+def _describe(loaded: Source, layout: Layout | None, standardize: bool) -> Transform:
+    """The transform of what was read, before anything is fitted."""
+    values, native = loaded.values, loaded.values.dtype.newbyteorder("=")
+    exact = exceeds_float32(values) or bool(loaded.wide_columns)
+    exact = exact or (native == np.float64 and not loaded.columns)
+    shape = tuple(values.shape[1:])
+    largest = [float(np.abs(block.astype(np.float64)).max()) for block in loaded.blocks()]
+    return Transform(
+        event_shape=shape,
+        columns=loaded.columns,
+        dtypes=loaded.dtypes or (native.name,),
+        label_names=loaded.label_names,
+        divisor=loaded.divisor,
+        largest=max(largest),
+        layout=find_layout(shape, layout, loaded.name),
+        precision="float64" if exact else "float32",
+        dtype="float64" if exact and not (standardize and loaded.wide_columns) else "float32",
+    )
+
+
+def _assemble(
+    loaded: Source,
+    parts: list[np.ndarray],
+    transform: Transform,
+    *,
+    stream: bool | None,
+    standardize: bool,
+) -> Data:
+    """The data set in its parts, standardized by its training rows and with its bits drawn."""
+    labels = loaded.labels
+    targets = [None if labels is None else torch.as_tensor(labels[part]) for part in parts]
+    contexts: list[tuple[Rows, ...]] = [
+        encode_context(loaded, part, transform.given, transform.context_columns) for part in parts
+    ]
+    note = loaded.note
+    if transform.layout == "channels_last":
+        note = "; ".join(filter(None, [note, "channels moved from the last place to the first"]))
     if _is_streamed(loaded.values, stream):
-        if standardize or mask is not None:
+        if standardize or transform.given_flags is not None:
             raise ValueError(
                 f"{loaded.name} is streamed from disk: standardize it beforehand, and save the "
                 "given elements as a separate array"
             )
-        rows = _stream(loaded, parts, binarize, seed)
+        rows = _stream(loaded, parts, transform)
     else:
-        rows, location, scale = _hold(loaded, parts, standardize)
-        if mask is not None:
-            contexts = [(part[:, mask],) for part in rows]
-            rows = [part[:, ~mask] for part in rows]
-            if location is not None and scale is not None:
-                location, scale = location[~mask], scale[~mask]
-        rows = binarize_parts(rows, parts, binarize, seed)
-    labels = loaded.labels
-    targets = [None if labels is None else torch.as_tensor(labels[part]) for part in parts]
-    if isinstance(given, str):
-        contexts = [(target,) for target in targets if target is not None]
+        held = [transform.divide(loaded.values[part]) for part in parts]
+        if standardize:
+            transform = fit_standardization(transform, held[0])
+        split = [transform.split(transform.standardize(part)) for part in held]
+        rows = [x for x, *_ in split]
+        contexts = [(*given, *more) for (_, *given), more in zip(split, contexts, strict=True)]
+        rows = binarize_parts(rows, parts, transform.binarize, transform.seed)
     return Data(
         loaded.name,
-        *rows,
-        train_labels=targets[0],
-        validation_labels=targets[1],
-        test_labels=targets[2],
-        label_names=loaded.label_names,
-        binarize=binarize or "none",
-        location=location,
-        scale=scale,
-        train_context=contexts[0],
-        validation_context=contexts[1],
-        test_context=contexts[2],
-        note=loaded.note,
+        rows[0],
+        rows[1],
+        rows[2],
+        transform,
+        **dict(zip(("train_labels", "validation_labels", "test_labels"), targets, strict=True)),
+        **dict(zip(("train_context", "validation_context", "test_context"), contexts, strict=True)),
+        **dict(zip(("train_index", "validation_index", "test_index"), parts, strict=True)),
+        note=note,
     )
 
 
@@ -208,9 +309,12 @@ def _check_values(source: Source, binarize: Binarization | None) -> None:
         raise ValueError(
             f"{source.name} has {len(source.values)} rows but {len(source.labels)} labels"
         )
-    for start in range(0, len(source.values), BLOCK_ROWS):
-        block = source.values[start : start + BLOCK_ROWS]
-        check_finite(block, source.name, start, source.columns)
+    for number, block in enumerate(source.blocks()):
+        start = number * BLOCK_ROWS
+        with np.errstate(over="ignore"):
+            # What float32 cannot hold is infinite in it.
+            seen = block.astype(np.float32) if source.columns else block
+        check_finite(seen if not source.wide_columns else block, source.name, start, source.columns)
         if binarize in ("static", "dynamic"):
             check_unit_interval(block / source.divisor, source.name, start)
 
@@ -224,37 +328,16 @@ def _is_streamed(values: np.ndarray, stream: bool | None) -> bool:
     return in_memory > psutil.virtual_memory().available / 2 if stream is None else stream
 
 
-def _hold(
-    source: Source, parts: list[np.ndarray], standardize: bool
-) -> tuple[list[Tensor], Tensor | None, Tensor | None]:
-    """The parts as tensors in memory, and the location and scale they were standardized by."""
-    native = source.values.dtype.newbyteorder("=")
-    exact = native == np.float64 or exceeds_float32(source.values)
-    dtype = np.float64 if exact else np.float32
-    rows = [
-        torch.from_numpy(source.values[part].astype(dtype) / dtype(source.divisor))
-        for part in parts
-    ]
-    if not standardize:
-        return rows, None, None
-    location = rows[0].mean(0)
-    scale = rows[0].std(0) if len(rows[0]) > 1 else torch.ones_like(location)
-    scale = torch.where(scale > 0, scale, 1.0)
-    rows = [(part - location) / scale for part in rows]
-    return [part.float() for part in rows] if source.wide_columns else rows, location, scale
-
-
-def _stream(
-    source: Source, parts: list[np.ndarray], binarize: Binarization | None, seed: int
-) -> list[Streamed]:
+def _stream(source: Source, parts: list[np.ndarray], transform: Transform) -> list[Streamed]:
     """The parts as rows on disk."""
     if exceeds_float32(source.values):
         raise ValueError(
             f"{source.name} holds whole numbers beyond 2^24, which float32 rounds, and rows on "
             "disk are read as float32: subtract an offset or standardize them beforehand"
         )
+    seed, values = transform.seed, channels_first(source.values, transform.layout)
     seeds = {"static": (seed, seed, seed), "dynamic": (None, seed, seed)}
     return [
-        Streamed(source.values, part, source.divisor, bits)
-        for part, bits in zip(parts, seeds.get(binarize or "none", (None,) * 3), strict=True)
+        Streamed(values, part, source.divisor, bits)
+        for part, bits in zip(parts, seeds.get(transform.binarize, (None,) * 3), strict=True)
     ]

@@ -12,10 +12,8 @@ from torch import Tensor
 from .arrays import is_table, to_array, to_tensor
 from .binarization import draw_bits
 from .checks import check_finite, exceeds_float32
+from .source import BLOCK_ROWS as BLOCK_ROWS
 from .tables import from_table, refuse_wide
-
-BLOCK_ROWS = 4096
-"""Rows that are processed together in a pass over a whole data set."""
 
 
 class Rows(Protocol):
@@ -115,7 +113,7 @@ def as_part(part: Any, name: str) -> Rows:
     elif is_table(part):
         source = from_table(name, part)
         refuse_wide(source)
-        part = _share(source.values)
+        part = _share(source.values.astype(np.float32))
     else:
         part = _share(to_array(part, name))
     if part.dim() == 0 or len(part) == 0:

@@ -1,11 +1,14 @@
 """The result of a reader: rows of values, their labels, and the size of their test set."""
 
 import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+
+BLOCK_ROWS = 4096
+"""Rows that are processed together in a pass over a whole data set."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +27,20 @@ class Source:
     divisor: float = 1.0
     """The number by which values are divided to lie in [0, 1]."""
     columns: tuple[str, ...] = ()
-    """Names of the columns of a table."""
+    """Names of the columns of a table, whose values are float64."""
+    dtypes: tuple[str, ...] = ()
+    """NumPy's names of the types that the columns of a table had."""
     wide_columns: tuple[str, ...] = ()
-    """Columns whose spread float32 loses: a table with such columns has float64 values."""
+    """Columns of a table whose spread float32 loses."""
+    aside: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Columns of a table that are no data, as they are, by name."""
     note: str = ""
     """How it was read, in one line."""
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """The values in order, some thousands of rows at a time."""
+        for start in range(0, len(self.values), BLOCK_ROWS):
+            yield self.values[start : start + BLOCK_ROWS]
 
 
 @contextlib.contextmanager

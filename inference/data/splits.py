@@ -1,17 +1,201 @@
 """Splits into train, validation and test."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
 import numpy as np
+
+from ..common.arguments import name_rows
+from .source import Source
+
+SplitName = Literal["random", "by-class", "in-order"]
+
+PARTS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """How rows are split: the options of :func:`load_data`."""
+
+    validation: float
+    test: Any
+    """A fraction, or the test set itself."""
+    split: Any
+    """The name of a way, or one word for each row, or the name of their column."""
+    groups: Any
+    order: Any
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.groups is not None and not self._is_way("random"):
+            raise ValueError("groups are split at random: leave split= out, or groups=")
+        if self.order is not None and not self._is_way("in-order"):
+            raise ValueError("order= sorts the rows of a split in order: give split='in-order'")
+
+    @property
+    def has_test_set(self) -> bool:
+        """Whether a test set is given, instead of a fraction."""
+        return not isinstance(self.test, int | float)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns of a table that decide the split."""
+        named = [self.groups, self.order]
+        if isinstance(self.split, str) and self.split not in get_args(SplitName):
+            named.append(self.split)
+        return tuple(name for name in named if isinstance(name, str))
+
+    def rows(self, source: Source) -> list[np.ndarray]:
+        """The row numbers of the three parts of a source.
+
+        Raises:
+            ValueError: as :func:`split_rows` does; if values of the rows are not one for each.
+        """
+        if not self._is_way(*get_args(SplitName)):
+            if source.num_test is not None:
+                raise ValueError(f"{source.name} has a test set already: leave split= out")
+            return split_given(self._values(source, self.split, "split"), source.name)
+        return split_rows(
+            len(source.values),
+            source.num_test,
+            self.validation,
+            0 if self.has_test_set else self.test,
+            self.seed,
+            split=self.split,
+            labels=source.labels,
+            groups=self._values(source, self.groups, "groups"),
+            order=self._values(source, self.order, "order"),
+        )
+
+    def _is_way(self, *names: str) -> bool:
+        return isinstance(self.split, str) and self.split in names
+
+    def _values(self, source: Source, given: Any, argument: str) -> Any:
+        """One value for each row, of a column or as they were given."""
+        if given is None:
+            return None
+        values = source.aside[given] if isinstance(given, str) else np.asarray(given)
+        if values.shape != (len(source.values),):
+            raise ValueError(
+                f"{argument} must be one value for each of {len(source.values)} rows, got shape "
+                f"{values.shape}"
+            )
+        missing = [
+            row for row, value in enumerate(values.tolist()) if value is None or value != value
+        ]
+        if missing:
+            raise ValueError(f"values of {argument} are missing in {name_rows(np.array(missing))}")
+        return values
 
 
 def split_rows(
-    num_rows: int, num_test: int | None, validation: float, test: float, seed: int
+    num_rows: int,
+    num_test: int | None,
+    validation: float,
+    test: float,
+    seed: int,
+    *,
+    split: SplitName = "random",
+    labels: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
+    order: np.ndarray | None = None,
 ) -> list[np.ndarray]:
-    """Draw the row numbers of the train, validation and test parts, each in random order."""
+    """Find the row numbers of the train, validation and test parts.
+
+    Args:
+        num_rows: N, with the data set's own test set at the end.
+        num_test: the size of that; ``None``: it has none.
+        validation: fraction of the data to validate on.
+        test: fraction of the data to test on, without a test set of their own.
+        seed: seed of the random ones.
+        split: ``"random"``; ``"by-class"``, random with the same share of each label in each part;
+            or ``"in-order"``, the last rows are the test part and those before them validate.
+        labels: labels of the rows, for ``"by-class"``.
+        groups: rows of the same group are in the same part; fractions are then of the groups.
+        order: values that rows are sorted by first, for ``"in-order"``.
+
+    Raises:
+        ValueError: if no rows would be left to train on, or the split does not go with the data.
+    """
     if min(validation, test) < 0 or validation + test >= 1:
         raise ValueError(f"validation={validation} and test={test} must leave data to train on")
     pool = num_rows - (num_test or 0)
-    order = np.random.default_rng(seed).permutation(pool)
     own_test = np.arange(pool, num_rows)
-    evaluation_rows = round(validation * pool), 0 if num_test else round(test * pool)
-    first, second = pool - sum(evaluation_rows), pool - evaluation_rows[1]
-    return [order[:first], order[first:second], own_test if num_test else order[second:]]
+    if groups is not None:
+        parts = _by_group(groups[:pool], validation, 0 if num_test else test, seed)
+        return [*parts[:2], own_test] if num_test else parts
+    held_out = round(validation * pool), 0 if num_test else round(test * pool)
+    if split == "by-class":
+        parts = _by_class(labels, pool, held_out, seed)
+    else:
+        if split == "random":
+            rows = np.random.default_rng(seed).permutation(pool)
+        else:
+            rows = np.arange(pool) if order is None else np.argsort(order[:pool], kind="stable")
+        first, second = pool - sum(held_out), pool - held_out[1]
+        parts = [rows[:first], rows[first:second], rows[second:]]
+    return [*parts[:2], own_test] if num_test else parts
+
+
+def _by_class(
+    labels: np.ndarray | None, pool: int, held_out: tuple[int, int], seed: int
+) -> list[np.ndarray]:
+    """Draw parts that have, up to rounding, the same share of each label."""
+    from sklearn.model_selection import train_test_split  # slow to import, and seldom needed
+
+    if labels is None:
+        raise ValueError("a split by class needs labels: give labels=")
+    counts = np.unique(labels[:pool], return_counts=True)[1]
+    num_parts = 1 + sum(size > 0 for size in held_out)
+    if counts.min() < num_parts:
+        raise ValueError(
+            f"a split by class needs a datum of each class in each of {num_parts} parts, and the "
+            f"smallest class has {counts.min()}"
+        )
+    left: Any = np.arange(pool)
+    parts: list[Any] = []
+    for number, size in enumerate(reversed(held_out)):
+        part = left[:0]
+        if size:
+            left, part = train_test_split(
+                left, test_size=size, stratify=labels[left], random_state=seed + number
+            )
+        parts.append(part)
+    return [left, *reversed(parts)]
+
+
+def _by_group(groups: np.ndarray, validation: float, test: float, seed: int) -> list[np.ndarray]:
+    """Draw the groups of each part."""
+    names, codes = np.unique(groups, return_inverse=True)
+    order = np.random.default_rng(seed).permutation(len(names))
+    sizes = [round(fraction * len(names)) for fraction in (validation, test)]
+    if (validation > 0) > sizes[0] or (test > 0) > sizes[1] or sum(sizes) >= len(names):
+        raise ValueError(
+            f"{len(names)} groups cannot be split with validation={validation} and test={test}: "
+            "each part needs one at least"
+        )
+    of_part = [order[sum(sizes) :], order[: sizes[0]], order[sizes[0] : sum(sizes)]]
+    return [np.flatnonzero(np.isin(codes, chosen)) for chosen in of_part]
+
+
+def split_given(words: Sequence[Any] | np.ndarray, name: str) -> list[np.ndarray]:
+    """The row numbers of each part where each row says its part, in a word.
+
+    Raises:
+        ValueError: naming a word that is no part, or if no row is for training.
+
+    >>> split_given(["train", "test", "train"], "the rows")
+    [array([0, 2]), array([], dtype=int64), array([1])]
+    """
+    parts = np.asarray([str(word).strip().lower() for word in words])
+    other = sorted(set(parts.tolist()) - {*PARTS, "val", "valid"})
+    if other:
+        raise ValueError(
+            f"the parts of {name} are {', '.join(PARTS)}, and one of them says {other[0]!r}"
+        )
+    parts[np.isin(parts, ["val", "valid"])] = "validation"
+    found = [np.flatnonzero(parts == part) for part in PARTS]
+    if len(found[0]) == 0:
+        raise ValueError(f"no row of {name} is for training")
+    return found

@@ -21,19 +21,39 @@ MIN_ROWS = 3
 """With fewer rows, columns are not checked for their spread, nor for row numbers."""
 
 
-def from_table(name: str, table: Any, labels: Any = None, note: str = "") -> Source:
-    """Read a DataFrame: float32 values, or float64 where float32 would lose a column's spread.
+def from_table(
+    name: str,
+    table: Any,
+    labels: Any = None,
+    note: str = "",
+    *,
+    aside: Sequence[str] = (),
+    require: bool = True,
+) -> Source:
+    """Read a DataFrame as float64 values.
 
     Args:
         labels: labels (N,), or the name of their column.
         note: how the table was read.
+        aside: names of columns that are no data, but kept beside them as they are.
+        require: whether the columns that ``labels`` and ``aside`` name must be there.
 
     Raises:
         ValueError: if it holds no rows, no columns except the labels, or a column of words; or if
             a first column without a name holds whole numbers that do not count the rows.
     """
+    there = set(map(str, table.columns))
+    kept: dict[str, np.ndarray] = {}
+    for column in aside:
+        if require or column in there:
+            kept[column], table = _take_column(name, table, column)
     if isinstance(labels, str):
-        labels, table = _split_labels(name, table, labels)
+        if labels in kept:
+            labels = kept[labels]
+        elif require or labels in there:
+            labels, table = _take_column(name, table, labels)
+        else:
+            labels = None
     if len(table) == 0:
         raise ValueError(f"{name} holds no rows")
     table, dropped = _drop_row_numbers(name, table)
@@ -48,15 +68,18 @@ def from_table(name: str, table: Any, labels: Any = None, note: str = "") -> Sou
             )
     values = table.to_numpy(dtype=np.float64, na_value=np.nan)
     wide = wide_columns(values, columns)
-    if not wide:
-        values = table.to_numpy(dtype=np.float32, na_value=np.nan)
+    dtypes = tuple(dtype.name.lower() for dtype in table.dtypes)
     read = f"read {number_of(len(values), 'row')} of {number_of(len(columns), 'column')}"
     note = "; ".join(filter(None, [", ".join(filter(None, [read, note])), dropped]))
-    return Source(name, values, *code_labels(labels), columns=columns, wide_columns=wide, note=note)
+    codes, names = code_labels(labels)
+    return Source(
+        name, values, codes, names, columns=columns, dtypes=dtypes, wide_columns=wide, note=note,
+        aside=kept,
+    )  # fmt: skip
 
 
-def _split_labels(name: str, table: Any, column: str) -> tuple[Any, Any]:
-    """The labels' column, and the other columns."""
+def _take_column(name: str, table: Any, column: str) -> tuple[Any, Any]:
+    """The values of a column, and the other columns."""
     places = np.flatnonzero([str(other) == column for other in table.columns])
     if len(places) == 0:
         question = did_you_mean(column, map(str, table.columns))

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from ..common.files import read_json
+from ..data.fitted_transform import remember_transform
+from ..data.transform_json import from_json
 from ..pairs.parameters import parameters, place, placement, stated_parameters
 from ..pairs.programs import Program, StoredProgram, modules, private_store
 from ..training import checkpoints
@@ -68,7 +70,9 @@ def load_run(
         model, guide = StoredProgram(model, store), StoredProgram(guide, store)
     history = read_history(out / METRICS, facts["epoch"])
     best = facts["best_epoch"] if checkpoints.with_prefix(tensors, "best.") else None
-    return Run(model, guide, history, facts["epoch"], best, out, config)
+    transform = from_json(config["transform"]) if "transform" in config else None
+    remember_transform(guide, transform)
+    return Run(model, guide, history, facts["epoch"], best, out, config, transform=transform)
 
 
 def _call_for_parameters(

@@ -99,8 +99,6 @@ def _facts(data: Data, sizes: Sizes) -> dict[str, Any]:
     """The facts of the data that a folder keeps, to rebuild the pair and to recognize the data."""
     facts: dict[str, Any] = {"event_shape": list(data.event_shape), "data_digest": data.digest()}
     facts |= {"context": sizes.context, "num_classes": sizes.num_classes}
-    if data.location is not None and data.scale is not None:
-        facts |= {"location": data.location.tolist(), "scale": data.scale.tolist()}
     if data.note:
         facts["data_note"] = data.note
     return facts

@@ -60,7 +60,7 @@ def posterior_means(model: Program, guide: Program, data: Any) -> dict[str, Tens
 
 
 def _block_means(guide: Program, args: tuple[Tensor, ...]) -> dict[str, Tensor]:
-    sites = _local_sites(guide, args)
+    sites = local_sites(guide, args)
     if not sites:
         return {}
     means = {name: _mean_or_value(site) for name, site in sites.items()}
@@ -73,41 +73,41 @@ def _block_means(guide: Program, args: tuple[Tensor, ...]) -> dict[str, Tensor]:
         return torch.polar(torch.ones_like(value), value) if name in turned else value
 
     total = {name: added(name, value) for name, (value, _) in means.items()}
-    at_once = _draws_at_once(guide, args, num_samples)
+    at_once = draws_at_once(guide, args, num_samples)
     for start in range(1, num_samples, at_once):
         times = min(at_once, num_samples - start)
-        for name, site in _local_sites(guide, repeat_data(args, times, len(args[0]))).items():
-            value, dim = added(name, _mean_or_value(site)[0]), _data_dim(site)
+        for name, site in local_sites(guide, repeat_data(args, times, len(args[0]))).items():
+            value, dim = added(name, _mean_or_value(site)[0]), data_dim(site)
             total[name] = total[name] + value.unflatten(dim, (times, -1)).sum(dim)
     total = {name: value.angle() * num_samples if name in turned else value
              for name, value in total.items()}  # fmt: skip
     # The data dimension first, before plates within a datum.
     return {
-        name: (value / num_samples).movedim(_data_dim(sites[name]), 0).cpu()
+        name: (value / num_samples).movedim(data_dim(sites[name]), 0).cpu()
         for name, value in total.items()
     }
 
 
-def _draws_at_once(guide: Program, args: tuple[Tensor, ...], num_samples: int) -> int:
+def draws_at_once(guide: Program, args: tuple[Tensor, ...], num_samples: int) -> int:
     """How often data may be repeated for a guide: once if it does not take them so."""
     times = min(num_samples, max(1, DRAWS_AT_ONCE // len(args[0])))
     if times == 1 or is_one_datum(guide) or rows_kept(guide) is not None:
         return 1
     repeated = repeat_data(args, times, len(args[0]))
     try:
-        sites = _local_sites(guide, repeated).values()
+        sites = local_sites(guide, repeated).values()
     except (ValueError, RuntimeError):  # a plate whose size is fixed
         return 1
-    whole = all(site["value"].shape[_data_dim(site)] == len(repeated[0]) for site in sites)
+    whole = all(site["value"].shape[data_dim(site)] == len(repeated[0]) for site in sites)
     return times if whole else 1
 
 
-def _data_dim(site: Any) -> int:
+def data_dim(site: Any) -> int:
     """The data dimension of a site's value."""
     return site["value"].dim() + value_rows_dim(site)
 
 
-def _local_sites(guide: Program, args: tuple[Tensor, ...]) -> dict[str, Any]:
+def local_sites(guide: Program, args: tuple[Tensor, ...]) -> dict[str, Any]:
     """The guide's latent sites in the data plate, drawn once."""
     trace = poutine.trace(guide).get_trace(*args)
     return {name: site for name, site in latent_sites(trace).items() if in_data_plate(site)}
@@ -161,10 +161,10 @@ def decode(
     args = _repeat_rows(model, guide, rows, num_rows)
     trace = Trace()
     with evaluating(model, guide), torch.random.fork_rng(), pyro.validation_enabled(False):
-        sites = _local_sites(guide, args)
+        sites = local_sites(guide, args)
     for name, value in values.items():
         if name in sites:
-            value = value.movedim(0, _data_dim(sites[name]))
+            value = value.movedim(0, data_dim(sites[name]))
         (value,) = place((value,), *placement(model, guide))
         trace.add_node(name, type="sample", is_observed=False, value=value, infer={})
     with evaluating(model, guide), torch.random.fork_rng(), pyro.validation_enabled(False):

@@ -10,6 +10,7 @@ from pyro.optim import PyroOptim
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from ..data.fitted_transform import remember_transform, transform_of
 from ..data.rows import Rows
 from ..execution.precision import Precision
 from ..execution.recorded import Compile
@@ -138,6 +139,7 @@ def fit(
     callbacks = check_callbacks(() if callbacks is None else callbacks)
     opened = open_fit(model, guide, data, validation, data_plate, seed)
     model, guide, rows = opened.model, opened.guide, opened.rows
+    transform = transform_of(data)
     batch_size = opened.batch_size if batch_size is None else batch_size
     learning_rate = _learning_rate(learning_rate, optimizer)
     settings = Settings(epochs, batch_size, learning_rate, clip_norm, patience, seed, precision)
@@ -165,19 +167,20 @@ def fit(
         if _are_bytes(data):
             with evaluating(model, guide):
                 warn_of_bytes(model, guide, fitted.measured)
-        facts = {} if folder is None else describe_fit(fitted, config or {})
+        facts = {} if folder is None else describe_fit(fitted, config or {}, transform)
         state = State() if folder is None else open_folder(folder, fitted, facts, resume=resume)
         called = all_callbacks(fitted, state, callbacks, folder=folder, show_progress=show_progress)
         stopped = run_epochs(fitted, state, called, folder=folder)
         times = profile_fit(fitted, state.epoch) if profile else {}
     model, guide = as_written(model), as_written(guide)
+    remember_transform(guide, transform)
     if fitted.needs_store:
         remember_fitted(model, guide)
         model, guide = StoredProgram(model, store), StoredProgram(guide, store)
     best = state.best_epoch if patience is not None else None
     return Run(
         model, guide, state.history, state.epoch, best, folder, facts, fitted.step.note, times,
-        stopped,
+        stopped, transform,
     )  # fmt: skip
 
 

@@ -5,12 +5,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from ..data.load_data import Data
+from ..data.transform import Transform
+from ..evaluation.encoding import Codes, encode
+from ..evidence.importance_sampling import Evidence, log_evidence
 from ..pairs.programs import Program
+from ..simulation.predictive import reconstruct, sample_prior
 
 
 @dataclass(frozen=True)
 class Run:
-    """A fitted pair, with the history of its fit.
+    """A fitted pair, with the history of its fit; answers for new data in the data's own terms.
 
     ``model`` and ``guide`` are the objects that were given, fitted in place; a plain callable is
     wrapped with the Pyro parameters that it was fitted with.
@@ -34,3 +41,85 @@ class Run:
     """Milliseconds of the parts of a step, if ``profile`` was set."""
     stopped: str = ""
     """Why a callback, or early stopping, ended the fit before its last epoch; else empty."""
+    transform: Transform | None = field(default=None, repr=False)
+    """What was done to the data of :func:`load_data`, or the columns of a DataFrame, and is done to
+    new data; ``None`` for a fit to arrays as the model sees them."""
+
+    def rows(self, data: Any, labels: Any = None) -> Any:
+        """New data as model and guide see them, (x, *context); what the fit had as it is.
+
+        Args:
+            data: as for :func:`load_data`, in the units and types of the data of the fit; of what
+                :func:`load_data` returns, the test part.
+            labels: labels beside an array.
+
+        Raises:
+            ValueError: if they are not like the data of the fit; see :class:`Transform`.
+        """
+        if isinstance(data, Data):
+            return data
+        if self.transform is None:
+            return data if labels is None else (data, labels)
+        return self.transform(data, labels)
+
+    def log_evidence(
+        self, data: Any, labels: Any = None, *, num_samples: int = 1000, seed: int = 0
+    ) -> Evidence:
+        """Estimate log p(x) of new data, in the units of x, by :func:`log_evidence`.
+
+        Args:
+            data: as for :meth:`rows`.
+            labels: labels beside an array.
+            num_samples: importance samples of each datum.
+            seed: seed of the draws.
+        """
+        rows = self.rows(data, labels)
+        return log_evidence(self.model, self.guide, rows, num_samples=num_samples, seed=seed)
+
+    def encode(
+        self, data: Any, labels: Any = None, *, num_samples: int = 1000, seed: int = 0
+    ) -> Codes:
+        """Compute the posterior of new data in numbers, by :func:`encode`.
+
+        The arguments are those of :meth:`log_evidence`.
+        """
+        rows = self.rows(data, labels)
+        return encode(self.model, self.guide, rows, num_samples=num_samples, seed=seed)
+
+    def reconstruct(self, data: Any, labels: Any = None) -> Any:
+        """Compute E[x|z] at one draw z ~ q(z|x) for new data, in the data's own terms.
+
+        Args:
+            data: as for :meth:`rows`.
+            labels: labels beside an array.
+        """
+        return self._in_own_terms(reconstruct(self.model, self.guide, self.rows(data, labels)))
+
+    def sample(self, num: int, *, like: Any = None, labels: Any = None, seed: int = 0) -> Any:
+        """Draw x ~ p(x|z), z ~ p(z), ``num`` times, in the data's own terms.
+
+        Args:
+            num: how many.
+            like: data, as for :meth:`rows`, whose contexts the draws take, in turn; and whose shape
+                they have, where the fit was to arrays.
+            labels: labels beside that, where they are the context.
+            seed: seed of the draws.
+
+        Raises:
+            ValueError: if ``like`` is needed and not given; or as :func:`sample_prior` does.
+        """
+        rows = self._zeros() if like is None else self.rows(like, labels)
+        return self._in_own_terms(sample_prior(self.model, self.guide, num, rows, seed=seed)[1])
+
+    def _zeros(self) -> Any:
+        """A row of the model's x, where that is all that it sees."""
+        if self.transform is None or self.transform.has_context:
+            what = "data as those of the fit" if self.transform is None else "the context"
+            raise ValueError(f"to sample, {what} must be given: like=")
+        kind = getattr(torch, self.transform.dtype)
+        return torch.zeros(1, *self.transform.seen_shape, dtype=kind)
+
+    def _in_own_terms(self, values: Any) -> Any:
+        if self.transform is None or not isinstance(values, torch.Tensor):
+            return values
+        return self.transform.inverse(values)

@@ -11,6 +11,8 @@ import torch
 from pyro.infer import ELBO
 
 from ..common.files import write_json
+from ..data.transform import Transform
+from ..data.transform_json import to_json
 from ..objectives.objective import Objective
 from ..objectives.pyro_objectives import objective_options
 from . import checkpoints
@@ -56,10 +58,13 @@ def open_folder(
     return state
 
 
-def describe_fit(fit: Preparation, config: Mapping[str, Any]) -> dict[str, Any]:
+def describe_fit(
+    fit: Preparation, config: Mapping[str, Any], transform: Transform | None
+) -> dict[str, Any]:
     """The content of ``config.json``: the given facts, then those of the fit."""
     return {
         **config,
+        **({} if transform is None else {"transform": to_json(transform)}),
         "fit": {**asdict(fit.settings), "objective": _objective_name(fit)},
         "num_data": fit.data.num_data,
         "versions": {"torch": torch.__version__, "pyro": pyro.__version__},

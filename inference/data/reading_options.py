@@ -1,0 +1,41 @@
+"""The options that data are read with."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from .csv_format import CsvFormat
+from .files import is_text, read
+from .pixels import as_pixels
+from .source import Source
+
+
+@dataclass(frozen=True)
+class ReadingOptions:
+    """The options of :func:`load_data` that say how a file, a table or an array is read."""
+
+    csv_format: CsvFormat = field(default_factory=CsvFormat)
+    label_column: str | None = None
+    aside: tuple[str, ...] = ()
+    """Names of the columns of a table that are no part of x."""
+    scale: float | None = None
+    """What values are divided by; ``None``: found in the data."""
+    shape: tuple[int, ...] | None = None
+    """The shape of a datum whose values are the columns of a table; ``None``: as it is."""
+
+    def read(self, source: Any, labels: Any = None) -> Source:
+        """Read data to fit a model to."""
+        labels = self.label_column if labels is None else labels
+        found = read(source, labels, self.csv_format, aside=self.aside)
+        return as_pixels(found, self.scale, self.shape)
+
+    def read_again(self, source: Any, labels: Any, seen: tuple[tuple[int, ...], ...]) -> Source:
+        """Read new data, which may lack columns beside x, or be of another kind of file.
+
+        Args:
+            seen: shapes of a datum that need no other.
+        """
+        labels = self.label_column if labels is None else labels
+        csv_format = self.csv_format if is_text(source) else CsvFormat()
+        found = read(source, labels, csv_format, aside=self.aside, require=False)
+        shape = None if tuple(found.values.shape[1:]) in seen else self.shape
+        return as_pixels(found, self.scale, shape)

@@ -1,0 +1,197 @@
+"""``Transform``: what was done to data before a model saw them, applied to new data and undone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .binarization import Binarization, check_unit_interval, draw_bits
+from .contexts import ContextColumn, encode_context
+from .layout import Layout, channels_first, channels_last
+from .likeness import align_columns, check_levels, check_rows, check_shape, codes_like
+from .reading_options import ReadingOptions
+from .source import Source
+
+
+@dataclass(frozen=True)
+class Transform:
+    """The way from data as they are given to the rows that a model sees, and back.
+
+    Values are divided by ``divisor``; the channels of images come first; each element is
+    standardized, (x − ``location``) / ``scale``; the given elements become the context; bits are
+    drawn. :func:`load_data` finds these from the training data; a run keeps them. Call it on new
+    data, of any kind that :func:`load_data` takes, for the rows (x, *context) that the run's model
+    and guide see; :meth:`inverse` leads from x, or from samples of it, to the data's own terms.
+
+    >>> from latente.inference import load_data
+    >>> frame = {"height": [150.0, 170, 190], "weight": [50.0, 70, 90]}
+    >>> import pandas as pd
+    >>> data = load_data(pd.DataFrame(frame), standardize=True, validation=0, test=0, seed=1)
+    >>> other_order = pd.DataFrame({"weight": [70.0], "height": [170.0]})
+    >>> data.transform(other_order)
+    (tensor([[0., 0.]]),)
+    >>> data.transform.inverse(torch.zeros(1, 2))
+       height  weight
+    0   170.0    70.0
+    """
+
+    event_shape: tuple[int, ...]
+    """Shape of a datum as it was given."""
+    columns: tuple[str, ...] = ()
+    """Names of a table's columns, in the order of x (before any are given as context)."""
+    dtypes: tuple[str, ...] = ("float32",)
+    """NumPy's name of the type of the values given; for a table, one for each column."""
+    label_names: tuple[str, ...] = ()
+    """The words that the labels 0, 1, … stand for, if they were words."""
+    options: ReadingOptions = field(default_factory=ReadingOptions)
+    divisor: float = 1.0
+    largest: float = 1.0
+    """The largest absolute value of the data given, before any division."""
+    layout: Layout = "channels_first"
+    precision: Literal["float32", "float64"] = "float32"
+    """The type in which values are standardized."""
+    dtype: Literal["float32", "float64"] = "float32"
+    """The type of the rows."""
+    location: Tensor | None = None
+    """The value subtracted from each element, in the shape of a row before any is given."""
+    scale: Tensor | None = None
+    """The value by which each element is divided after that."""
+    given: Literal["labels", "elements"] | None = None
+    given_flags: Tensor | None = None
+    """Flags of the elements that are given as context."""
+    context_columns: tuple[ContextColumn, ...] = ()
+    """Columns that are given as context."""
+    binarize: Binarization = "none"
+    seed: int = 0
+    """Seed of the bits of data that are binarized."""
+
+    def __call__(self, source: Any, labels: Any = None) -> tuple[Tensor, ...]:
+        """Rows (x, *context) of new data, as the run's model and guide see them.
+
+        Args:
+            source: a file, an array or a DataFrame, as for :func:`load_data`, in the units and
+                types of the data of the fit. The columns of a table may come in another order.
+            labels: labels beside an array; for a table, the labels' column of the fit is taken.
+
+        Raises:
+            FileNotFoundError: if the file does not exist.
+            ValueError: if the data are not like those of the fit: columns of other names, rows of
+                another shape, fractions where there were levels, unknown labels; or if they hold
+                NaN or infinity.
+        """
+        loaded = self.read(source, labels)
+        numbers = np.arange(len(loaded.values))
+        x, *elements = self.split(self.standardize(self.divide(loaded.values)))
+        if self.binarize != "none":
+            check_unit_interval(x.numpy(), loaded.name)
+            x = draw_bits(x, numbers, self.seed)
+        return (x, *elements, *encode_context(loaded, numbers, self.given, self.context_columns))
+
+    def read(self, source: Any, labels: Any = None) -> Source:
+        """Read new data, and check that they are like those of the fit; values are not changed."""
+        loaded = self.options.read_again(source, labels, (self.event_shape, self.seen_shape))
+        loaded = codes_like(align_columns(loaded, self.columns), self.label_names)
+        check_rows(loaded)
+        check_shape(loaded, self.event_shape, self.seen_shape)
+        check_levels(loaded, self.divisor, self.largest, self.dtypes[0])
+        return loaded
+
+    def of_x(self, values: Tensor | None) -> Tensor | None:
+        """Those of the values of all elements that are x's, not the context's."""
+        flags = self.given_flags
+        return values if values is None or flags is None else values[~flags]
+
+    @property
+    def seen_shape(self) -> tuple[int, ...]:
+        """Shape of a datum with its channels first."""
+        if self.layout == "channels_last":
+            return (self.event_shape[-1], *self.event_shape[:-1])
+        return self.event_shape
+
+    @property
+    def has_context(self) -> bool:
+        """Whether the model is given a context beside x."""
+        return self.given is not None or self.given_flags is not None or bool(self.context_columns)
+
+    def divide(self, values: np.ndarray) -> Tensor:
+        """Values (N, *event_shape) with the channels first, divided, in the type to work in."""
+        if tuple(values.shape[1:]) == self.event_shape:
+            values = channels_first(values, self.layout)
+        kind = np.dtype(self.precision).type
+        return torch.from_numpy(values.astype(kind) / kind(self.divisor))
+
+    def standardize(self, rows: Tensor) -> Tensor:
+        """Rows in standardized units, if there are any, and in their final type."""
+        if self.location is not None and self.scale is not None:
+            rows = (rows - self.location) / self.scale
+        return rows.to(getattr(torch, self.dtype))
+
+    def split(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """Rows (N, …) as (x,) or, with G given elements, as x (N, D − G) and context (N, G)."""
+        flags = self.given_flags
+        return (rows,) if flags is None else (rows[:, ~flags], rows[:, flags])
+
+    def inverse(self, x: Any) -> Any:
+        """The data's own terms of values x in the model's: data, reconstructions or samples.
+
+        Levels are rounded to their type; whole values of columns of whole numbers become whole.
+
+        Args:
+            x: (N, *event_shape) as the model sees them, an array or a tensor.
+
+        Returns:
+            an array (N, …) with the channels where they were, or a DataFrame.
+
+        Raises:
+            ValueError: if the values have another shape.
+        """
+        values = torch.as_tensor(x).detach().cpu().double()
+        shape, flags = self.seen_shape, self.given_flags
+        shape = shape if flags is None else (int((~flags).sum()),)
+        if tuple(values.shape[1:]) != shape:
+            raise ValueError(f"values have shape {tuple(values.shape)}, not (N, *{shape})")
+        location, scale = self.of_x(self.location), self.of_x(self.scale)
+        if location is not None and scale is not None:
+            values = values * scale.double() + location.double()
+        array = values.numpy() * self.divisor
+        if self.columns:
+            keep = range(len(self.columns)) if flags is None else np.flatnonzero(~flags.numpy())
+            names, kinds = ([part[i] for i in keep] for part in (self.columns, self.dtypes))
+            return _as_table(array, names, kinds)
+        array = array if flags is not None else channels_last(array, self.layout)
+        return array if self.divisor == 1 else _as_levels(array, self.dtypes[0], self.divisor)
+
+
+def _as_levels(values: np.ndarray, kind: str, largest: float) -> np.ndarray:
+    """Levels in their type, rounded if that is for whole numbers."""
+    if np.dtype(kind).kind not in "iu":
+        return values
+    return np.clip(values.round(), 0, min(largest, np.iinfo(kind).max)).astype(kind)
+
+
+def _as_table(values: np.ndarray, names: Sequence[str], kinds: Sequence[str]) -> Any:
+    import pandas as pd  # slow to import, and seldom needed
+
+    columns = {place: _as_whole(values[:, place], kind) for place, kind in enumerate(kinds)}
+    table = pd.DataFrame(columns)
+    table.columns = list(names)
+    return table
+
+
+def _as_whole(values: np.ndarray, kind: str) -> np.ndarray:
+    """A column in its type, if that is for whole numbers and the values are whole to rounding."""
+    if np.dtype(kind).kind not in "iub":
+        return values
+    whole = values.round()
+    is_whole = np.abs(values - whole).max(initial=0) <= 1e-6 * max(1, np.abs(whole).max(initial=0))
+    return whole.astype(kind) if is_whole else values
+
+
+def fit_standardization(transform: Transform, train: Tensor) -> Transform:
+    """The transform with the location and the scale of training rows as :meth:`divide` has them."""
+    location = train.mean(0)
+    scale = train.std(0) if len(train) > 1 else torch.ones_like(location)
+    return replace(transform, location=location, scale=torch.where(scale > 0, scale, 1.0))

@@ -1,0 +1,63 @@
+"""A transform as plain values, for ``config.json``, and back."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .contexts import ContextColumn
+from .csv_format import CsvFormat
+from .reading_options import ReadingOptions
+from .transform import Transform
+
+
+def to_json(transform: Transform) -> dict[str, Any]:
+    """The fields of a transform as values that JSON can hold, each tensor as its type and values.
+
+    >>> plain = to_json(Transform((2,), location=torch.zeros(2), scale=torch.ones(2)))
+    >>> plain["location"]
+    ['float32', [0.0, 0.0]]
+    """
+    plain = {name: getattr(transform, name) for name in asdict(transform)}
+    plain |= {
+        "options": asdict(transform.options),
+        "context_columns": [asdict(column) for column in transform.context_columns],
+    }
+    for name, value in plain.items():
+        if isinstance(value, Tensor):
+            plain[name] = [str(value.dtype).removeprefix("torch."), value.tolist()]
+    return plain
+
+
+def from_json(plain: Mapping[str, Any]) -> Transform:
+    """The transform of plain values.
+
+    Raises:
+        ValueError: if they are not those of a transform.
+
+    >>> transform = Transform((2,), location=torch.zeros(2), scale=torch.ones(2))
+    >>> from_json(to_json(transform)).location
+    tensor([0., 0.])
+    """
+    try:
+        values = {name: _tuples(value) for name, value in plain.items()}
+        options = {name: _tuples(value) for name, value in plain["options"].items()}
+        options["csv_format"] = CsvFormat(**options["csv_format"])
+        values["options"] = ReadingOptions(**options)
+        values["context_columns"] = tuple(
+            ContextColumn(**{name: _tuples(value) for name, value in column.items()})
+            for column in plain["context_columns"]
+        )
+        for name in ("location", "scale", "given_flags"):
+            if plain[name] is not None:
+                kind, numbers = plain[name]
+                values[name] = torch.tensor(numbers, dtype=getattr(torch, kind))
+        return Transform(**values)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"these are not the values of a transform: {error}") from error
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
