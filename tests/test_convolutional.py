@@ -3,19 +3,30 @@
 import math
 import re
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from latente.guides import DiagonalNormal
-from latente.inference import fit, log_evidence
+from latente.inference import fit, load_run, log_evidence
 from latente.inference.pairs.inspection import inspect_pair
+from latente.inference.recipes.plan import Plan
+from latente.inference.recipes.train import train
 from latente.inference.training import preparation
 from latente.inference.training.step import Step
 from latente.models import VAE, Bernoulli, Normal, StandardNormal, conv_decoder, conv_encoder
 
 IMAGES = [(28, 28), (3, 32, 32), (28, 20), (8, 8), (7, 5), (1, 7, 5), (2, 1, 9)]
-OTHERS = {(64,): None, (9,): 1, (2, 33): 1, (5, 7): 1, (6, 5, 7): 2, (2, 5, 4, 7): None, (4, 5, 6): 3}
+OTHERS = {
+    (64,): None,
+    (9,): 1,
+    (2, 33): 1,
+    (5, 7): 1,
+    (6, 5, 7): 2,
+    (2, 5, 4, 7): None,
+    (4, 5, 6): 3,
+}
 """Event shapes that are no images, or not clearly, with the ``dims`` that they need."""
 SHAPES = [*IMAGES, *OTHERS]
 
@@ -297,9 +308,8 @@ def test_networks_run_under_vmap(shape):
         assert torch.allclose(mapped, net(x), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("shape", [(5, 7), (2, 5, 4, 7)])
-def test_recorded_steps_have_the_numbers_of_plain_ones(shape, monkeypatch):
-    steps = []
+def test_recorded_steps_have_the_numbers_of_plain_ones(monkeypatch):
+    steps, shape = [], (2, 3, 4, 5)
 
     def at_once(*args, **options):
         steps.append(Step(*args, **{**options, "record_after": 0.0}))
@@ -307,10 +317,10 @@ def test_recorded_steps_have_the_numbers_of_plain_ones(shape, monkeypatch):
 
     def losses(compile):
         torch.manual_seed(1)
-        options = {"hidden": 8, "residual_blocks": 1, "dims": OTHERS.get(shape)}
+        options = {"hidden": None}
         vae = VAE(StandardNormal(2), conv_decoder(2, shape, (4, 3), **options), Bernoulli(shape))
         guide = DiagonalNormal(conv_encoder(shape, (3, 4), out=4, **options), 2)
-        options = {"epochs": 3, "batch_size": 20, "compile": compile, "show_progress": False}
+        options = {"epochs": 2, "batch_size": 20, "compile": compile, "show_progress": False}
         return [row["loss"] for row in fit(vae, guide, bits, **options).history]
 
     monkeypatch.setattr(preparation, "Step", at_once)
@@ -336,3 +346,64 @@ def test_a_vae_of_them_fits_and_is_vectorized(shape, residual_blocks):
     log_px = log_evidence(vae, guide, bits[:20], num_samples=5).log_px
     assert log_px.shape == (20,)
     assert log_px.mean().item() == pytest.approx(-math.prod(shape) * math.log(2), rel=0.1)
+
+
+def convolved(tmp_path, shape, network, suffix=".npy"):
+    """A fit of data of a shape, with a choice of the network, from a file."""
+    rows, path = np.random.default_rng(0).normal(size=(40, *shape)), tmp_path / f"data{suffix}"
+    if suffix == ".csv":
+        names = ",".join(f"t{i}" for i in range(shape[0]))
+        np.savetxt(path, rows, delimiter=",", header=names, comments="")
+    else:
+        np.save(path, rows.astype("float32"))
+    plan = Plan(data=str(path), network=network, epochs=1, hidden=(8,))
+    return train(plan, tmp_path / "run", device="cpu", show_progress=False)
+
+
+@pytest.mark.parametrize(
+    ("shape", "network", "layer", "suffix"),
+    [
+        ((16,), "conv:dims=1", nn.Conv1d, ".npy"),
+        ((16,), "conv:dims=1", nn.Conv1d, ".csv"),
+        ((3, 9), "conv:dims=1", nn.Conv1d, ".npy"),
+        ((5, 4, 6), "conv:channels=2-3,dims=3", nn.Conv3d, ".npy"),
+        ((1, 5, 4, 6), "conv:channels=2-3", nn.Conv3d, ".npy"),
+    ],
+)
+def test_a_recipe_takes_signals_and_volumes(shape, network, layer, suffix, tmp_path):
+    run = convolved(tmp_path, shape, network, suffix)
+    assert math.isfinite(run.history[0]["loss"])
+    loaded = load_run(tmp_path / "run")
+    for program in (run.guide, loaded.guide):
+        assert sum(isinstance(module, layer) for module in program.modules()) == 2
+    x = torch.randn(4, *shape)
+    assert torch.equal(_of_encoder(run.guide, x), _of_encoder(loaded.guide, x))
+
+
+def _of_encoder(guide, x):
+    with torch.no_grad():
+        return guide.encoder(x)
+
+
+@pytest.mark.parametrize(
+    ("shape", "network", "suffix", "message"),
+    [
+        ((16,), "conv", ".npy", "take --network conv:dims=1 if they are a signal, in order"),
+        ((16,), "conv", ".csv", "is a table: leave it out, or take --network conv:dims=1 if its"),
+        ((16,), "conv:dims=2", ".csv", "is a table: leave it out, or take --network conv:dims=1"),
+        ((16,), "conv:dims=2", ".npy", r"dims=2 takes images .* got the event shape \(16,\)"),
+        ((16,), "conv:dims=4", ".npy", "dims of the network conv must be auto, 1, 2 or 3, got '4'"),
+        ((9, 8, 3), "conv", ".npy", r"channels last \(move them to the front, \(3, 9, 8\)\)"),
+        (
+            (9, 8, 7),
+            "conv",
+            ".npy",
+            r"9 channels \(give dims=2\), or as a volume .*\(give dims=3\)",
+        ),
+    ],
+)
+def test_a_recipe_convolves_only_what_has_neighbours(shape, network, suffix, message, tmp_path):
+    with pytest.raises(ValueError, match=message) as caught:
+        convolved(tmp_path, shape, network, suffix)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()

@@ -118,6 +118,4 @@ def _readings(shape: tuple[int, ...], dims: int | None, possible: dict[int, Layo
         first = (swapped.channels, *swapped.sizes)
         readings.append(f"{swapped} with the channels last (move them to the front, {first})")
     verb = "can be read as" if len(readings) > 1 else "seems to be"
-    return (
-        f"the event shape {shape} of a convolutional network {verb} {', or as '.join(readings)}"
-    )
+    return f"the event shape {shape} of a convolutional network {verb} {', or as '.join(readings)}"
