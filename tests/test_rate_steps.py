@@ -1,8 +1,10 @@
 """Schedules of the learning rate: by the step and by a figure, resumed, and refused."""
 
+import json
 import math
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch.optim import lr_scheduler
@@ -16,8 +18,14 @@ from torch.optim.lr_scheduler import (
     ReduceLROnPlateau,
     SequentialLR,
 )
+from typer.testing import CliRunner
 
 from latente.inference import fit
+from latente.inference.cli.app import app
+from latente.inference.recipes.plan import Plan, complete, read_plan
+from latente.inference.recipes.train import train
+from latente.inference.training import learning_rates
+from latente.inference.training.learning_rates import named_schedule
 
 from .test_fit import same, weights
 
@@ -166,3 +174,99 @@ def test_a_run_is_resumed_with_its_own_schedule_alone(make_pair, binary_images, 
 
 def test_no_callbacks_may_be_none(make_pair, binary_images):
     assert quiet(*make_pair(), binary_images, epochs=1, callbacks=None).epoch == 1
+
+
+def falling(losses, epochs, rate=0.03):
+    """The rates of the schedule plateau by its definition: a tenth after so many bad epochs."""
+    rates, best, bad = [], math.inf, 0
+    for loss in losses:
+        rates.append(rate)
+        best, bad = (loss, 0) if loss < best else (best, bad + 1)
+        if bad == epochs:
+            rate, bad = rate * 0.1, 0
+    return pytest.approx(rates, rel=1e-12)
+
+
+def test_the_named_plateau_takes_a_tenth_after_ten_epochs_without_a_new_best():
+    """Negative losses too: there PyTorch's own threshold takes −99.995 for better than −100."""
+    losses = [3.0, 2.0, -100.0, *[-99.995] * 9, -101.0, *[-100.995] * 21]
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.03)
+    scheduler, rates = named_schedule("plateau", 50)(optimizer), []
+    for loss in losses:
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step(loss)
+    assert rates == falling(losses, 10)
+    assert rates[:23] == [0.03] * 23
+    assert rates[23:] == pytest.approx([0.003] * 10 + [0.0003], rel=1e-12)
+
+
+@pytest.fixture
+def noise(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(60, 3)).astype("float32")
+    np.save(tmp_path / "noise.npy", rows)
+    return str(tmp_path / "noise.npy")
+
+
+def test_a_plan_has_its_schedule_and_is_resumed_with_it(noise, tmp_path, monkeypatch):
+    monkeypatch.setattr(learning_rates, "PLATEAU_EPOCHS", 2)
+
+    def run(name, epochs, schedule, resume=False):
+        plan = Plan(data=noise, schedule=schedule, epochs=epochs, learning_rate=0.3, hidden=(4,))
+        return train(plan, tmp_path / name, resume=resume, device="cpu", show_progress=False)
+
+    def column(run, name):
+        return [row[name] for row in run.history]
+
+    assert column(run("constant", 3, "constant"), "learning_rate") == [0.3] * 3
+    assert column(run("default", 5, "hold-then-fall"), "learning_rate")[:4] == [0.3] * 4
+    assert Plan().schedule == "hold-then-fall"
+    whole = run("whole", 9, "plateau")
+    rates = column(whole, "learning_rate")
+    assert rates == falling([-elbo for elbo in column(whole, "validation_elbo")], 2, 0.3)
+    assert len(set(rates)) > 2
+    run("part", 5, "plateau")
+    resumed = run("part", 9, "plateau", resume=True)
+    for name in ("learning_rate", "loss", "validation_elbo"):
+        assert column(resumed, name) == column(whole, name)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"schedule": "plato"}, "there is no schedule 'plato': did you mean 'plateau'?"),
+        ({"schedule": "plateau", "patience": 10}, "with --patience 10 the fit stops before: take"),
+    ],
+)
+def test_a_plan_whose_schedule_makes_no_sense_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        complete(Plan(**options))
+    complete(Plan(schedule="plateau", patience=11))
+
+
+def test_the_command_line_has_the_schedule_and_resumes_with_it(noise, tmp_path):
+    out = ["--out", str(tmp_path / "run")]
+    first = [*out, "--data", noise, "--schedule", "constant", "--epochs", "2", "--hidden", "4"]
+    for arguments, code, said in [
+        (first, 0, "2 epochs"),
+        ([*out, "--resume", "--schedule", "plateau"], 2, "with schedule 'constant', not 'plateau'"),
+        ([*out, "--resume", "--epochs", "3"], 0, "3 epochs"),
+    ]:
+        result = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["train", *arguments])
+        assert result.exit_code == code, result.output
+        assert said in result.output
+    rows = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
+    place = rows[0].split(",").index("learning_rate")
+    assert [float(row.split(",")[place]) for row in rows[1:]] == [1e-3] * 3
+
+
+def test_a_run_older_than_the_option_has_its_schedule(noise, tmp_path):
+    plan = Plan(data=noise, epochs=2, hidden=(4,))
+    first = train(plan, tmp_path, device="cpu", show_progress=False)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    assert config["plan"].pop("schedule") == "hold-then-fall"
+    path.write_text(json.dumps(config))
+    again = train(read_plan(tmp_path), tmp_path, resume=True, device="cpu", show_progress=False)
+    assert again.epoch == first.epoch == 2
+    assert read_plan(tmp_path).schedule == "hold-then-fall"

@@ -154,7 +154,8 @@ NetworkText = Annotated[
     str | None,
     typer.Option(
         "--network",
-        help="Encoder and decoder: mlp or conv, as in conv:residual_blocks=1.",
+        help="Encoder and decoder: mlp or conv, as in conv:residual_blocks=1, or conv:dims=1 for "
+        "signals.",
         show_default=RECIPE_DEFAULT,
         rich_help_panel=COMPOSITION_PANEL,
     ),
@@ -225,7 +226,18 @@ BatchSize = Annotated[
 LearningRate = Annotated[
     float,
     typer.Option(
-        help="The optimizer's step size at the start; it falls to zero.", rich_help_panel=FIT_PANEL
+        help="The optimizer's step size at the start; see --schedule.", rich_help_panel=FIT_PANEL
+    ),
+]
+
+
+ScheduleName = Annotated[
+    str,
+    typer.Option(
+        "--schedule",
+        help="The learning rate: hold-then-fall (to zero), constant, or plateau (a tenth after "
+        "every 10 epochs without a better validation loss).",
+        rich_help_panel=FIT_PANEL,
     ),
 ]
 

@@ -140,9 +140,13 @@ def check_data_kind(
         ValueError: with the reason, and what to choose.
     """
     is_table = data.lower().endswith(TABLE_SUFFIXES)
-    if is_table and (c.network.name == "conv" or c.given.name.startswith("quadrant")):
-        what = "the network conv is" if c.network.name == "conv" else f"--given {c.given} is"
-        raise ValueError(f"{what} for images, and {data} is a table: leave it out")
+    if is_table and c.given.name.startswith("quadrant"):
+        raise ValueError(f"--given {c.given} is for images, and {data} is a table: leave it out")
+    if is_table and c.network.name == "conv" and c.network["dims"] != 1:
+        raise ValueError(
+            f"the network conv is for images, and {data} is a table: leave it out, or take "
+            "--network conv:dims=1 if its columns are a signal, in order"
+        )
     if c.given.name == "labels":
         _check_labels(data, is_table, labels)
     if standardize and c.binarize == "none" and c.likelihood.part.data != "reals":

@@ -2,17 +2,26 @@
 
 import math
 from functools import partial
+from typing import Annotated
 
 from torch import Tensor, nn
 
 from ...models import Conditional, FlattenEvent, Likelihood, conv_decoder, conv_encoder, mlp
 from .axis import Axis, Part
-from .parameters import Natural, Widths
+from .parameters import Kind, Natural, Widths, one_of
 from .posteriors import EncoderOfWidth
 from .sizes import Sizes
 
 Networks = tuple[EncoderOfWidth, nn.Module]
 """A function that makes the encoder, and the decoder."""
+
+
+def _read_dims(text: str) -> int | str:
+    return text if text == "auto" else int(one_of("1", "2", "3").read(text))  # pyright: ignore
+
+
+Dims = Annotated[int | str, Kind("auto, 1, 2 or 3", _read_dims)]
+"""The number of spatial axes, or ``"auto"``: told from the shape, where it is clear."""
 
 
 def _mlp(sizes: Sizes, likelihood: Likelihood, context: nn.Module | None) -> Networks:
@@ -38,20 +47,32 @@ def _conv(
     *,
     residual_blocks: Natural = 0,
     channels: Widths = (32, 64),
+    dims: Dims = "auto",
 ) -> Networks:
-    """Convolutional networks that halve the image once for each of ``channels``; one dense layer.
+    """Convolutional networks that halve a datum once for each of ``channels``; one dense layer.
 
     The dense layer has the last hidden width. A context is joined to its features of x, and to z.
+
+    Raises:
+        ValueError: if rows of numbers are to be taken for signals without ``dims=1``: they may be
+            the columns of a table, whose order means nothing.
     """
-    width = sizes.hidden[-1]
-    plain = partial(conv_encoder, sizes.event_shape, channels, residual_blocks=residual_blocks)
+    if dims == "auto" and len(sizes.event_shape) == 1:
+        raise ValueError(
+            f"the network conv goes along neighbours, and a datum is a row of "
+            f"{sizes.event_shape[0]} values: take --network conv:dims=1 if they are a signal, in "
+            "order, else --network mlp"
+        )
+    width, axes = sizes.hidden[-1], None if dims == "auto" else int(dims)
+    options = {"residual_blocks": residual_blocks, "dims": axes}
+    plain = partial(conv_encoder, sizes.event_shape, channels, **options)
     decoder = conv_decoder(
         sizes.latent_dim + (0 if context is None else sizes.context),
         sizes.event_shape,
         channels[::-1],
         features_per_element=likelihood.features_per_element,
-        residual_blocks=residual_blocks,
         hidden=width,
+        **options,
     )
     if context is None:
         return partial(plain, hidden=width), decoder
@@ -94,7 +115,8 @@ NETWORKS: Axis[Part] = Axis(
     ),
     Part(
         "conv",
-        "convolutions with a halving for each of channels; with residual blocks, a ResNet",
+        "convolutions with a halving for each of channels, along dims axes: 1 for signals, 2 for "
+        "images, 3 for volumes; with residual blocks, a ResNet",
         "Radford, Metz and Chintala 2016, arXiv 1511.06434",
         _conv,
     ),

@@ -11,6 +11,7 @@ from ..data.csv_format import CsvFormat
 from ..data.files import check_path
 from ..data.named_datasets import NAMED_DATASETS
 from ..execution.precision import Precision
+from ..training.learning_rates import named_schedule
 from ..training.optimizers import named_optimizer
 from ..training.run_folder import CONFIG
 from .axes import AXES
@@ -55,6 +56,7 @@ class Plan:
     epochs: int = 50
     batch_size: int | None = None
     learning_rate: float = 1e-3
+    schedule: str = "hold-then-fall"
     optimizer: str = "adam"
     weight_decay: float = 0.0
     clip_norm: float | None = None
@@ -89,6 +91,7 @@ def complete(plan: Plan) -> Plan:
         )
     check_composition(composition)
     named_optimizer(filled.optimizer, weight_decay=filled.weight_decay)
+    named_schedule(filled.schedule, filled.epochs, patience=filled.patience)
     CsvFormat(filled.delimiter, filled.decimal, filled.header)  # checks the values
     if filled.latent_dim < 1:
         raise ValueError(f"the latent dimension must be at least 1, got {filled.latent_dim}")

@@ -14,7 +14,7 @@ from ..data.rows import BLOCK_ROWS, Rows
 from ..execution.recorded import Compile
 from ..training.device import resolve_device
 from ..training.fit import fit
-from ..training.learning_rates import hold_then_fall
+from ..training.learning_rates import named_schedule
 from ..training.optimizers import named_optimizer
 from ..training.run import Run
 from ..training.run_folder import check_folder
@@ -40,9 +40,9 @@ def train(
 ) -> Run:
     """Load a plan's data, build its pair from its seed, and fit it into a run folder.
 
-    The learning rate is held, then falls to zero (:func:`hold_then_fall`). The decoder's last bias
-    starts at the value that reproduces the training mean (as in Burda et al. 2016), so that
-    training starts from the best constant, and not from noise.
+    The learning rate is held, then falls to zero (:func:`hold_then_fall`), unless the plan names
+    another schedule. The decoder's last bias starts at the value that reproduces the training mean
+    (as in Burda et al. 2016), so that training starts from the best constant, and not from noise.
 
     Args:
         plan: the configuration; :func:`complete` fills in what it leaves open.
@@ -81,7 +81,7 @@ def train(
         learning_rate=plan.learning_rate,
         optimizer=named_optimizer(plan.optimizer, weight_decay=plan.weight_decay),
         clip_norm=plan.clip_norm,
-        schedule=hold_then_fall(plan.epochs),
+        schedule=named_schedule(plan.schedule, plan.epochs),
         patience=plan.patience,
         seed=plan.seed,
         device=device,
