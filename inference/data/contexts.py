@@ -44,7 +44,7 @@ class ContextColumn:
                 ) from None
             return ((numbers - self.location) / self.scale)[:, None].astype(np.float32)
         words = values.astype(str)
-        unknown = sorted(set(words) - set(self.categories))
+        unknown = sorted(set(words.tolist()) - set(self.categories))
         if unknown:
             raise ValueError(
                 f"column {self.name!r} of {name} has {unknown[0]!r}, which the data of the fit had "

@@ -16,8 +16,8 @@ from .transform import Transform
 
 PROBED_ROWS = 1000
 FAR, NEAR = 30.0, 5.0
-"""Standardized values are near 0. If the median size of values is beyond the first number, and that
-of the same values, standardized as in the fit, below the second, they were not standardized."""
+"""Standardized values are near 0. If the median size of an element is beyond the first number, and
+that of the same values, standardized as in the fit, below the second, it was not standardized."""
 
 _FITTED: WeakKeyDictionary[Any, Transform] = WeakKeyDictionary()
 
@@ -128,9 +128,10 @@ def _check_values(transform: Transform, x: Tensor, name: str) -> None:
     location, scale = transform.of_x(transform.location), transform.of_x(transform.scale)
     if location is None or scale is None or x.shape[1:] != location.shape:
         return
-    size = x.double().abs().median()
-    if size > FAR and ((x - location) / scale).abs().median() < NEAR:
+    sizes = x.double().abs().median(0).values
+    inside = ((x - location) / scale).abs().median(0).values < NEAR
+    if ((sizes > FAR) & inside).any():
         raise ValueError(
-            f"{name} was not standardized (half of its values are beyond ±{size:.3g}), and the "
-            f"data of the fit were: {_ADVICE}"
+            f"{name} was not standardized (half of its values are beyond ±{sizes.max():.3g}), and "
+            f"the data of the fit were: {_ADVICE}"
         )

@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from .source import Source
 
 
@@ -30,6 +32,8 @@ def as_pixels(source: Source, scale: float | None, shape: Sequence[int] | None) 
             f"{math.prod(own)}"
         )
     values = source.values.reshape(len(source.values), *shape)
+    if source.columns and not source.wide_columns:  # an array of float64 stays so, a table not
+        values = values.astype(np.float32)
     return replace(source, values=values, columns=(), dtypes=(_common(source),))
 
 

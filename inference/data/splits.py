@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from ..common.arguments import name_rows
+from ..common.lookup import did_you_mean
 from .source import Source
 
 SplitName = Literal["random", "by-class", "in-order"]
@@ -28,6 +29,10 @@ class Split:
     seed: int
 
     def __post_init__(self) -> None:
+        if isinstance(self.split, str) and not self._is_way(*get_args(SplitName)):
+            question = did_you_mean(self.split, get_args(SplitName))
+            if question:
+                raise ValueError(f"split {self.split!r}: {question}")
         if self.groups is not None and not self._is_way("random"):
             raise ValueError("groups are split at random: leave split= out, or groups=")
         if self.order is not None and not self._is_way("in-order"):

@@ -1,0 +1,124 @@
+"""Splits into train, validation and test."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from latente.inference import load_data
+
+RNG = np.random.default_rng(0)
+N = 60
+FRAME = pd.DataFrame(
+    {
+        "x": RNG.normal(size=N),
+        "y": RNG.normal(size=N),
+        "site": np.array(list("abcdef"))[np.arange(N) % 6],
+        "day": pd.date_range("2020-01-01", periods=N)[RNG.permutation(N)],
+        "part": np.array(["train", "train", "Validation", "test"])[np.arange(N) % 4],
+        "kind": np.array(["cat", "dog"])[(np.arange(N) % 10 == 0).astype(int)],
+    }
+)
+
+
+def only(*columns):
+    return FRAME[["x", "y", *columns]]
+
+
+def indices(data):
+    return data.train_index, data.validation_index, data.test_index
+
+
+def test_indices_lead_back_to_the_rows():
+    values = RNG.normal(size=(N, 2))
+    data = load_data(values)
+    joined = np.concatenate(indices(data))
+    assert sorted(joined.tolist()) == list(range(N))
+    for part, index in zip(("train", "validation", "test"), indices(data), strict=True):
+        assert np.array_equal(getattr(data, part).numpy(), values[index])
+
+
+def test_groups_stay_together():
+    data = load_data(only("site"), groups="site", validation=0.2, test=0.4)
+    sites = [set(FRAME["site"][index]) for index in indices(data)]
+    assert [len(part) for part in sites] == [3, 1, 2]
+    assert sum(map(len, sites)) == len(set().union(*sites))
+    assert data.event_shape == (2,)
+    array = load_data(only().to_numpy(), groups=FRAME["site"], validation=0.2, test=0.4)
+    assert np.array_equal(array.test_index, data.test_index)
+
+
+def test_the_last_in_order_are_the_test_part():
+    data = load_data(only("day"), split="in-order", order="day")
+    days = [FRAME["day"][index] for index in indices(data)]
+    assert days[0].max() < days[1].min()
+    assert days[1].max() < days[2].min()
+    assert load_data(only(), split="in-order").test_index.tolist() == list(range(54, 60))
+
+
+def test_each_part_has_its_share_of_each_class():
+    data = load_data(only("kind"), labels="kind", split="by-class", validation=0.25, test=0.25)
+    dogs = data.label_names.index("dog")
+    assert (data.test_labels == dogs).sum() in (1, 2)
+    assert (data.validation_labels == dogs).sum() in (1, 2)
+    assert len(data.test) == len(data.validation) == 15
+    joined = np.concatenate(indices(data))
+    assert sorted(joined.tolist()) == list(range(N))
+
+
+def test_rows_say_their_part():
+    for data in (
+        load_data(only("part"), split="part"),
+        load_data(only(), split=FRAME["part"].tolist()),
+    ):
+        assert data.test_index.tolist() == list(range(3, N, 4))
+        assert data.validation_index.tolist() == list(range(2, N, 4))
+        assert data.event_shape == (2,)
+
+
+def test_a_test_set_of_its_own(tmp_path):
+    other = FRAME[["y", "x"]].iloc[:7]
+    other.to_csv(tmp_path / "test.csv", index=False)
+    for given in (other, tmp_path / "test.csv"):
+        data = load_data(only(), test=given)
+        assert np.allclose(data.test.numpy(), FRAME[["x", "y"]].iloc[:7])
+        assert data.test_index.tolist() == list(range(N, N + 7))
+        assert len(data.train) + len(data.validation) == N
+    labelled = load_data(only("kind"), labels="kind", test=FRAME[["kind", "x", "y"]].iloc[[1, 10]])
+    assert labelled.test_labels.tolist() == [0, 1]
+    x = RNG.normal(size=(N, 2))
+    arrays = load_data(x, labels=np.arange(N) % 2, test=(x[:3], [0, 1, 1]))
+    assert arrays.test_labels.tolist() == [0, 1, 1]
+    assert torch.equal(arrays.test, torch.as_tensor(x[:3]))
+
+
+REFUSED = {
+    "a column that is not there": ({"split": "parts"}, "no column 'parts'"),
+    "a way that is misspelt": ({"split": "by_class"}, "did you mean 'by-class'"),
+    "a word that is no part": ({"split": ["train"] * 59 + ["hold"]}, "says 'hold'"),
+    "no row to train on": ({"split": ["test"] * N}, "no row .* is for training"),
+    "too few values": ({"groups": [1, 2]}, "one value for each of 60 rows"),
+    "missing values": ({"groups": [np.nan] * N}, "groups are missing in row"),
+    "groups in order": ({"groups": "site", "split": "in-order"}, "leave split= out, or groups="),
+    "an order at random": ({"order": "day"}, "split='in-order'"),
+    "one group": ({"groups": ["a"] * N}, "1 groups cannot be split"),
+    "classes without labels": ({"split": "by-class"}, "needs labels"),
+    "test rows of other columns": ({"test": FRAME[["x"]]}, "lacks column"),
+    "test labels that are missing": (
+        {"labels": np.arange(N) % 2, "test": np.zeros((3, 5))}, r"test=\(x, labels\)",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", list(REFUSED))
+def test_a_split_that_does_not_go_with_the_data_is_refused(case):
+    options, message = REFUSED[case]
+    source = only(*(name for name in ("site", "day") if name in map(str, options.values())))
+    with pytest.raises(ValueError, match=message):
+        load_data(source, **options)
+
+
+def test_a_class_with_too_few_data_is_named():
+    with pytest.raises(ValueError, match="smallest class has 1"):
+        load_data(np.zeros((20, 2)) + RNG.normal(size=(20, 2)), labels=[1] + [0] * 19,
+                  split="by-class")  # fmt: skip
