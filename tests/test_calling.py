@@ -745,11 +745,13 @@ def test_a_forgotten_to_event_without_a_plate_is_told_by_the_site_and_its_shape(
     def guide(X, y):
         pyro.sample("w", dist.Normal(pyro.param("loc", torch.zeros(2)), 1.0))
 
-    said = r"'w' has 2 log densities at dimension -1 of its batch shape \(2,\), .*\.to_event"
+    said = (
+        r"'w' has 2 log densities at dimension -1, .*\(batch shape \(2,\)\): end it with \.to_event"
+    )
     for own in (guide, AutoNormal(model)):
         with pytest.raises(ValueError, match=said):
             call(model, own, (TABLE, TARGET))
-    said = r"'y' has 20 log densities at dimension -1 of its batch shape \(20,\), .*pyro\.plate"
+    said = r"'y' has 20 log densities at dimension -1, .*\(batch shape \(20,\)\): .* pyro\.plate"
     with pytest.raises(ValueError, match=said):
         call(no_plate, _hand_written, (TABLE, TARGET))
 

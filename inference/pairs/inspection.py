@@ -198,11 +198,10 @@ def _check_plates(name: str, site: Any) -> None:
     for dim in range(-len(shape), 0):
         if shape[dim] > 1 and dim not in owned:
             raise ValueError(
-                f"the distribution at {name!r} has {shape[dim]} log densities at dimension {dim} "
-                f"of its batch shape {tuple(shape)}, where there is no plate: if they are of one "
-                "value, end it with .to_event(…); if they are rows of data, put it under "
-                "pyro.plate(…). Labels and contexts have one row for each datum, (N,) or "
-                "(N, event), not (N, 1)"
+                f"the distribution at {name!r} has {shape[dim]} log densities at dimension {dim}, "
+                f"where there is no plate (batch shape {tuple(shape)}): end it with .to_event(…) "
+                "if they are of one value, or put it under pyro.plate(…) if they are of rows; "
+                "labels and contexts have one row for each datum, (N,) or (N, event), not (N, 1)"
             )
 
 
