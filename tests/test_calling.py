@@ -12,6 +12,8 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from latente.inference import (
+    ImportanceWeighted_ELBO,
+    evaluate,
     fit,
     inference_gap,
     latent_information,
@@ -602,3 +604,183 @@ def test_a_plate_of_groups_as_large_as_the_data_is_no_plate_of_data(groups, rows
     found = log_evidence(model, guide, (index, y), num_samples=5)
     assert found.log_px.shape == (1,)
     assert found.log_px.item() == pytest.approx(exact.item(), abs=1e-8)
+
+
+def _people(X, y=None):
+    """A regression as its user writes it; only the plate's name tells it from a canonical one."""
+    w = pyro.sample("w", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+    with pyro.plate("people", len(X)):
+        pyro.sample("income", dist.Normal(X @ w, 1.0), obs=y)
+
+
+def _hand_written(X, y=None):
+    loc = pyro.param("loc", lambda: torch.zeros(2))
+    pyro.sample("w", dist.Normal(loc, 1.0).to_event(1))
+
+
+TABLE, TARGET = torch.randn(20, 2), torch.randn(20)
+
+
+@pytest.mark.parametrize("kind", [AutoNormal, AutoMultivariateNormal])
+@pytest.mark.parametrize(
+    "call",
+    [
+        evaluate,
+        lambda *given: simulate(*given, 5),
+        lambda *given: fit(*given, objective=ImportanceWeighted_ELBO(2), show_progress=False),
+    ],
+    ids=["evaluate", "simulate", "fit"],
+)
+def test_errors_name_the_plate_and_the_sites_that_the_user_wrote(kind, call):
+    """Not the plate ``"data"`` of the library, nor what the autoguide draws to make w from."""
+    with pytest.raises(ValueError, match="site 'w' stands outside the plate 'people'") as caught:
+        call(_people, kind(_people), (TABLE, TARGET))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (
+            (TABLE, TARGET[:5]),
+            r"argument 0 has 20 rows \(shape \(20, 2\)\), argument 1 has 5 rows \(shape \(5,\)\)$",
+        ),
+        (
+            {"y": TARGET[:5], "X": TABLE},
+            r"'y' has 5 rows \(shape \(5,\)\), 'X' has 20 rows \(shape \(20, 2\)\)$",
+        ),
+        (
+            (TABLE, TARGET[:, None]),
+            r"argument 1 has 1 row along dimension 1 \(shape \(20, 1\)\); "
+            r"give argument 1 the shape \(20,\)$",
+        ),
+        ((TABLE.T, TARGET), r"argument 0 has 2 rows \(shape \(2, 20\)\), argument 1 has 20 rows"),
+    ],
+)
+@pytest.mark.parametrize("call", [log_evidence, fit])
+def test_arguments_of_different_lengths_are_named_with_their_shapes(call, data, said):
+    with pytest.raises(ValueError, match="the arguments of data have different lengths: .*" + said):
+        call(_people, _hand_written, data)
+
+
+@pytest.mark.parametrize("call", [log_evidence, fit])
+def test_arguments_in_another_order_are_refused_with_the_order_that_runs(call):
+    said = r"shapes \(20,\), \(20, 2\), and run on \(20, 2\), \(20,\): .* arguments, X, y \(Runtime"
+    with pytest.raises(ValueError, match=said):
+        call(_people, _hand_written, (TARGET, TABLE))
+
+
+def test_programs_that_fail_in_every_order_are_not_told_of_another_one():
+    def broken(X, y):
+        raise RuntimeError("no connection")
+
+    with pytest.raises(RuntimeError, match="no connection"):
+        log_evidence(broken, _hand_written, (TARGET, TABLE))
+
+
+def _offset(X, y=None):
+    b = pyro.sample("b", dist.Normal(0.0, 1.0))
+    with pyro.plate("people", len(X)):
+        pyro.sample("y", dist.Normal(X @ torch.tensor([1.0, -1.0]) + b, 1.0), obs=y)
+
+
+def _offset_guide(X, y=None):
+    rest = y - X @ pyro.param("w", torch.tensor([1.0, -1.0]))
+    pyro.sample("b", dist.Normal(rest.sum() / (1 + len(X)), (1 + len(X)) ** -0.5))
+
+
+def test_float64_arrays_go_with_float32_numbers_in_the_programs():
+    """The pair has no module whose dtype would decide. Its guide is the exact posterior."""
+    table, target = TABLE.double().numpy(), TARGET.double().numpy()
+    noise = torch.eye(20).double() + 1
+    mean = TABLE.double() @ torch.tensor([1.0, -1.0]).double()
+    exact = dist.MultivariateNormal(mean, noise).log_prob(TARGET.double()).item()
+    found = log_evidence(_offset, _offset_guide, (table, target), num_samples=10)
+    assert found.log_px.item() == pytest.approx(exact, abs=1e-3)
+    again = log_evidence(_offset, _offset_guide, {"X": table, "y": target}, num_samples=10)
+    assert again.log_px.item() == pytest.approx(exact, abs=1e-3)
+    run = fit(
+        _offset, _offset_guide, (table, target), validation=(table, target), epochs=1,
+        show_progress=False,
+    )  # fmt: skip
+    assert run.history[-1]["elbo"] == pytest.approx(run.history[-1]["validation_elbo"], abs=0.5)
+
+
+def test_float64_arrays_stay_where_the_programs_take_them():
+    def model(x):
+        b = pyro.sample("b", dist.Normal(torch.zeros(()).double(), 1.0))
+        with pyro.plate("people", len(x)):
+            pyro.sample("x", dist.Normal(b, 1.0), obs=x)
+
+    def guide(x):
+        pyro.sample("b", dist.Normal(x.sum() / (1 + len(x)), (1 + len(x)) ** -0.5))
+
+    _, _, rows = open_pair(model, guide, TARGET.double().numpy())
+    assert rows[0].dtype == torch.float64
+
+
+def test_numbers_of_two_types_in_the_programs_are_said():
+    def model(X, y):
+        b = pyro.sample("b", dist.Normal(torch.zeros(2).double(), 1.0).to_event(1))
+        with pyro.plate("people", len(X)):
+            pyro.sample("y", dist.Normal(X @ b + X @ torch.zeros(2), 1.0), obs=y)
+
+    def guide(X, y):
+        pyro.sample("b", dist.Normal(torch.zeros(2).double(), 1.0).to_event(1))
+
+    with pytest.raises(RuntimeError, match=r"tensors of two types; NumPy.*\.double\(\)$"):
+        log_evidence(model, guide, (TABLE.double().numpy(), TARGET.numpy()))
+
+
+@pytest.mark.parametrize("call", [log_evidence, fit])
+def test_a_forgotten_to_event_without_a_plate_is_told_by_the_site_and_its_shape(call):
+    def model(X, y):
+        w = pyro.sample("w", dist.Normal(torch.zeros(2), 1.0))
+        pyro.sample("y", dist.Normal(X @ w, 1.0).to_event(1), obs=y)
+
+    def no_plate(X, y):
+        w = pyro.sample("w", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        pyro.sample("y", dist.Normal(X @ w, 1.0), obs=y)
+
+    def guide(X, y):
+        pyro.sample("w", dist.Normal(pyro.param("loc", torch.zeros(2)), 1.0))
+
+    said = (
+        r"'w' has 2 log densities at dimension -1, .*\(batch shape \(2,\)\): end it with \.to_event"
+    )
+    for own in (guide, AutoNormal(model)):
+        with pytest.raises(ValueError, match=said):
+            call(model, own, (TABLE, TARGET))
+    said = r"'y' has 20 log densities at dimension -1, .*\(batch shape \(20,\)\): .* pyro\.plate"
+    with pytest.raises(ValueError, match=said):
+        call(no_plate, _hand_written, (TABLE, TARGET))
+
+
+@pytest.mark.parametrize("call", [log_evidence, fit])
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_plate_of_fixed_indices_is_told_as_what_it_is(call, shared):
+    """Where all data are one datum, the evidence was of the chosen rows alone, in silence."""
+    chosen = torch.arange(5)
+
+    def local(x):
+        with pyro.plate("people", len(x), subsample=chosen) as index:
+            z = pyro.sample("z", STANDARD.expand([len(index)]))
+            pyro.sample("x", dist.Normal(z, NOISE), obs=x[index])
+
+    def local_guide(x):
+        scale = pyro.param("scale", lambda: torch.ones(()).double())
+        with pyro.plate("people", len(x), subsample=chosen) as index:
+            pyro.sample("z", dist.Normal(x[index] / 2, scale))
+
+    def one(x):
+        z = pyro.sample("z", STANDARD)
+        with pyro.plate("people", len(x), subsample=chosen) as index:
+            pyro.sample("x", dist.Normal(z, NOISE), obs=x[index])
+
+    def one_guide(x):
+        pyro.sample("z", dist.Normal(pyro.param("loc", lambda: torch.zeros(()).double()), 1.0))
+
+    pair = (one, one_guide) if shared else (local, local_guide)
+    said = "the plate 'people' takes 5 of its 12 elements, those that its subsample= names: leave"
+    with pytest.raises(ValueError, match=said):
+        call(*pair, X[:, 0])

@@ -144,7 +144,7 @@ def test_quadrants(num, share):
     [
         (lambda x, y: x, "a Conditional of 2 inputs got 1: give the data as a tuple"),
         (lambda x, y: (x, y, y), "of 2 inputs got 3"),
-        (lambda x, y: (x, y[:5]), "different lengths"),
+        (lambda x, y: (x, y[:5]), "argument 0 has 200 rows .*, argument 1 has 5 rows"),
         (lambda x, y: (x, y + 3), "whole numbers from 0 to 2, got [345]"),
         (lambda x, y: (x, y - 1), "whole numbers from 0 to 2, got -1"),
         (lambda x, y: (x, y + 0.5), r"whole numbers from 0 to 2, got [012]\.5"),

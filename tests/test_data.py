@@ -317,7 +317,7 @@ def test_rows_for_a_fit_are_checked():
     rows = as_rows((x, np.arange(5)), "data")
     assert rows[0].is_floating_point()
     assert not rows[1].is_floating_point()
-    with pytest.raises(ValueError, match=r"different lengths: \[5, 4\]"):
+    with pytest.raises(ValueError, match=r"lengths: argument 0 has 5 rows \(shape \(5, 2\)\), arg"):
         as_rows((x, np.arange(4)), "data")
     with pytest.raises(ValueError, match="context 1 of data holds NaN or infinity in row 2"):
         as_rows((x, np.array([0, 0, np.nan, 0, 0])), "data")

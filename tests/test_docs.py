@@ -20,7 +20,7 @@ import pytest
 import torch
 from pyro.infer import TraceEnum_ELBO
 
-from latente.inference import fit, log_evidence
+from latente.inference import Budget, fit, log_evidence
 from latente.inference.cli import main
 
 from .pages import PAGES, ROOT, Block, Ran, blocks, run
@@ -237,6 +237,11 @@ def anchors(text: str) -> set[str]:
     """The anchors that GitHub gives the headings of a page."""
     titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_the_page_lists_all_fields_of_a_budget_with_their_defaults():
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) \|", PAGES["docs/diagnostics.md"].read_text(), re.M)
+    assert {name: int(default) for name, default in rows} == vars(Budget())
 
 
 def test_the_front_page_is_short():

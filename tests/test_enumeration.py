@@ -551,7 +551,7 @@ def test_a_site_outside_the_data_plate_is_not_summed_out_datum_by_datum():
     def guide(x):
         pyro.sample("w", dist.Normal(0.0, 1.0))
 
-    with pytest.raises(ValueError, match="'far' outside the plate 'data' depends on a site"):
+    with pytest.raises(ValueError, match="'far' outside the plate of data depends on a site"):
         log_predictive_density(coupled, guide, x)
 
 

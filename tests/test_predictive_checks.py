@@ -10,9 +10,12 @@ from scipy import stats
 
 from latente.guides import DiagonalNormal
 from latente.inference.diagnostics import predictive_checks
+from latente.inference.diagnostics.finding import Level
 from latente.inference.diagnostics.predictive_checks import (
     DEFAULT_QUANTITIES,
     PredictiveCheck,
+    PredictiveChecks,
+    judge_checks,
     predictive_check,
 )
 from latente.models import VAE, StandardNormal, mlp
@@ -85,6 +88,13 @@ def test_p_values_by_hand():
     assert check.p_value == pytest.approx((2 + 2 / 2) / 5)
     assert check.two_sided == pytest.approx(0.8)
     assert repr(check) == "PredictiveCheck(observed=1, replicated=1.4 ± 1, p=0.600, S=5)"
+
+
+def test_too_few_replications_are_told_with_the_number_and_its_argument():
+    checks = {"mean": PredictiveCheck(1.0, torch.arange(20.0).double())}
+    (finding,) = judge_checks(PredictiveChecks(checks, None))
+    assert finding.level is Level.NOTE
+    assert finding.sentence.endswith("Take 41, by Budget(replications=41) or num_samples=41.")
 
 
 def test_what_all_data_share_is_drawn_once_for_each_replication(monkeypatch):

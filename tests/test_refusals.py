@@ -9,6 +9,7 @@ import torch
 from pyro.infer.autoguide import AutoNormal
 from torch import nn
 
+from latente.inference import Budget, diagnose, evaluate, fit, log_evidence
 from latente.models import Normal
 
 from .test_fit import quiet, same, weights
@@ -145,3 +146,37 @@ def test_a_loss_that_is_not_finite_stops_the_run(make_pair, binary_images, tmp_p
     ):
         quiet(vae, guide, binary_images, epochs=100, learning_rate=1e4, out=tmp_path / "run")
     assert (tmp_path / "run" / "checkpoint.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        ((_model, None), r"the guide is None: give a Pyro program, .*AutoNormal\(model\)$"),
+        ((None, _guide), r"the model is None: give a Pyro program, a function or a module$"),
+        ((_model, AutoNormal), r"the guide is the class AutoNormal: give an object of it, AutoN"),
+        ((nn.Linear, _guide), r"the model is the class Linear: give an object of it"),
+        ((_model, 3), r"the guide is of type int: give a Pyro program"),
+    ],
+)
+@pytest.mark.parametrize("call", [quiet, log_evidence, evaluate, diagnose])
+def test_what_is_no_program_is_refused_by_its_role(call, pair, message):
+    with pytest.raises(ValueError, match=message):
+        call(*pair, X)
+
+
+@pytest.mark.parametrize("call", [fit, log_evidence, evaluate, diagnose])
+def test_data_by_position_beyond_the_data_are_refused_with_the_form(call):
+    with pytest.raises(ValueError, match=rf"^{call.__name__} takes all data as one argument, such"):
+        call(_model, _guide, X, X)
+
+
+@pytest.mark.parametrize("budget", [{}, {"nuts_data": 0}, None, 100])
+def test_a_budget_that_is_none_is_refused(budget):
+    kind = type(budget).__name__
+    with pytest.raises(ValueError, match=rf"^budget is of type {kind}: give Budget\(…\), or leave"):
+        diagnose(_model, _guide, X, budget=budget)
+
+
+def test_a_budget_takes_whole_numbers():
+    with pytest.raises(ValueError, match=r"num_data must be a whole number, got 10\.5"):
+        Budget(num_data=10.5)  # pyright: ignore[reportArgumentType]

@@ -1,6 +1,6 @@
 """Checks of arguments, and names of rows in messages."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -21,6 +21,23 @@ def check_least(given: Mapping[str, tuple[int, int]]) -> None:
     for name, (value, least) in given.items():
         if value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}")
+
+
+def refuse_more(function: str, more: Collection[object]) -> None:
+    """Refuse arguments by position after the data, as ``svi.step(X, y)`` takes them.
+
+    Raises:
+        ValueError: if there are any.
+
+    >>> refuse_more("fit", ("y",))
+    Traceback (most recent call last):
+    ValueError: fit takes all data as one argument, such as the tuple (X, y); settings have keywords
+    """
+    if more:
+        raise ValueError(
+            f"{function} takes all data as one argument, such as the tuple (X, y); settings have "
+            "keywords"
+        )
 
 
 def name_rows(rows: np.ndarray, most: int = 5) -> str:

@@ -10,14 +10,14 @@ from torch.nn.utils.rnn import PackedSequence, pad_sequence
 
 from ..pairs.calling import AdaptedProgram, Calling
 from ..pairs.checks import explains_missing
-from ..pairs.data_plate import find_calling, has_rows, integers_to_convert
-from ..pairs.parameters import place_all, warn_of_initial_values
-from ..pairs.programs import Program
+from ..pairs.data_plate import find_calling, has_rows, integers_to_convert, runs_on
+from ..pairs.parameters import place, place_all, placement, warn_of_initial_values
+from ..pairs.programs import Program, check_programs
 from .arrays import ARRAY_PROTOCOLS
 from .checks import exceeds_float32
 from .fitted_transform import like_the_fit
 from .load_data import Data
-from .rows import Rows, as_part, check_part, check_same_lengths, part_name
+from .rows import Rows, as_part, check_part, check_same_lengths, name_argument, part_name
 
 ITEM_PROTOCOLS = ("__len__", "__iter__", "__getitem__", "select_dtypes", *ARRAY_PROTOCOLS)
 """Attributes of objects that may be data; one without any of them is a constant of a program."""
@@ -77,10 +77,15 @@ def call_pair(
     model: Program, guide: Program, given: Arguments, data_plate: str | None = None, seed: int = 0
 ) -> tuple[Program, Program, Calling | None, tuple[Any, ...]]:
     """Find how a pair is called; the pair in the library's form, and the parts that it takes."""
+    check_programs(model, guide)
     parts = list(given.parts)
     if not isinstance(model, AdaptedProgram):
-        for number in integers_to_convert(model, guide, given.parts, given.keywords, seed):
+        parts = list(_to_float32(model, guide, tuple(parts), given.keywords, seed))
+        whole = integers_to_convert(model, guide, tuple(parts), given.keywords, seed)
+        for number in whole:
             parts[number] = _to_float(parts[number])
+        if whole:  # the programs may have failed for these before
+            parts = list(_to_float32(model, guide, tuple(parts), given.keywords, seed))
     parts = [_widened(part) for part in parts]
     calling = find_calling(model, guide, tuple(parts), given.keywords, data_plate, seed)
     if calling is not None:
@@ -94,13 +99,21 @@ def arrange(calling: Calling | None, parts: tuple[Any, ...], name: str) -> tuple
     Raises:
         ValueError: if they have different lengths.
     """
-    rows = parts if calling is None else calling.arrange(parts)
-    for position, part in enumerate(rows):
-        if not has_rows(part):
-            kind = type(part).__name__
-            raise ValueError(f"argument {position} of {name} is a {kind}: give rows of data")
-    check_same_lengths(rows, name)
-    return tuple(rows)
+    if calling is None:
+        for position, part in enumerate(parts):
+            if not has_rows(part):
+                kind = type(part).__name__
+                raise ValueError(f"argument {position} of {name} is a {kind}: give rows of data")
+        check_same_lengths({name_argument(n): part for n, part in enumerate(parts)}, name)
+        return parts
+    if calling.plate is not None:
+        own = [(n, part) for n, part in enumerate(calling.arguments) if part.row is not None]
+        check_same_lengths(
+            {name_argument(n, part.keyword): parts[n] for n, part in own},
+            name,
+            [part.rows_dim for _, part in own],
+        )
+    return calling.arrange(parts)
 
 
 def check_values(model: Program, guide: Program, rows: tuple[Rows, ...], name: str) -> None:
@@ -178,6 +191,31 @@ def _widened(part: Any) -> Any:
     """Small whole numbers as int64: sums of bytes beyond 255 would start again at 0."""
     small = isinstance(part, Tensor) and part.dtype in (torch.uint8, torch.int8, torch.int16)
     return part.long() if small else part
+
+
+def _to_float32(
+    model: Program,
+    guide: Program,
+    parts: tuple[Any, ...],
+    keywords: tuple[str | None, ...],
+    seed: int,
+) -> tuple[Any, ...]:
+    """Parts in float64 as float32, where the programs fail on the former and not on the latter.
+
+    A pair with modules has a dtype of its own, and its data are placed there. Tensors that are
+    written in the programs, or in ``pyro.param``, are float32 as a rule; NumPy's are float64.
+    """
+    default = torch.get_default_dtype()
+    double = [n for n, part in enumerate(parts) if getattr(part, "dtype", None) == torch.float64]
+    if not double or default == torch.float64 or placement(model, guide)[1] is not None:
+        return parts
+    if runs_on(model, guide, parts, keywords, seed):
+        return parts
+    rounded = tuple(part.to(default) if n in double else part for n, part in enumerate(parts))
+    if not runs_on(model, guide, rounded, keywords, seed):
+        return parts  # they fail for another reason, which is told where they are used
+    place(tuple(parts[n] for n in double), None, default)  # warns where it is too coarse
+    return rounded
 
 
 def _to_float(part: Tensor) -> Tensor:

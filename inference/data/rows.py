@@ -1,6 +1,6 @@
 """Rows of data, in memory or streamed from disk."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .arrays import is_table, to_array, to_tensor
 from .binarization import draw_bits
-from .checks import check_finite, exceeds_float32
+from .checks import check_finite, exceeds_float32, number_of
 from .source import BLOCK_ROWS as BLOCK_ROWS
 from .tables import from_table, refuse_wide
 
@@ -80,15 +80,41 @@ def as_rows(data: Any, name: str) -> tuple[Rows, ...]:
     if isinstance(rows[0], Tensor) and not rows[0].is_floating_point():
         exceeds = exceeds_float32(rows[0].cpu().numpy())
         rows[0] = rows[0].to(torch.float64 if exceeds else torch.get_default_dtype())
-    check_same_lengths(rows, name)
+    check_same_lengths({name_argument(n): part for n, part in enumerate(rows)}, name)
     return tuple(rows)
 
 
-def check_same_lengths(rows: Sequence[Rows], name: str) -> None:
-    """Refuse data and contexts with different numbers of rows."""
-    lengths = [len(part) for part in rows]
-    if len(set(lengths)) > 1:
-        raise ValueError(f"{name} and its contexts have different lengths: {lengths}")
+def check_same_lengths(
+    parts: Mapping[str, Any], name: str, rows_dims: Sequence[int] | None = None
+) -> None:
+    """Refuse arguments with different numbers of rows.
+
+    Args:
+        parts: the arguments that hold rows, as they were given, by their names in an error.
+        name: of the data.
+        rows_dims: the dimension of each along which its rows lie; the first if not given.
+
+    Raises:
+        ValueError: with the number of rows and the shape of each argument.
+    """
+    shapes = {label: tuple(part.shape) for label, part in parts.items()}
+    dims = [0] * len(shapes) if rows_dims is None else rows_dims
+    lengths = [shape[dim] for shape, dim in zip(shapes.values(), dims, strict=True)]
+    if len(set(lengths)) <= 1:
+        return
+    said = [
+        f"{label} has {number_of(length, 'row')}{f' along dimension {dim}' if dim else ''} "
+        f"(shape {shape})"
+        for (label, shape), length, dim in zip(shapes.items(), lengths, dims, strict=True)
+    ]
+    columns = [label for label, shape in shapes.items() if shape == (max(lengths), 1)]
+    advice = f"; give {columns[0]} the shape {(max(lengths),)}" if columns else ""
+    raise ValueError(f"the arguments of {name} have different lengths: {', '.join(said)}{advice}")
+
+
+def name_argument(position: int, keyword: str | None = None) -> str:
+    """The name of an argument in errors: its keyword, or its position."""
+    return f"argument {position}" if keyword is None else repr(keyword)
 
 
 def part_name(name: str, position: int) -> str:

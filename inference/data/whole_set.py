@@ -8,7 +8,8 @@ from torch import Tensor
 
 from ..pairs.calling import as_one_datum, is_one_datum
 from ..pairs.checks import check_support
-from ..pairs.parameters import place, placement
+from ..pairs.inspection import inspect_pair
+from ..pairs.parameters import place, place_all, placement
 from ..pairs.programs import Program, evaluating, plain_errors, probing
 from ..pairs.sites import in_data_plate, latent_sites, nesting_of
 from .arguments import open_pair
@@ -47,6 +48,9 @@ def open_posterior(
     nesting = _nesting_around_global(model, guide, rows)
     if nesting is None:
         return model, guide, rows
+    if nesting == 0:  # global, as nothing is in a plate: it is refused with the site's name
+        with evaluating(model, guide), torch.random.fork_rng():
+            inspect_pair(model, guide, place_all(model, guide, rows))
     if isinstance(data, Data):
         data = data.rows("train")
         model, guide, rows = open_pair(*given, data, data_plate=data_plate, name=name)

@@ -1,6 +1,7 @@
 """How many data, draws and steps each diagnostic takes."""
 
 from dataclasses import dataclass
+from numbers import Integral
 
 from ..common.arguments import check_least
 
@@ -29,7 +30,7 @@ class Budget:
     take some two minutes on two cores for a VAE on MNIST.
 
     Raises:
-        ValueError: if a number is too small.
+        ValueError: if a number is too small, or is no whole number.
     """
 
     num_data: int = 1000
@@ -72,6 +73,9 @@ class Budget:
     """Draws of each datum in the tree."""
 
     def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not isinstance(value, Integral):
+                raise ValueError(f"{name} must be a whole number, got {value!r}")
         check_least({name: (value, LEAST.get(name, 0)) for name, value in vars(self).items()})
 
 

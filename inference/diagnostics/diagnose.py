@@ -4,11 +4,12 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Never
 
 import torch
 from torch import Tensor
 
+from ..common.arguments import refuse_more
 from ..data.arguments import open_pair
 from ..data.load_data import Data
 from ..data.whole_set import open_posterior, rows_of_set
@@ -42,7 +43,7 @@ def diagnose(
     model: Program,
     guide: Program,
     data: Any,
-    *,
+    *more: Never,
     diagnostics: Sequence[Diagnostic[Any]] = DIAGNOSTICS,
     quantities: Mapping[str, Quantity] = DEFAULT_QUANTITIES,
     budget: Budget = DEFAULT_BUDGET,
@@ -71,6 +72,7 @@ def diagnose(
         model: Pyro program ``model(x, *context)``.
         guide: Pyro program of the same arguments and latent sites.
         data: x (N, *event_shape), or a tuple (x, *context); the test part of a ``Data``.
+        more: none: the data of programs of several arguments are one tuple or dict.
         diagnostics: which ones to run, in order. ``(*DIAGNOSTICS, mine)`` adds one of your own.
         quantities: functions of a data set by name, for the predictive checks.
         budget: how many data and draws each diagnostic takes.
@@ -98,6 +100,10 @@ def diagnose(
     >>> diagnosis["evidence"].khat_bad_fraction
     0.0
     """
+    refuse_more("diagnose", more)
+    if not isinstance(budget, Budget):
+        kind = type(budget).__name__
+        raise ValueError(f"budget is of type {kind}: give Budget(…), or leave it out")
     _check_names(diagnostics)
     given = model, guide
     model, guide, rows = open_pair(*given, data, data_plate=data_plate)

@@ -309,7 +309,8 @@ def _kl_by_dimension(reading: Reading) -> tuple[tuple[str, ...], Tensor]:
         names += [name] if size == 1 else [f"{name}[{index}]" for index in range(size)]
         parts.append(kl.double().mean(0).cpu())
     if not parts:
-        raise ValueError("nothing is latent in the plate 'data': there is no z to measure")
+        plate = reading.structure.data_plate
+        raise ValueError(f"nothing is latent in {plate}: there is no z to measure")
     return tuple(names), torch.cat(parts, dim=-1)
 
 

@@ -327,10 +327,10 @@ def _judge(distribution: str, checks: Mapping[str, PredictiveCheck]) -> Finding:
     odd, threshold = unlike(checks), FALSE_ALARM_RATE / len(checks)
     replications = min(len(check.replicated) for check in checks.values())
     if 2 / (replications + 1) >= threshold:
-        level = Level.NOTE
+        level, needed = Level.NOTE, int(2 / threshold) + 1
         text = (
             f"{replications} replications are too few to judge {len(checks)} quantities by. "
-            f"Take {int(2 / threshold) + 1}."
+            f"Take {needed}, by Budget(replications={needed}) or num_samples={needed}."
         )
     elif not odd:
         level = Level.GOOD

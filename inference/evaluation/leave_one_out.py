@@ -106,8 +106,8 @@ def psis_loo(
         structure = inspect_with_density(model, guide, args)
         if not structure.global_latents:
             raise ValueError(
-                "nothing is latent outside the plate 'data', so leaving one datum out changes "
-                "nothing for it: use log_evidence on held-out data"
+                f"nothing is latent outside {structure.data_plate}, so leaving one datum out "
+                "changes nothing for it: use log_evidence on held-out data"
             )
         _check_global_density(guide, args)
         held = find_observed_values(model, args).held

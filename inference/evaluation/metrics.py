@@ -1,12 +1,13 @@
 """Metrics of a fitted pair, as ``evaluation.json`` holds them."""
 
 import math
-from typing import Any
+from typing import Any, Never
 
 import torch
 from pyro import poutine
 from torch import Tensor
 
+from ..common.arguments import refuse_more
 from ..data.arguments import open_pair
 from ..data.rows import BLOCK_ROWS, Rows
 from ..evidence.importance_sampling import log_evidence
@@ -45,7 +46,7 @@ def evaluate(
     model: Program,
     guide: Program,
     data: Any,
-    *,
+    *more: Never,
     num_samples: int = 1000,
     data_plate: str | None = None,
     seed: int = 0,
@@ -56,6 +57,7 @@ def evaluate(
     Args:
         data: x or (x, *context), all of which is used; of what :func:`load_data` returns, the
             test part is used.
+        more: none: the data of programs of several arguments are one tuple or dict.
         num_samples: S of :func:`log_evidence`.
         data_plate: the name of the plate over the data, where two plates fit.
         seed: seed of the draws.
@@ -72,14 +74,13 @@ def evaluate(
     Raises:
         ValueError: as :func:`log_evidence` does; if latent variables are global.
     """
+    refuse_more("evaluate", more)
     model, guide, rows = open_pair(model, guide, data, data_plate=data_plate)
     structure, size = _inspect(model, guide, rows)
     if structure.global_latents:
-        names = ", ".join(map(repr, structure.global_latents))
         raise ValueError(
-            f"the latent site {names} stands outside the plate 'data', and these figures are of "
-            "one datum: log_evidence gives those of the whole data set, log_predictive_density "
-            "those of held-out data"
+            f"{structure.globals_stand_outside}, and these figures are of one datum: log_evidence "
+            "gives those of the whole data set, log_predictive_density those of held-out data"
         )
     if structure.points:
         return {

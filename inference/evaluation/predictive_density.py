@@ -1,7 +1,7 @@
 """Log predictive density of held-out data."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyro
@@ -18,7 +18,7 @@ from ..data.rows import BLOCK_ROWS
 from ..evidence.importance_sampling import log_evidence
 from ..evidence.pareto_smoothing import summarize_weights
 from ..pairs.checks import check_guide_covers_prior, check_prior_covers_guide, check_support
-from ..pairs.inspection import inspect_drawn
+from ..pairs.inspection import inspect_drawn, is_vectorized
 from ..pairs.kept_rows import check_rows, rows_kept
 from ..pairs.log_terms import Draws, Terms, draw, read_terms, score, sum_sites, trace_model
 from ..pairs.parameters import place_all
@@ -220,6 +220,7 @@ def densities_at_global_draws(
     check_drawn_apart(structure)
     log_px, log_held = (torch.zeros(num_samples, num_data, dtype=torch.float64) for _ in range(2))
     log_p, log_q = (torch.empty(num_samples, dtype=torch.float64) for _ in range(2))
+    plated, inner_structure = False, structure
     step = num_data if structure.keeps_rows else max(1, BLOCK_ROWS // inner_samples)
     with (
         pyro.validation_enabled(False),
@@ -242,14 +243,29 @@ def densities_at_global_draws(
                     again = trace_model(model, others)
                     _check_global_prior(read_terms(again, others), terms, structure)
                     _check_held(_sum_held(again, held, others), log_held[0], held)
+                    plated = structure.keeps_rows and is_vectorized(
+                        *_given_globals(model, guide, draws), args, structure.nesting,
+                        structure.enumerated,
+                    )  # fmt: skip
+                    inner_structure = replace(structure, vectorized=plated)
+                # Where each datum's posterior is kept, a run for each inner draw would be slow.
+                own = _given_globals(model, guide, draws) if plated else (model, given)
                 for start in range(0, num_data, step):
                     block = tuple(part[start : start + step] for part in args)
-                    inner = score(model, draw(given, block, inner_samples, structure))
+                    inner = score(own[0], draw(own[1], block, inner_samples, inner_structure))
                     log_weight = inner.log_weight.double().cpu()
                     log_mean = log_weight.logsumexp(0) - math.log(inner_samples)
                     log_px[sample, start : start + step] = log_mean
             advance(1, f"{sample + 1} of {num_samples} draws")
     return log_px, log_p, log_q, log_held
+
+
+def _given_globals(model: Program, guide: Program, draws: Draws) -> tuple[Program, Program]:
+    """A pair given the global latent variables of one draw: what it draws is local."""
+    values = {
+        name: site["value"] for name, site in latent_sites(global_latent_sites(draws.trace)).items()
+    }
+    return poutine.condition(model, data=values), poutine.condition(guide, data=values)
 
 
 def _sum_held(trace: Trace, held: tuple[str, ...], draws: Draws) -> Tensor:
@@ -272,8 +288,8 @@ def _check_held(again: Tensor, before: Tensor, held: tuple[str, ...]) -> None:
 def _check_global_prior(again: Terms, terms: Terms, structure: Structure) -> None:
     """Refuse global sites that depend on local ones: two draws of these give other densities."""
     if not torch.allclose(again.log_prior_global, terms.log_prior_global, rtol=1e-5, atol=1e-5):
-        name = (*structure.observed_outside, *structure.global_latents)[0]
+        name = (*structure.observed_outside, *structure.global_sites)[0]
         raise ValueError(
-            f"the site {name!r} outside the plate 'data' depends on latent variables inside it, so "
-            "the data are not independent given the global latent variables"
+            f"the site {name!r} outside {structure.data_plate} depends on latent variables inside "
+            "it, so the data are not independent given the global latent variables"
         )

@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Never
 
 import pyro
 import torch
 from torch import Tensor
 
+from ..common.arguments import refuse_more
 from ..common.progress import progress
 from ..common.seeding import set_seed
 from ..data.rows import BLOCK_ROWS
@@ -99,7 +100,7 @@ class Evidence:
         if self.num_samples < KHAT_MIN_SAMPLES:
             return (
                 f"S = {self.num_samples} is too small for Pareto k̂, which would show whether these "
-                f"weights can be trusted. Take 2,200 samples, or at least {KHAT_MIN_SAMPLES}."
+                f"weights can be trusted: take num_samples=2200, or at least {KHAT_MIN_SAMPLES}."
             )
         return (
             f"With S = {self.num_samples:,} the threshold of k̂ is {self.khat_threshold:.2f}; with "
@@ -127,7 +128,7 @@ def log_evidence(
     model: Program,
     guide: Program,
     data: Any,
-    *,
+    *more: Never,
     num_samples: int = 1000,
     chunk_size: int | None = None,
     data_plate: str | None = None,
@@ -164,6 +165,7 @@ def log_evidence(
         guide: Pyro program of the same arguments and latent sites.
         data: x, a tensor or array (N, *event_shape), or a tuple (x, *context); of what
             :func:`load_data` returns, the test part is used.
+        more: none: the data of programs of several arguments are one tuple or dict.
         num_samples: S, at least 2; 2,200 or more for the full k̂ threshold of 0.7.
         chunk_size: how many samples of each datum the model scores at once. By default as many as
             stay in a CPU's cache and fit into a quarter of the free memory.
@@ -194,6 +196,7 @@ def log_evidence(
     >>> bool(((evidence.log_px - exact).abs() < 4 * evidence.standard_error).all())
     True
     """
+    refuse_more("log_evidence", more)
     if num_samples < 2:
         raise ValueError(f"num_samples must be at least 2 to estimate an error, got {num_samples}")
     if chunk_size is not None and chunk_size < 1:
@@ -248,14 +251,14 @@ def inspect_local(model: Program, guide: Program, args: tuple[Tensor, ...]) -> S
     check_drawn_apart(structure)
     if structure.observed_outside:
         raise ValueError(
-            f"the observed site {structure.observed_outside[0]!r} stands outside the plate 'data': "
-            "it belongs to no single datum, so log p(x) of one datum is not defined"
+            f"the observed site {structure.observed_outside[0]!r} stands outside "
+            f"{structure.data_plate}: it belongs to no single datum, so log p(x) of one datum is "
+            "not defined"
         )
     if structure.global_latents:
-        names = ", ".join(map(repr, structure.global_latents))
         raise ValueError(
-            f"the latent site {names} stands outside the plate 'data': the data are not "
-            "independent without it, so log p(x) of one datum is not defined"
+            f"{structure.globals_stand_outside}: the data are not independent without it, so "
+            "log p(x) of one datum is not defined"
         )
     check_summed_within_data(structure)
     check_guide_covers_prior(model, guide, args)

@@ -91,10 +91,10 @@ class ImportanceWeighted_ELBO(Objective):
 
     def check(self, sites: dict[str, tuple[Any, Any]], structure: Structure) -> None:
         """Refuse sites outside the data plate."""
-        outside = (*structure.global_latents, *structure.observed_outside)
+        outside = (*structure.global_sites, *structure.observed_outside)
         if outside:
             raise ValueError(
-                f"the site {outside[0]!r} stands outside the plate 'data', and an "
+                f"the site {outside[0]!r} stands outside {structure.data_plate}, and an "
                 "importance-weighted bound has one term for each datum: use Trace_ELBO()"
             )
 

@@ -109,4 +109,4 @@ def decompose_kl(q: Any, p: Any, num_data: float) -> tuple[Tensor, Tensor, Tenso
 def check_one_plate(structure: Structure, name: str) -> None:
     """Refuse pairs with plates inside the data plate."""
     if structure.nesting > 1:
-        raise ValueError(f"{name} needs a pair without plates inside the plate 'data'")
+        raise ValueError(f"{name} needs a pair without plates inside {structure.data_plate}")

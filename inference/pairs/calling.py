@@ -140,6 +140,18 @@ def name_arguments(model: Program, count: int) -> list[str]:
     return names
 
 
+def name_data_plate(model: Program) -> str:
+    """The plate of a model's data in words, by the name that its user gave it.
+
+    >>> name_data_plate(print)
+    "the plate 'data'"
+    """
+    if not isinstance(model, AdaptedProgram):
+        return f"the plate {DATA_PLATE!r}"
+    plate = model.calling.plate
+    return "the plate of data" if plate is None else f"the plate {plate!r}"
+
+
 class AdaptedProgram(WrappedProgram):
     """A program that is called with rows (x, *context), whatever its own arguments are."""
 

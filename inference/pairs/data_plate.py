@@ -1,5 +1,6 @@
 """Find the plate of a pair's data, and which of the arguments are rows of data."""
 
+import inspect
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from torch import Tensor
 from ..common.seeding import set_seed
 from .calling import AdaptedProgram, Argument, Calling, taking_all
 from .parameters import place, placement
-from .programs import Program, modules, probing
+from .programs import Program, first_line, modules, probing
 from .sites import DATA_PLATE, observed_sites, sample_sites
 
 PROBED_ROWS = 50
@@ -22,6 +23,9 @@ PROBED_ROWS = 50
 
 LARGEST_TRANSPOSED = 4
 """Dimensions of an argument up to which all orders of its dimensions are tried."""
+
+MOST_REORDERED = 3
+"""Arguments up to which all orders of them are tried, where the programs fail on the one given."""
 
 Parts = tuple[Any, ...]
 """What a user gave: arguments in their order, of which tensors may be rows of data."""
@@ -133,6 +137,7 @@ def find_calling(
     if probe is None:
         if any(keywords):
             _refuse_keywords(model, guide, parts, keywords, seed)
+        _refuse_order(model, guide, parts, seed)
         return None
     if data_plate is not None and not any(r.plate == data_plate for r in readings):
         names = ", ".join(map(repr, probe.frames)) or "none"
@@ -210,6 +215,50 @@ def _run(
     return _Probe(args, of_guide, of_model, observed_sites(in_model), subsampled)
 
 
+def runs_on(
+    model: Program, guide: Program, parts: Parts, keywords: Sequence[str | None], seed: int = 0
+) -> bool:
+    """Whether a pair runs on its arguments, or on the first rows of them."""
+    probe = _run_on_few(model, guide, parts, keywords, seed)
+    return probe is not None or _run(model, guide, parts, keywords, seed) is not None
+
+
+def _refuse_order(model: Program, guide: Program, parts: Parts, seed: int) -> None:
+    """Refuse arguments by position on which a pair fails, if it runs on them in another order."""
+    rows = [number for number, part in enumerate(parts) if has_rows(part)]
+    shapes = {tuple(parts[number].shape) for number in rows}
+    if len(shapes) == 1 or len({shape[0] for shape in shapes}) > 1 or len(rows) > MOST_REORDERED:
+        return
+    keywords = (None,) * len(parts)
+    for order in permutations(rows):
+        turned = list(parts)
+        for here, number in zip(rows, order, strict=True):
+            turned[here] = parts[number]
+        if list(order) == rows or not runs_on(model, guide, tuple(turned), keywords, seed):
+            continue
+        try:
+            _run(model, guide, parts, keywords, seed, strict=True)
+        except Exception as error:  # whatever it is, it is told
+            raise ValueError(
+                f"the programs fail on arguments of the shapes {_shapes(parts)}, and run on "
+                f"{_shapes(turned)}: give the data in the order of the programs' arguments"
+                f"{_argument_names(model)} ({first_line(error)})"
+            ) from error
+
+
+def _shapes(parts: Sequence[Any]) -> str:
+    return ", ".join(str(tuple(part.shape)) for part in parts if has_rows(part))
+
+
+def _argument_names(program: Program) -> str:
+    """The names of a program's arguments, where they are known."""
+    try:
+        names = list(inspect.signature(getattr(program, "forward", program)).parameters)
+    except (TypeError, ValueError):
+        return ""
+    return f", {', '.join(names)}"
+
+
 def _refuse_keywords(
     model: Program, guide: Program, parts: Parts, keywords: Sequence[str | None], seed: int
 ) -> None:
@@ -218,7 +267,7 @@ def _refuse_keywords(
     try:
         _run(model, guide, parts, keywords, seed, strict=True)
     except Exception as error:  # whatever it is, it is told
-        cause, why = error, f": {type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+        cause, why = error, f": {first_line(error)}"
     raise ValueError(f"the programs fail on the keyword arguments {names}{why}") from cause
 
 

@@ -8,7 +8,7 @@ from pyro import poutine
 from torch import Tensor
 
 from .cached_flows import UnknownDensityError
-from .calling import AdaptedProgram
+from .calling import is_one_datum, name_data_plate
 from .enumeration import check_can_be_summed, summed_out
 from .kept_rows import check_rows, rows_kept
 from .kl import carries_density, is_delta
@@ -42,29 +42,26 @@ def inspect_pair(model: Program, guide: Program, args: tuple[Any, ...]) -> Struc
     for name in enumerated:
         check_can_be_summed(name, in_model[name])
     _check_same_sites(in_guide, in_model, enumerated)
-    sites = {"guide": sample_sites(guide_trace), "model": sample_sites(model_trace)}
-    for found in sites.values():
-        for name, site in found.items():
-            _check_plates(name, site)
+    # The model's first: an autoguide's auxiliary sites have names that its user does not know.
+    sites = *sample_sites(model_trace).items(), *sample_sites(guide_trace).items()
+    for name, site in sites:
+        _check_plates(name, site)
     frames = [
-        frame
-        for found in sites.values()
-        for site in found.values()
-        for frame in site["cond_indep_stack"]
-        if frame.dim is not None
+        frame for _, site in sites for frame in site["cond_indep_stack"] if frame.dim is not None
     ]
     if not frames:
         raise ValueError(
             "no site of model or guide is inside a vectorized plate: put the data under "
             "pyro.plate('data', len(x), dim=-1), as a context (with …), not as a loop (for …)"
         )
-    _check_data_plate(in_guide, in_model, observed_sites(model_trace), frames, len(args[0]))
-    one_datum = isinstance(model, AdaptedProgram) and model.calling.plate is None
+    plate, one_datum = name_data_plate(model), is_one_datum(model)
+    _check_data_plate(in_guide, in_model, observed_sites(model_trace), plate)
+    _check_sizes(frames, plate, len(args[0]), one_datum=one_datum)
     nesting = max(-frame.dim for frame in frames)
     global_latents = tuple(name for name, site in in_guide.items() if not in_data_plate(site))
     # Draws of a global variable never lie along a plate of samples: see log_evidence.
     with pyro.validation_enabled(False):  # it refuses NaN also where the model masks it
-        vectorized = not global_latents and _is_vectorized(model, guide, args, nesting, enumerated)
+        vectorized = not global_latents and is_vectorized(model, guide, args, nesting, enumerated)
     outside = tuple(
         name for name, site in observed_sites(model_trace).items() if not in_data_plate(site)
     )
@@ -81,6 +78,8 @@ def inspect_pair(model: Program, guide: Program, args: tuple[Any, ...]) -> Struc
         repeatable=not one_datum and (vectorized or _is_repeatable(model, guide, args, nesting)),
         keeps_rows=rows_kept(guide) is not None,
         drawn_together=tuple(set(_without_density(in_guide, in_model)) - set(points)),
+        auxiliary=tuple(name for name in in_guide if name not in in_model),
+        data_plate=plate,
     )
 
 
@@ -109,10 +108,13 @@ def _check_data_plate(
     in_guide: dict[str, Any],
     in_model: dict[str, Any],
     observed: dict[str, Any],
-    frames: list[Any],
-    num_data: int,
+    plate: str,
 ) -> None:
-    """Refuse a pair without a data plate, or whose programs use it differently."""
+    """Refuse a pair without observed sites in its data plate, or with a site in it in one program.
+
+    Args:
+        plate: the data plate in words.
+    """
     if not observed:
         names = ", ".join(map(repr, in_model)) or "none"
         raise ValueError(
@@ -130,19 +132,36 @@ def _check_data_plate(
             if in_data_plate(in_guide[name]):
                 inside, outside = outside, inside
             raise ValueError(
-                f"{name!r} is inside the plate 'data' in the {inside}, and not in the {outside}: "
-                "put it under pyro.plate('data', len(x), dim=-1) in both"
+                f"{name!r} is inside {plate} in the {inside}, and not in the {outside}: put it "
+                "under that plate in both, as pyro.plate('data', len(x), dim=-1)"
             )
+
+
+def _check_sizes(frames: list[Any], plate: str, num_data: int, *, one_datum: bool) -> None:
+    """Refuse a data plate of another size than the data, or at two dimensions.
+
+    Args:
+        plate: the data plate in words.
+        one_datum: whether a whole data set is one datum, so that no plate may leave out a part.
+    """
     dims = {frame.dim for frame in frames if frame.name == DATA_PLATE}
     for frame in frames:
+        if frame.name != DATA_PLATE and not one_datum:
+            continue
+        if frame.full_size not in (None, frame.size) and (one_datum or frame.size != num_data):
+            raise ValueError(
+                f"{plate if frame.name == DATA_PLATE else f'the plate {frame.name!r}'} takes "
+                f"{frame.size} of its {frame.full_size} elements, those that its subsample= names: "
+                "leave subsample= out, and give these rows as the data (batches are drawn by fit)"
+            )
         if frame.name == DATA_PLATE and frame.size != num_data:
             raise ValueError(
-                f"the plate 'data' has size {frame.size} at dimension {frame.dim}; "
+                f"{plate} has size {frame.size} at dimension {frame.dim}; "
                 f"it must have the size of the batch, {num_data}"
             )
     if len(dims) > 1:
         raise ValueError(
-            f"the plate 'data' has the dimensions {sorted(dims)} in guide and model: give it the "
+            f"{plate} has the dimensions {sorted(dims)} in guide and model: give it the "
             "same in both, with pyro.plate(…, dim=…)"
         )
 
@@ -180,12 +199,13 @@ def _check_plates(name: str, site: Any) -> None:
         if shape[dim] > 1 and dim not in owned:
             raise ValueError(
                 f"the distribution at {name!r} has {shape[dim]} log densities at dimension {dim}, "
-                "where there is no plate: end it with .to_event(…); labels and contexts have one "
-                "row for each datum, (N,) or (N, event), not (N, 1)"
+                f"where there is no plate (batch shape {tuple(shape)}): end it with .to_event(…) "
+                "if they are of one value, or put it under pyro.plate(…) if they are of rows; "
+                "labels and contexts have one row for each datum, (N,) or (N, event), not (N, 1)"
             )
 
 
-def _is_vectorized(
+def is_vectorized(
     model: Program,
     guide: Program,
     args: tuple[Any, ...],
@@ -259,6 +279,6 @@ def check_summed_within_data(structure: Structure) -> None:
     """
     for name in structure.enumerated_outside:
         raise ValueError(
-            f"the site {name!r} outside the plate 'data' is summed out, so the data are not "
-            "independent given what the guide draws: let the guide draw it"
+            f"the site {name!r} outside {structure.data_plate} is summed out, so the data are "
+            "not independent given what the guide draws: let the guide draw it"
         )

@@ -331,11 +331,13 @@ def latent_space(
         sites.append(Coordinate(name, transform, inner, dim, event, value.dtype, *kinds))
     if not sites and structure.enumerated:
         raise ValueError(
-            f"{structure.enumerated[0]!r} is summed out, and the guide draws nothing in the plate "
-            "'data': there is no approximate posterior to judge"
+            f"{structure.enumerated[0]!r} is summed out, and the guide draws nothing in "
+            f"{structure.data_plate}: there is no approximate posterior to judge"
         )
     if not sites:
-        raise ValueError("nothing is latent in the plate 'data': there is no posterior to judge")
+        raise ValueError(
+            f"nothing is latent in {structure.data_plate}: there is no posterior to judge"
+        )
     space = LatentSpace(model, guide, args, structure, tuple(sites), auxiliary=auxiliary or ())
     masked = _masked(space, in_model)
     if not masked.any():

@@ -368,8 +368,8 @@ def _read_summed(model_trace: Trace, draws: Draws, start: int, stop: int) -> Ter
         if is_summed_out(site) or varies(site):
             what = "is summed out" if is_summed_out(site) else "depends on a site summed out"
             raise ValueError(
-                f"the site {site['name']!r} outside the plate 'data' {what}, so the data are not "
-                "independent given what the guide draws: let the guide draw it"
+                f"the site {site['name']!r} outside the plate of data {what}, so the data are "
+                "not independent given what the guide draws: let the guide draw it"
             )
     local = [site for site in sites if in_data_plate(site)]
     latent = [site for site in local if not site["is_observed"]]

@@ -72,7 +72,7 @@ def _refuse_second_scale(site: Any, num_data: int, size: int) -> None:
         raise ValueError(
             f"the program scales {site['name']!r} by {hand_scale(site).mean().item():.4g} "
             f"(poutine.scale), which is about N/M = {num_data}/{size}: fit scales the plate "
-            f"{DATA_PLATE!r} by N/M itself, so the data would count twice. Remove the scale from "
+            "of data by N/M itself, so the data would count twice. Remove the scale from "
             "the program; if it is meant as a weight of the likelihood, choose another batch_size"
         )
 

@@ -16,6 +16,29 @@ from torch import Tensor, nn
 Program = Callable[..., Any]
 """A Pyro program: ``model(x, *context)`` or ``guide(x, *context)``."""
 
+_DTYPES_DIFFER = re.compile(r"same dtype|expected scalar type|should have the same type")
+"""What PyTorch says where the types of two tensors do not go together."""
+
+
+def check_programs(model: Any, guide: Any) -> None:
+    """Refuse what cannot be called as a Pyro program.
+
+    Raises:
+        ValueError: if model or guide is missing, a class, or no function.
+    """
+    for role, program in (("model", model), ("guide", guide)):
+        advice = "a function or a module, such as AutoNormal(model)"
+        if role == "model":
+            advice = "a function or a module"
+        if program is None:
+            raise ValueError(f"the {role} is None: give a Pyro program, {advice}")
+        if isinstance(program, type):
+            name = program.__name__
+            raise ValueError(f"the {role} is the class {name}: give an object of it, {name}(…)")
+        if not callable(program):
+            kind = type(program).__name__
+            raise ValueError(f"the {role} is of type {kind}: give a Pyro program, {advice}")
+
 
 class WrappedProgram:
     """A program that runs another one."""
@@ -136,6 +159,11 @@ def private_store(state: Any = None) -> Iterator[dict[str, Any]]:
         yield inner  # pyright: ignore[reportReturnType]
 
 
+def first_line(error: BaseException) -> str:
+    """The type of an error, and the first line of what it says."""
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+
+
 @contextlib.contextmanager
 def plain_errors() -> Iterator[None]:
     """Remove the table of shapes that Pyro appends to an error raised inside a program."""
@@ -157,6 +185,12 @@ def plain_errors() -> Iterator[None]:
                 f"{constraint[1]}: map them there first (exp or softplus for what is positive, "
                 "sigmoid for what lies between 0 and 1), or give the latent variables that they "
                 "are made from a distribution that stays there"
+            )
+        if _DTYPES_DIFFER.search(message):
+            message += (
+                ": the program computes with tensors of two types; NumPy's arrays are float64, and "
+                "PyTorch's tensors float32 as a rule, so give the data and the tensors in the "
+                "programs one type, by .float() or .double()"
             )
         mismatch = re.match(r"Shape mismatch inside plate\('(.+)'\) at site (\S+) dim", message)
         if mismatch:

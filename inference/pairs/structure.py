@@ -30,6 +30,24 @@ class Structure:
     """Whether the guide keeps a posterior for each datum, and so runs on all of them only."""
     drawn_together: tuple[str, ...] = ()
     """Latent sites in the data plate that follow from an auxiliary site of all data."""
+    auxiliary: tuple[str, ...] = ()
+    """Sites of the guide that the model does not have, such as those that autoguides draw."""
+    data_plate: str = "the plate 'data'"
+    """The data plate in words, by the name that its user gave it."""
+
+    @property
+    def global_sites(self) -> tuple[str, ...]:
+        """The global latent sites as their user knows them: without auxiliary ones."""
+        named = tuple(name for name in self.global_latents if name not in self.auxiliary)
+        return named or self.global_latents
+
+    @property
+    def globals_stand_outside(self) -> str:
+        """The clause of an error that the global latent sites stand outside the data plate."""
+        names = ", ".join(map(repr, self.global_sites))
+        many = len(self.global_sites) > 1
+        what = f"latent sites {names} stand" if many else f"latent site {names} stands"
+        return f"the {what} outside {self.data_plate}"
 
     def plated(self, num_samples: int) -> bool:
         """Whether so many samples lie along a dimension of their own."""
@@ -49,7 +67,7 @@ def check_drawn_apart(structure: Structure) -> None:
     """
     for name in structure.drawn_together:
         raise ValueError(
-            f"the guide draws {name!r} of all data together, in an auxiliary site outside the "
-            "plate 'data', so its density of one datum is not known: use a guide that draws "
-            f"{name!r} inside that plate, such as AutoNormal"
+            f"the guide draws {name!r} of all data together, in an auxiliary site outside "
+            f"{structure.data_plate}, so its density of one datum is not known: use a guide that "
+            f"draws {name!r} inside that plate, such as AutoNormal"
         )

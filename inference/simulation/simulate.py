@@ -121,12 +121,12 @@ def _check_generative(model: Program, guide: Program, args: tuple[Tensor, ...]) 
     with pyro.validation_enabled(False):  # the values of x do not matter
         structure = inspect_pair(model, guide, args)
     observed = find_observed_values(model, args)
-    outside = structure.global_latents + structure.observed_outside + structure.enumerated_outside
+    outside = structure.global_sites + structure.observed_outside + structure.enumerated_outside
     for name in outside:
         if name not in observed.held:
             raise ValueError(
-                f"the site {name!r} stands outside the plate 'data', but data and their latent "
-                "variables are simulated one by one, so they must be independent"
+                f"the site {name!r} stands outside {structure.data_plate}, but data and their "
+                "latent variables are simulated one by one, so they must be independent"
             )
     check_defines_data(model, args, observed)
     check_prior_can_be_drawn(model, args, observed)

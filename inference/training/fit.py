@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Never
 
 import torch
 from pyro.infer import ELBO
@@ -10,6 +10,7 @@ from pyro.optim import PyroOptim
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from ..common.arguments import refuse_more
 from ..data.fitted_transform import remember_transform, transform_of
 from ..data.rows import Rows
 from ..execution.precision import Precision
@@ -40,7 +41,7 @@ def fit(
     model: Program,
     guide: Program,
     data: Any,
-    *,
+    *more: Never,
     validation: Any = None,
     objective: ELBO | LossFunction | None = None,
     epochs: int = 50,
@@ -82,6 +83,7 @@ def fit(
         data: what :func:`load_data` returns; or x, a tensor or array (N, *event_shape); or
             a tuple (x, *context) of these. Bytes (``uint8``) are taken as they are; for a
             distribution over all real numbers ``fit`` warns that they are not divided by 255.
+        more: none: the data of programs of several arguments are one tuple or dict.
         validation: the same, to validate on; ``data`` from :func:`load_data` has a validation part.
         objective: any ``pyro.infer.ELBO``. If not given, ``TraceEnum_ELBO()`` where a site is
             marked to be enumerated; ``TraceMeanField_ELBO()``, which takes KLs in closed form, only
@@ -136,6 +138,7 @@ def fit(
     >>> [row["epoch"] for row in run.history]
     [1, 2]
     """
+    refuse_more("fit", more)
     callbacks = check_callbacks(() if callbacks is None else callbacks)
     opened = open_fit(model, guide, data, validation, data_plate, seed)
     model, guide, rows = opened.model, opened.guide, opened.rows

@@ -8,6 +8,7 @@ from torch import Tensor
 from ..data.arguments import Arguments, arrange, call_pair, check_values, read_arguments
 from ..data.load_data import Data
 from ..data.rows import Rows
+from ..pairs.parameters import placement
 from ..pairs.programs import Program, private_store
 
 DEFAULT_BATCH_SIZE = 128
@@ -56,7 +57,10 @@ def open_fit(
         if validation is not None:
             parts = _in_order_of(given, read_arguments(validation, "validation"))
             held_out = arrange(calling, parts, "validation")
-            held_out = tuple(_typed_like(*pair) for pair in zip(held_out, rows, strict=True))
+            own = placement(model, guide)[1] is not None
+            held_out = tuple(
+                _typed_like(*pair, own_dtype=own) for pair in zip(held_out, rows, strict=True)
+            )
             check_values(model, guide, held_out, "validation")
     batch_size = min(DEFAULT_BATCH_SIZE, len(rows[0]))
     if calling is not None and calling.subsample_size is not None:
@@ -64,12 +68,16 @@ def open_fit(
     return Opened(model, guide, rows, held_out, resample, batch_size)
 
 
-def _typed_like(part: Rows, like: Rows) -> Rows:
-    """Held-out rows as whole or real numbers, as the training rows are."""
+def _typed_like(part: Rows, like: Rows, *, own_dtype: bool) -> Rows:
+    """Held-out rows as whole or real numbers, as the training rows are.
+
+    Args:
+        own_dtype: whether the pair has a dtype of its own, to which real numbers are brought later.
+    """
     if not isinstance(part, Tensor) or not isinstance(like, Tensor):
         return part
     if like.is_floating_point():
-        return part if part.is_floating_point() else part.to(like.dtype)
+        return part if part.is_floating_point() and own_dtype else part.to(like.dtype)
     whole = part.is_floating_point() and bool((part == part.round()).all())
     return part.to(like.dtype) if whole else part  # fractions are for the support's check
 

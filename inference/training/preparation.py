@@ -23,6 +23,7 @@ from ..objectives.consistency import check_against_elbo
 from ..objectives.objective import Objective
 from ..objectives.pyro_objectives import LossFunction, check_objective, evaluate_loss
 from ..objectives.schedules import Constant, Weight
+from ..pairs.calling import name_data_plate
 from ..pairs.checks import check_support, explaining_data, explaining_support
 from ..pairs.inspection import inspect_pair
 from ..pairs.kept_rows import ADVICE, keeps_rows, remember_rows, rows_kept
@@ -171,13 +172,13 @@ def _check_whole(model: Program, guide: Program, data: FitData, sample: tuple[Te
             return
     if len(sample[0]) < data.num_data or data.resample:
         raise ValueError(
-            "an autoguide of a site inside the plate 'data' keeps a posterior for each datum, so "
-            f"it takes all data at once: give batch_size={data.num_data}, {ADVICE}"
+            f"an autoguide of a site inside {name_data_plate(model)} keeps a posterior for each "
+            f"datum, so it takes all data at once: give batch_size={data.num_data}, {ADVICE}"
         )
     if data.validation is not None:
         raise ValueError(
-            "an autoguide of a site inside the plate 'data' has no posterior of the validation "
-            f"data: leave validation out, {ADVICE}"
+            f"an autoguide of a site inside {name_data_plate(model)} has no posterior of the "
+            f"validation data: leave validation out, {ADVICE}"
         )
     remember_rows(guide, sample)
 
