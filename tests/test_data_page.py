@@ -18,7 +18,7 @@ def test_the_examples_run_and_print_what_they_say(capsys):
     exec("\n".join(BLOCKS), {})
     printed = capsys.readouterr().out.splitlines()
     told = re.findall(r"print\(.*\)  # (.*)", "\n".join(BLOCKS))
-    assert len(printed) == len(told) == 5
+    assert len(printed) == len(told) > 5
     for found, expected in zip(printed, told, strict=True):
         assert found.startswith(expected.removesuffix("…").rstrip())
         assert expected.endswith("…") or found == expected
