@@ -106,9 +106,9 @@ def _infer(series: Any, name: str) -> tuple[str, Sequence[Any], str]:
     what += f" from {distinct[0]:.6g} to {distinct[-1]:.6g}"
     if len(distinct) == 1:
         return "normal", (), f"constant at {distinct[0]:.6g}"
-    if whole and distinct[0] == 0 and len(distinct) <= MAX_COUNTS:
-        if numbers.var() >= numbers.mean() / 2:
-            return "count", (), what
+    is_spread = numbers.var() >= numbers.mean() / 2
+    if whole and distinct[0] == 0 and len(distinct) <= MAX_COUNTS and is_spread:
+        return "count", (), what
     if distinct[0] > 0 and len(numbers) >= MIN_LOGNORMAL_ROWS:
         skewness, of_logarithms = _skewness(numbers), _skewness(np.log(numbers))
         if skewness >= MIN_SKEWNESS and abs(of_logarithms) <= MAX_LOG_SKEWNESS:
@@ -181,8 +181,8 @@ def to_numbers(series: Any, name: str) -> np.ndarray:
     bad = np.flatnonzero(~np.isfinite(numbers))
     if len(bad):
         raise ValueError(f"column {name!r} holds infinity, in {name_rows(bad)}")
-    large = np.flatnonzero(np.abs(numbers) > EXACT_WHOLE) if series.dtype.kind in "iu" else ()
-    if len(large):
+    large = np.flatnonzero(np.abs(numbers) > EXACT_WHOLE)
+    if len(large) and series.dtype.kind in "iu":
         raise ValueError(
             f"column {name!r} holds {series.iloc[large[0]]}, which float64 rounds: drop it if it "
             "is an identifier, else subtract an offset"

@@ -103,8 +103,8 @@ def _codes(series: Any, column: Column) -> np.ndarray:
         numbers, distinct = series.factorize()
     except TypeError as error:
         raise ValueError(f"column {str(column.name)!r} holds no words: {error}") from error
-    codes = np.array([known.get(value, -1) for value in distinct.tolist()])
-    unseen = np.flatnonzero(codes[numbers] < 0) if len(series) else ()
+    codes = np.array([known.get(value, -1) for value in distinct.tolist()], dtype=int)[numbers]
+    unseen = np.flatnonzero(codes < 0)
     if len(unseen):
         value = series.iloc[unseen[0]]
         question = did_you_mean(str(value), map(str, known))
@@ -112,7 +112,7 @@ def _codes(series: Any, column: Column) -> np.ndarray:
             f"column {str(column.name)!r} has no category {value!r}, which is in "
             f"{name_rows(unseen)}: {question or _known(column)}"
         )
-    return codes[numbers] if len(series) else np.zeros(0)
+    return codes
 
 
 def _known(column: Column) -> str:

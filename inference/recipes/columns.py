@@ -28,9 +28,7 @@ def column_families(columns: Sequence[Column], rows: Rows) -> tuple[ColumnFamily
         ValueError: if there are more or fewer columns than elements of a row.
     """
     if tuple(rows.shape[1:]) != (len(columns),):
-        raise ValueError(
-            f"{len(columns)} columns do not fit rows of shape {tuple(rows.shape[1:])}"
-        )
+        raise ValueError(f"{len(columns)} columns do not fit rows of shape {tuple(rows.shape[1:])}")
     values = rows[:BLOCK_ROWS].double().cpu().numpy()
     return tuple(
         _family(column, of_column) for column, of_column in zip(columns, values.T, strict=True)

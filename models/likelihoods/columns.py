@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Sequence
 
-import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
