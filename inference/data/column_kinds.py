@@ -1,4 +1,4 @@
-"""Infer the kinds of a table's columns: normal, count, binary, categorical, …"""
+"""Infer the kinds of a table's columns (normal, count, binary, categorical) from their values."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
