@@ -9,6 +9,8 @@ import pandas as pd
 import pyro.distributions as dist
 import pytest
 import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from pyro.infer import Trace_ELBO
 from torch import nn
 
@@ -446,6 +448,33 @@ def test_every_type_of_column_has_its_kind_and_comes_back_exactly():
     assert (part.dtypes == frame.dtypes).all()
 
 
+WORDS = ["a", "b", "", "nan", "None", "1", "1.0", "True", "ß", "\n", "a "]
+NUMBERS = {f"float{bits}": st.floats(width=bits, allow_nan=False, allow_infinity=False)
+           for bits in (16, 32, 64)}  # fmt: skip
+VALUES = {
+    **NUMBERS,
+    **dict.fromkeys(("int8", "Int8", "UInt8", "uint64"), st.integers(0, 100)),
+    "int64": st.integers(-(2**53), 2**53),
+    **dict.fromkeys(("bool", "boolean"), st.booleans()),
+    **dict.fromkeys(("object", "str", "string"), st.sampled_from(WORDS)),
+    pd.CategoricalDtype([3, 1, 2], ordered=True): st.sampled_from([1, 2]),
+    pd.CategoricalDtype(["z", "x", "y"]): st.sampled_from(["x", "y"]),
+    pd.CategoricalDtype([True, False]): st.booleans(),
+}
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@given(st.data())
+def test_any_column_comes_back_exactly(data):
+    dtype = data.draw(st.sampled_from([*VALUES]))
+    values = data.draw(st.lists(VALUES[dtype], min_size=12, max_size=12))
+    frame = pd.DataFrame({"x": pd.Series(values, dtype=dtype)})
+    assume(len(set(values)) > 1)  # one word is no column
+    columns = [Column.from_json(json.loads(json.dumps(infer_columns(frame)[0].to_json())))]
+    encoded = encode_columns(frame, columns)
+    pd.testing.assert_frame_equal(decode_columns(encoded, columns), frame, check_exact=True)
+
+
 def test_the_kinds_are_shown_with_their_reasons_and_changed():
     frame = frame_of()[["age", "income", "visits", "colour", "code", "grade"]]
     shown = describe_columns(infer_columns(frame)).splitlines()
@@ -558,7 +587,7 @@ def test_a_table_without_a_column_is_refused():
 
 
 def test_draws_are_decoded_in_the_terms_of_the_table():
-    decoded = decode_columns([[2.0, 300.2, 0.7], [1.0, -0.4, 0.2]], FITTED)
+    decoded = decode_columns([[2.0, 299.7, 0.7], [1.0, -0.4, 0.2]], FITTED)
     assert decoded.colour.tolist() == ["red", "green"]
     assert decoded.visits.tolist() == [300, 0]  # beyond a byte: a wider type, not 44
     assert decoded.visits.dtype == np.int64

@@ -106,7 +106,8 @@ def _infer(series: Any, name: str) -> tuple[str, Sequence[Any], str]:
     what += f" from {distinct[0]:.6g} to {distinct[-1]:.6g}"
     if len(distinct) == 1:
         return "normal", (), f"constant at {distinct[0]:.6g}"
-    is_spread = numbers.var() >= numbers.mean() / 2
+    with np.errstate(over="ignore"):
+        is_spread = numbers.var() >= numbers.mean() / 2
     if whole and distinct[0] == 0 and len(distinct) <= MAX_COUNTS and is_spread:
         return "count", (), what
     if distinct[0] > 0 and len(numbers) >= MIN_LOGNORMAL_ROWS:
@@ -240,6 +241,8 @@ def _categories(series: Any, name: str) -> list[Any]:
             f"column {name!r} is neither numbers nor words, but {series.dtype} ({values[0]!r}): "
             "convert it, numbers with pd.to_numeric, dates to a number of days"
         )
+    if kinds == {"bool"} and not is_category:
+        return [False, True]
     found = values if is_category else sorted(set(values))
     if len(found) < 2:
         raise ValueError(f"column {name!r} is constant at {found[0]!r}: drop it")
@@ -271,5 +274,6 @@ def _list_categories(categories: Sequence[Any], what: str) -> str:
 
 def _skewness(numbers: np.ndarray) -> float:
     """The third standardized moment."""
-    centred = numbers - numbers.mean()
-    return float((centred**3).mean() / (centred**2).mean() ** 1.5)
+    with np.errstate(over="ignore", invalid="ignore"):  # of huge numbers: NaN, which is no kind
+        centred = numbers - numbers.mean()
+        return float((centred**3).mean() / (centred**2).mean() ** 1.5)

@@ -100,7 +100,7 @@ def _facts(data: Data, sizes: Sizes) -> dict[str, Any]:
     facts: dict[str, Any] = {"event_shape": list(data.event_shape), "data_digest": data.digest()}
     facts |= {"context": sizes.context, "num_classes": sizes.num_classes}
     if sizes.columns:
-        facts["columns"] = [asdict(column) for column in sizes.columns]
+        facts["column_families"] = [asdict(column) for column in sizes.columns]
     if data.location is not None and data.scale is not None:
         facts |= {"location": data.location.tolist(), "scale": data.scale.tolist()}
     if data.note:
