@@ -625,6 +625,11 @@ def test_families_have_the_units_of_the_training_rows():
     assert families["smoker"] == ColumnFamily("binary", name="smoker")
     with pytest.raises(ValueError, match=r"19 columns do not fit rows of shape \(3,\)"):
         column_families(columns, torch.zeros(4, 3))
+    seconds = torch.tensor([[1.7e9], [1.7e9 + 300], [1.7e9 - 300]], dtype=torch.float64)
+    (time,) = column_families([Column("time", "normal")], seconds)
+    assert (time.location, time.scale) == (1.7e9, pytest.approx(math.sqrt(60_000)))
+    with pytest.raises(ValueError, match=r"'time' is at 1.7e\+09 .* float32 has too few digits"):
+        column_families([Column("time", "normal")], seconds.float())
 
 
 def test_the_recipe_of_tables_is_fitted_kept_and_loaded(tmp_path):

@@ -4,10 +4,12 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from ...models import ColumnFamily
 from ..data.column import Column
 from ..data.rows import BLOCK_ROWS, Rows
+from ..data.tables import LOST_SPREAD_SHARE
 
 LEAST_MEAN = 0.01
 """Counts that are almost always 0 start from this mean."""
@@ -25,14 +27,26 @@ def column_families(columns: Sequence[Column], rows: Rows) -> tuple[ColumnFamily
         rows: training rows (N, D), encoded.
 
     Raises:
-        ValueError: if there are more or fewer columns than elements of a row.
+        ValueError: if there are more or fewer columns than elements of a row; or naming a column
+            whose spread is lost in float32, where the rows are.
     """
     if tuple(rows.shape[1:]) != (len(columns),):
         raise ValueError(f"{len(columns)} columns do not fit rows of shape {tuple(rows.shape[1:])}")
-    values = rows[:BLOCK_ROWS].double().cpu().numpy()
-    return tuple(
+    block = rows[:BLOCK_ROWS]
+    values, dtype = block.double().cpu().numpy(), block.dtype
+    families = tuple(
         _family(column, of_column) for column, of_column in zip(columns, values.T, strict=True)
     )
+    rounding = torch.finfo(dtype).eps / 2 if dtype.is_floating_point else 0.0
+    for one in families:
+        is_measured = one.family in ("normal", "student-t")
+        if is_measured and rounding * abs(one.location) > LOST_SPREAD_SHARE * one.scale:
+            raise ValueError(
+                f"column {one.name!r} is at {one.location:.6g} with a spread of {one.scale:.3g}: "
+                f"{str(dtype).removeprefix('torch.')} has too few digits, so subtract an "
+                "offset first, which does not change densities"
+            )
+    return families
 
 
 def _family(column: Column, values: np.ndarray) -> ColumnFamily:
