@@ -1,4 +1,9 @@
 # The public names of latente.inference, each listed once: what is imported here is exported.
+from .data.column import Column as Column
+from .data.column import describe_columns as describe_columns
+from .data.column_kinds import infer_columns as infer_columns
+from .data.column_values import decode_columns as decode_columns
+from .data.column_values import encode_columns as encode_columns
 from .data.contexts import quadrants as quadrants
 from .data.load_data import Data as Data
 from .data.load_data import load_data as load_data
@@ -59,6 +64,7 @@ from .objectives.total_correlation import TotalCorrelation_ELBO as TotalCorrelat
 from .recipes.axis import Axis as Axis
 from .recipes.axis import Choice as Choice
 from .recipes.axis import Part as Part
+from .recipes.columns import column_families as column_families
 from .recipes.likelihoods import LIKELIHOODS as LIKELIHOODS
 from .recipes.load_run import load_run as load_run
 from .recipes.networks import NETWORKS as NETWORKS

@@ -6,14 +6,19 @@ from .gaussian_mixture import GaussianMixture
 from .likelihoods.autoregressive import AutoregressiveLikelihood
 from .likelihoods.bernoulli import Bernoulli
 from .likelihoods.categorical import Categorical
+from .likelihoods.column_family import ColumnFamily
+from .likelihoods.columns import ColumnLikelihood
 from .likelihoods.continuous_bernoulli import ContinuousBernoulli
 from .likelihoods.discretized_logistic import DiscretizedLogistic
 from .likelihoods.likelihood import Likelihood
+from .likelihoods.log_normal import LogNormal
 from .likelihoods.negative_binomial import NegativeBinomial
 from .likelihoods.normal import Normal
+from .likelihoods.ordinal import Ordinal
 from .likelihoods.poisson import Poisson
 from .likelihoods.student_t import StudentT
 from .linear_gaussian import PPCA, FactorAnalysis
+from .networks.column_features import ColumnFeatures
 from .networks.convolutional import conv_decoder, conv_encoder
 from .networks.flatten import FlattenEvent
 from .networks.mlp import mlp
@@ -31,6 +36,9 @@ __all__ = [
     "AutoregressiveLikelihood",
     "Bernoulli",
     "Categorical",
+    "ColumnFamily",
+    "ColumnFeatures",
+    "ColumnLikelihood",
     "Conditional",
     "ConditionalNormal",
     "ContinuousBernoulli",
@@ -40,10 +48,12 @@ __all__ = [
     "FlowPrior",
     "GaussianMixture",
     "Likelihood",
+    "LogNormal",
     "NegativeBinomial",
     "Normal",
     "NormalMixture",
     "OneHot",
+    "Ordinal",
     "Poisson",
     "StandardNormal",
     "StudentT",

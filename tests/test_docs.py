@@ -80,6 +80,19 @@ def the_example_gives_a_bound_below_the_evidence_and_a_picture(ran):
     assert Path("latent.png").stat().st_size > 10_000
 
 
+@after("docs/tables.md", "Tables with columns of several kinds")
+def the_kinds_are_those_shown(ran):
+    shown = re.findall(r"^# (\w+: .*)", ran.code, re.MULTILINE)
+    assert len(shown) == 3
+    assert set(shown) <= set(ran.printed.splitlines())
+
+
+@after("docs/tables.md", "Likelihood and encoder")
+def the_draws_are_such_a_table(ran):
+    drawn = ran.names["decode_columns"](ran.names["draws"], ran.names["columns"])
+    assert (drawn.dtypes == ran.names["people"].dtypes).all()
+
+
 @after("docs/guide.md", "Another posterior")
 def each_family_fits(ran):
     assert fit_each_guide(ran) == 1

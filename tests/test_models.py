@@ -18,8 +18,10 @@ from latente.models import (
     DiscretizedLogistic,
     FlattenEvent,
     Likelihood,
+    LogNormal,
     NegativeBinomial,
     Normal,
+    Ordinal,
     Poisson,
     StandardNormal,
     StudentT,
@@ -43,6 +45,11 @@ LIKELIHOODS = {
     "DiscretizedLogistic mixture": lambda shape: DiscretizedLogistic(shape, 3, levels=16),
     "DiscretizedLogistic bits": lambda shape: DiscretizedLogistic(shape, 2, levels=2),
     "Categorical": lambda shape: Categorical(shape, num_classes=4),
+    "Ordinal": lambda shape: Ordinal(shape, num_classes=4),
+    "Ordinal bits": lambda shape: Ordinal(shape, num_classes=2),
+    "LogNormal fixed": lambda shape: LogNormal(shape, scale=0.5),
+    "LogNormal learned each": lambda shape: LogNormal(shape, scale=learned(0.5, shape)),
+    "LogNormal predicted": lambda shape: LogNormal(shape, scale=None),
     "ContinuousBernoulli": lambda shape: ContinuousBernoulli(shape),
     "Poisson": lambda shape: Poisson(shape),
     "NegativeBinomial fixed": lambda shape: NegativeBinomial(shape, total_count=2.5),
@@ -67,8 +74,9 @@ def test_every_exported_part_is_under_contract():
     }
     under_contract = {name.split()[0] for name in (*LIKELIHOODS, *PRIORS)}
     models = {"VAE", "PPCA", "FactorAnalysis", "GaussianMixture", "Autoregressive"}
-    networks = {"FlattenEvent", "Conditional", "OneHot"}
+    networks = {"FlattenEvent", "Conditional", "OneHot", "ColumnFeatures"}
     networks |= {"AutoregressiveLikelihood"}  # no product over elements: test_autoregressive.py
+    networks |= {"ColumnLikelihood"}  # of one shape: test_columns.py
     assert exported == under_contract | models | networks | {"Likelihood"}
 
 
@@ -106,6 +114,9 @@ def quadrature(support):
     if support is constraints.unit_interval:
         nodes, weights = map(torch.from_numpy, np.polynomial.legendre.leggauss(60))
         return (1 + nodes) / 2, weights / 2
+    if support is constraints.positive:
+        steps = torch.linspace(-40, 40, 20_001, dtype=torch.float64)
+        return steps.exp(), steps.exp() * (steps[1] - steps[0])
     steps = torch.linspace(-25, 25, 20_001, dtype=torch.float64)
     return steps.sinh(), steps.cosh() * (steps[1] - steps[0])  # far enough for Student's tails
 

@@ -31,7 +31,7 @@ from .sites import (
     sample_sites,
     value_rows_dim,
 )
-from .supports import bounds_of, in_support
+from .supports import bounds_of, in_support, name_element
 
 SHOWN_NUMBERS = 6
 """Numbers of an event that a message shows, at most."""
@@ -425,8 +425,9 @@ def _outlier(support: Any, values: Tensor, index: int | tuple[int, ...]) -> str:
         support = support.base_constraint
     chosen = values[index]
     if not support.event_dim:
-        chosen = chosen[~support.check(values)[index]]
-        return f"{chosen.flatten()[0].item():.6g}"
+        outside = ~support.check(values)[index]
+        where = name_element(support, int(outside.nonzero()[0][-1])) if outside.dim() else ""
+        return f"{chosen[outside].flatten()[0].item():.6g}{where}"
     numbers = [f"{number:.4g}" for number in chosen.flatten()[:SHOWN_NUMBERS].tolist()]
     more = ", …" if chosen.numel() > SHOWN_NUMBERS else ""
     return f"({', '.join(numbers)}{more})"

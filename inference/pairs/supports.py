@@ -1,9 +1,25 @@
 """Where a distribution has mass: its support, and the bounds that the support depends on."""
 
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 from torch.distributions.constraints import is_dependent
+
+
+class NamesElements(Protocol):
+    """The support of a vector whose elements have names, as the columns of a table have.
+
+    It is elementwise, the base of an ``independent`` constraint. Names are used in errors alone.
+    """
+
+    element_names: tuple[str, ...]
+    """One for each element of the last dimension."""
+
+
+def name_element(support: Any, position: int) -> str:
+    """How a support names an element, in words; empty if it has no names."""
+    names = getattr(support, "element_names", ())  # see :class:`NamesElements`
+    return f" in {names[position]}" if names else ""
 
 
 def in_support(distribution: Any, value: Tensor) -> Tensor | None:

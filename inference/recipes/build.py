@@ -1,16 +1,21 @@
 """Build the pair of a composition."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
+from torch import nn
 
 from ...guides import Amortized
-from ...models import VAE
+from ...models import VAE, ColumnFamily, ColumnFeatures
 from ..common.seeding import set_seed
+from ..data.column import Column
 from ..data.load_data import Data
 from ..data.rows import BLOCK_ROWS, Rows
+from .columns import column_families
 from .composition import Composition
-from .networks import reading_log_counts
+from .networks import Log1p, reading
 from .plan import Plan, compose
 from .sizes import Sizes
 
@@ -31,15 +36,28 @@ def build_pair(composition: Composition, sizes: Sizes) -> tuple[VAE, Amortized]:
     >>> model(torch.zeros(5, 8, 8)).shape, guide(torch.zeros(5, 8, 8)).shape
     (torch.Size([5, 8, 8]), torch.Size([5, 2]))
     """
-    reader = composition.given.part.reader
-    context = None if reader is None else reader(sizes.context)
+    read_context = composition.given.part.reader
+    context = None if read_context is None else read_context(sizes.context)
     likelihood = composition.likelihood.build(sizes)
-    encoder, decoder = composition.network.build(sizes, likelihood, context)
-    if composition.likelihood.part.data == "counts":
-        encoder = reading_log_counts(encoder)
+    reader = _reader(composition, sizes)
+    if isinstance(reader, ColumnFeatures):
+        read = replace(sizes, event_shape=(reader.num_features,))
+        encoder, decoder = composition.network.build(read, likelihood, context)
+    else:
+        encoder, decoder = composition.network.build(sizes, likelihood, context)
+    if reader is not None:
+        encoder = reading(reader, encoder)
     guide = composition.posterior.build(encoder, sizes.latent_dim)
     prior = composition.prior.build(sizes, guide, context)
     return VAE(prior, decoder, likelihood), guide
+
+
+def _reader(composition: Composition, sizes: Sizes) -> nn.Module | None:
+    """What stands between x and the encoder; ``None``: nothing."""
+    kind = composition.likelihood.part.data
+    if kind == "columns":
+        return ColumnFeatures(sizes.columns)
+    return Log1p() if kind == "counts" else None
 
 
 def build_planned(plan: Plan, sizes: Sizes) -> tuple[VAE, Amortized]:
@@ -50,15 +68,22 @@ def build_planned(plan: Plan, sizes: Sizes) -> tuple[VAE, Amortized]:
 
 
 def planned_sizes(
-    plan: Plan, event_shape: tuple[int, ...], context: int = 0, num_classes: int = 0
+    plan: Plan,
+    event_shape: tuple[int, ...],
+    context: int = 0,
+    num_classes: int = 0,
+    columns: tuple[ColumnFamily, ...] = (),
 ) -> Sizes:
     """The sizes of a plan's pair for data of this shape."""
     hidden = plan.hidden or ((400, 400) if math.prod(event_shape) > 256 else (200, 200))
-    return Sizes(event_shape, plan.latent_dim, hidden, context, num_classes)
+    return Sizes(event_shape, plan.latent_dim, hidden, context, num_classes, columns)
 
 
-def measure_sizes(plan: Plan, data: Data) -> Sizes:
+def measure_sizes(plan: Plan, data: Data, columns: Sequence[Column] = ()) -> Sizes:
     """Find the sizes of a plan's pair in its data.
+
+    Args:
+        columns: the kinds of a table's columns, for the likelihood ``columns``.
 
     Raises:
         ValueError: if labels or codes are not classes 0, 1, ….
@@ -69,9 +94,10 @@ def measure_sizes(plan: Plan, data: Data) -> Sizes:
         context = _num_classes(data, labels)
     else:
         context = sum(math.prod(part.shape[1:]) for part in data.train_context)
-    coded = composition.likelihood.part.data == "codes"
-    parts = data.train, data.validation, data.test
-    return planned_sizes(plan, shape, context, _num_classes(data, parts) if coded else 0)
+    kind, parts = composition.likelihood.part.data, (data.train, data.validation, data.test)
+    num_classes = _num_classes(data, parts) if kind == "codes" else 0
+    families = column_families(columns, data.train) if kind == "columns" and columns else ()
+    return planned_sizes(plan, shape, context, num_classes, families)
 
 
 def _num_classes(data: Data, parts: tuple[Rows | None, ...]) -> int:

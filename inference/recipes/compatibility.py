@@ -109,6 +109,22 @@ def _pseudo_inputs_are_readable(c: Composition) -> str | None:
             f"the encoder of the likelihood {c.likelihood.name} reads log(1 + x), which the "
             "pseudo-inputs of the prior vamp are free to leave: take --prior mixture or flow"
         )
+    if c.prior.name == "vamp" and c.likelihood.part.data == "columns":
+        return (
+            "the encoder of the likelihood columns reads indicators of classes, which "
+            "pseudo-inputs of the prior vamp cannot learn: take --prior mixture or flow"
+        )
+    return None
+
+
+def _columns_are_no_image(c: Composition) -> str | None:
+    if c.likelihood.part.data != "columns":
+        return None
+    if c.network.name == "conv" or c.given.name.startswith("quadrant"):
+        what = "the network conv is" if c.network.name == "conv" else f"--given {c.given} is"
+        return f"{what} for images, and the likelihood columns for tables: leave one of them out"
+    if c.binarize != "none":
+        return "the likelihood columns takes values as they are: leave --binarize out"
     return None
 
 
@@ -119,6 +135,7 @@ RULES: tuple[Rule, ...] = (
     _kl_splits_into_dimensions,
     _context_reaches_the_parts,
     _pseudo_inputs_are_readable,
+    _columns_are_no_image,
 )
 """All rules, in the order in which they are applied."""
 
@@ -167,6 +184,8 @@ def _check_labels(data: str, is_table: bool, labels: str | None) -> None:
 
 def _check_grey(c: Composition, data: str, levels: int) -> None:
     kind = c.likelihood.part.data
+    if kind == "columns":
+        raise ValueError(f"the likelihood columns is for tables, and {data} holds images")
     if kind in ("bits", "codes", "counts"):
         raise ValueError(
             f"{data} holds grey values in [0, 1], and the likelihood {c.likelihood.name} is for "

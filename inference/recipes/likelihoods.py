@@ -10,6 +10,7 @@ from torch import nn
 from ...models import (
     Bernoulli,
     Categorical,
+    ColumnLikelihood,
     ContinuousBernoulli,
     DiscretizedLogistic,
     Likelihood,
@@ -23,7 +24,7 @@ from .axis import Axis, Part
 from .parameters import Count, at_least, word_or_number
 from .sizes import Sizes
 
-DataKind = Literal["bits", "unit interval", "levels", "codes", "counts", "reals"]
+DataKind = Literal["bits", "unit interval", "levels", "codes", "counts", "reals", "columns"]
 """Kinds of data values."""
 
 Scale = Annotated[float | str, word_or_number("learned", "shared", "predicted")]
@@ -83,6 +84,15 @@ def _negative_binomial(sizes: Sizes, *, total_count: Scale = "learned") -> Negat
     return NegativeBinomial(sizes.event_shape, _quantity(total_count, 1.0, sizes))
 
 
+def _columns(sizes: Sizes) -> ColumnLikelihood:
+    if not sizes.columns:
+        raise ValueError(
+            "the likelihood columns is for tables whose columns have kinds (normal, count, "
+            "categorical, …), and these data have none: take another likelihood"
+        )
+    return ColumnLikelihood(sizes.columns)
+
+
 LIKELIHOODS: Axis[LikelihoodPart] = Axis(
     "likelihood",
     LikelihoodPart(
@@ -140,6 +150,13 @@ LIKELIHOODS: Axis[LikelihoodPart] = Axis(
         "Lopez et al. 2017, arXiv 1709.02082",
         _negative_binomial,
         "counts",
+    ),
+    LikelihoodPart(
+        "columns",
+        "tables: a family for each column; the encoder reads standardized numbers and indicators",
+        "Nazábal et al. 2020, arXiv 1807.03653",
+        _columns,
+        "columns",
     ),
 )
 """The likelihoods; each builds a :class:`Likelihood` from :class:`Sizes`."""

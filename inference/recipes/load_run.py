@@ -8,6 +8,7 @@ import pyro
 import torch
 from torch import Tensor
 
+from ...models import ColumnFamily
 from ..common.files import read_json
 from ..data.fitted_transform import remember_transform
 from ..data.transform_json import from_json
@@ -121,5 +122,6 @@ def _rebuild(out: Path, config: Mapping[str, Any]) -> tuple[Program, Program]:
     if not isinstance(config.get("event_shape"), list):
         raise ValueError(f"{out / CONFIG} is not a run's: it gives no event_shape")
     context, num_classes = config.get("context", 0), config.get("num_classes", 0)
-    sizes = planned_sizes(plan, tuple(config["event_shape"]), context, num_classes)
+    columns = tuple(ColumnFamily(**column) for column in config.get("column_families", ()))
+    sizes = planned_sizes(plan, tuple(config["event_shape"]), context, num_classes, columns)
     return build_planned(plan, sizes)

@@ -92,15 +92,15 @@ class Log1p(nn.Module):
         return x.log1p()
 
 
-def reading_log_counts(encoder: EncoderOfWidth) -> EncoderOfWidth:
-    """Let an encoder read log(1 + x) in place of x."""
+def reading(reader: nn.Module, encoder: EncoderOfWidth) -> EncoderOfWidth:
+    """Let an encoder read what ``reader`` makes of x, in place of x."""
 
     def make(out: int) -> nn.Module:
         network = encoder(out=out)
         if isinstance(network, Conditional):
             first, *others = network.readers
-            return Conditional(network.network, nn.Sequential(Log1p(), first), *others)
-        return nn.Sequential(Log1p(), network)
+            return Conditional(network.network, nn.Sequential(reader, first), *others)
+        return nn.Sequential(reader, network)
 
     return make
 

@@ -63,6 +63,12 @@ _LIKELIHOODS = (
         "Lopez et al. 2017, arXiv 1709.02082",
         "negative-binomial",
     ),
+    Recipe(
+        "vae-table",
+        "VAE for tables: each column has a family of its own, such as normal, count, categorical",
+        "Nazábal et al. 2020, arXiv 1807.03653",
+        "columns",
+    ),
 )
 
 

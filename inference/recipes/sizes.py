@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from ...models import ColumnFamily
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -15,3 +17,5 @@ class Sizes:
     """Length of the context as a vector: how many classes there are, or how many elements."""
     num_classes: int = 0
     """How many values the data take, where they are codes of classes."""
+    columns: tuple[ColumnFamily, ...] = ()
+    """The families of the columns, where the data are a table of several."""

@@ -69,7 +69,7 @@ def train(
     model.start_at_mean(data.train[:BLOCK_ROWS])
     _start_at_data(model, data.train)
     largest = data.train[:BLOCK_ROWS].abs().max().item()
-    if largest > LARGE_VALUE and not plan.standardize:
+    if largest > LARGE_VALUE and not plan.standardize and not sizes.columns:
         warnings.warn(f"the data reach {largest:g}: standardize them to fit well", stacklevel=2)
     return fit(
         model,
@@ -99,6 +99,8 @@ def _facts(data: Data, sizes: Sizes) -> dict[str, Any]:
     """The facts of the data that a folder keeps, to rebuild the pair and to recognize the data."""
     facts: dict[str, Any] = {"event_shape": list(data.event_shape), "data_digest": data.digest()}
     facts |= {"context": sizes.context, "num_classes": sizes.num_classes}
+    if sizes.columns:
+        facts["column_families"] = [asdict(column) for column in sizes.columns]
     if data.note:
         facts["data_note"] = data.note
     return facts

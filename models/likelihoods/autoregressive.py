@@ -116,6 +116,11 @@ class AutoregressiveLikelihood(Likelihood):
 def masked_network(likelihood: Likelihood, hidden: tuple[int, ...]) -> nn.Module:
     """Make a network whose features of an element depend only on the elements before it."""
     num_elements = likelihood.event_shape.numel()
+    if likelihood.num_features != likelihood.features_per_element * num_elements:
+        raise ValueError(
+            f"an autoregressive model needs as many features for each element, and {likelihood} "
+            "takes more for some columns than for others"
+        )
     if num_elements < 2:
         raise ValueError("an autoregressive model needs data of two elements or more")
     if min(hidden, default=1) < 1:

@@ -34,12 +34,7 @@ class Likelihood(nn.Module, ABC):
 
     def forward(self, features: Tensor) -> dist.TorchDistribution:
         """Features (…, num_features) to p(x|z): batch shape (…), event shape event_shape."""
-        if features.dim() == 0 or features.shape[-1] != self.num_features:
-            raise ValueError(
-                f"{self} takes {self.num_features} decoder features, "
-                f"but the decoder gave a tensor of shape {tuple(features.shape)}: "
-                f"give it out={self.num_features}"
-            )
+        self.check_features(features)
         batch_shape, num_events = features.shape[:-1], len(self.event_shape)
         if self.features_per_element == 1:
             # Without unbind, whose gradient would be a copy.
@@ -48,6 +43,19 @@ class Likelihood(nn.Module, ABC):
             shape = (*batch_shape, self.features_per_element, *self.event_shape)
             blocks = features.reshape(shape).unbind(-1 - num_events)
         return self.distribution(*blocks).to_event(num_events)
+
+    def check_features(self, features: Tensor) -> None:
+        """Refuse features that do not have the shape (…, num_features).
+
+        Raises:
+            ValueError: with the number that the decoder must give.
+        """
+        if features.dim() == 0 or features.shape[-1] != self.num_features:
+            raise ValueError(
+                f"{self} takes {self.num_features} decoder features, "
+                f"but the decoder gave a tensor of shape {tuple(features.shape)}: "
+                f"give it out={self.num_features}"
+            )
 
     def check_data(self, x: Tensor) -> None:
         """Refuse data that do not have the shape (N, *event_shape).
