@@ -311,3 +311,40 @@ def test_a_transform_that_was_edited_is_refused():
     with pytest.raises(ValueError, match="not the values of a transform"):
         from_json({name: value for name, value in plain.items() if name != "options"})
     assert replace(from_json(plain), seed=1) != from_json(plain)
+
+
+MIXED = pd.DataFrame(
+    {
+        "age": RNG.normal(50, 12, 80),
+        "visits": RNG.poisson(2.0, 80) * RNG.integers(1, 4, 80),
+        "smoker": RNG.random(80) > 0.7,
+        "work": np.array(["none", "part", "full"])[RNG.integers(0, 3, 80)],
+        "stage": pd.Categorical(
+            np.array(["I", "II", "III"])[RNG.integers(0, 3, 80)], ["I", "II", "III"], ordered=True
+        ),
+        "part": ["train", "test"] * 40,
+    }
+)
+
+
+def test_a_table_of_several_kinds_comes_back_exactly(tmp_path):
+    data = load_data(MIXED, kinds={"visits": "poisson"}, split="part")
+    assert [column.kind for column in data.transform.kinds] == [
+        "normal", "poisson", "binary", "categorical", "ordinal",
+    ]  # fmt: skip
+    transform = from_json(json.loads(json.dumps(to_json(data.transform))))
+    new = MIXED.iloc[data.test_index].drop(columns="part")
+    (x,) = transform(new[new.columns[::-1]])
+    assert torch.equal(x, data.test)
+    back = transform.inverse(x)
+    pd.testing.assert_frame_equal(back, new.reset_index(drop=True), rtol=1e-6)
+    with pytest.raises(ValueError, match="'work' has no category 'night'"):
+        transform(new.assign(work="night"))
+    with pytest.raises(ValueError, match="not numeric.*kinds="):
+        load_data(MIXED, split="part")
+    with pytest.raises(ValueError, match="in their own units"):
+        load_data(MIXED, kinds={}, standardize=True)
+    with pytest.raises(ValueError, match="column 'age' is constant"):
+        load_data(MIXED.assign(age=1.0, visits=MIXED["age"]), kinds={}, split="part")
+    kept = load_data(MIXED.assign(late=MIXED["smoker"]), kinds={}, split="part")
+    assert kept.event_shape == (6,)  # a copy of a bit has a likelihood all the same

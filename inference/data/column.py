@@ -7,6 +7,9 @@ from typing import Any
 CODED = ("binary", "categorical", "ordinal")
 """Kinds whose values are codes of categories."""
 
+CONTINUOUS = ("normal", "student-t", "lognormal")
+"""Kinds whose values have a density."""
+
 KINDS = ("normal", "student-t", "lognormal", "count", "poisson", *CODED)
 """All kinds: the families of :class:`latente.models.ColumnFamily`."""
 

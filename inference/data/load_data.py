@@ -1,7 +1,7 @@
 """Data sets for fitting: ``load_data`` and its result, ``Data``."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .binarization import Binarization, binarize_parts, check_unit_interval
 from .checks import check_finite, exceeds_float32
+from .column import CONTINUOUS
 from .contexts import context_names, encode_context, fit_context_columns, given_elements
 from .csv_format import CsvFormat
 from .layout import Layout, channels_first, find_layout
@@ -128,6 +129,7 @@ def load_data(
     scale: float | None = None,
     shape: Sequence[int] | None = None,
     layout: Layout | None = None,
+    kinds: Mapping[str, str] | None = None,
     keep_degenerate: bool = False,
 ) -> Data:
     """Load data, and split them at random, by the seed, into train, validation and test.
@@ -177,6 +179,9 @@ def load_data(
         shape: the shape of a datum whose values are the columns of a table, or of one row, as
             (28, 28) for images with a column for each pixel.
         layout: ``"channels_first"`` or ``"channels_last"``, if the shape of images leaves it open.
+        kinds: model a table of several kinds of columns: their kinds by name, in place of those that
+            :func:`infer_columns` finds; ``{}``: all as found. x then holds codes of categories,
+            and other columns in their own units.
         keep_degenerate: keep columns of a table that are constant, or copies of another, although
             they have no density.
 
@@ -196,6 +201,11 @@ def load_data(
     tensor([0., 1.])
     """
     _check_arguments(binarize, standardize, seed)
+    if kinds is not None and (standardize or binarize not in (None, "none") or shape or scale):
+        raise ValueError(
+            "columns of several kinds are in their own units: leave standardize=, binarize=, "
+            "scale= and shape= out, or kinds="
+        )
     division = Split(validation, test, split, groups, order, seed)
     names = context_names(given)
     options = ReadingOptions(
@@ -205,7 +215,7 @@ def load_data(
         scale=scale,
         shape=None if shape is None else tuple(shape),
     )
-    loaded = options.read(source, labels)
+    loaded = options.read(source, labels, kinds)
     if division.has_test_set:
         loaded = append_test_set(loaded, test, labels, options)
     mask = given_elements(given, loaded)
@@ -213,7 +223,9 @@ def load_data(
     if not standardize:
         refuse_wide(loaded)
     parts = division.rows(loaded)
-    flags = np.zeros(len(loaded.columns), bool) if mask is None else mask.numpy()
+    flags = np.array([column.kind not in CONTINUOUS for column in loaded.kinds], bool)
+    if not loaded.kinds:
+        flags = np.zeros(len(loaded.columns), bool) if mask is None else mask.numpy()
     loaded = check_columns(loaded, parts[0], flags, standardize=standardize, keep=keep_degenerate)
     transform = replace(
         _describe(loaded, layout, standardize),
@@ -237,6 +249,7 @@ def _describe(loaded: Source, layout: Layout | None, standardize: bool) -> Trans
     return Transform(
         event_shape=shape,
         columns=loaded.columns,
+        kinds=loaded.kinds,
         dtypes=loaded.dtypes or (native.name,),
         label_names=loaded.label_names,
         divisor=loaded.divisor,

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from .column import Column
+
 BLOCK_ROWS = 4096
 """Rows that are processed together in a pass over a whole data set."""
 
@@ -32,6 +34,8 @@ class Source:
     """NumPy's names of the types that the columns of a table had."""
     wide_columns: tuple[str, ...] = ()
     """Columns of a table whose spread float32 loses."""
+    kinds: tuple[Column, ...] = ()
+    """The columns of a table of several kinds, whose values are encoded."""
     aside: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Columns of a table that are no data, as they are, by name."""
     note: str = ""

@@ -1,6 +1,6 @@
 """Tables: which columns are data, and which columns have no density."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,6 +8,9 @@ import numpy as np
 
 from ..common.lookup import did_you_mean
 from .checks import name_columns, number_of
+from .column import Column
+from .column_kinds import infer_columns
+from .column_values import encode_columns
 from .csv_format import NUMBER_PATTERNS
 from .labels import code_labels
 from .source import Source
@@ -29,6 +32,7 @@ def from_table(
     *,
     aside: Sequence[str] = (),
     require: bool = True,
+    kinds: Mapping[str, str] | Sequence[Column] | None = None,
 ) -> Source:
     """Read a DataFrame as float64 values.
 
@@ -37,6 +41,8 @@ def from_table(
         note: how the table was read.
         aside: names of columns that are no data, but kept beside them as they are.
         require: whether the columns that ``labels`` and ``aside`` name must be there.
+        kinds: to encode columns of several kinds: kinds by name, of which the others are inferred;
+            or the columns as they were found before. ``None``: all columns are numbers.
 
     Raises:
         ValueError: if it holds no rows, no columns except the labels, or a column of words; or if
@@ -59,23 +65,34 @@ def from_table(
     table, dropped = _drop_row_numbers(name, table)
     if len(table.columns) == 0:
         raise ValueError(f"{name} holds no columns of data")
-    columns = tuple(str(column) for column in table.columns)
-    for place, dtype in enumerate(table.dtypes):
-        if dtype.kind not in "fiub":
-            raise ValueError(
-                f"column {columns[place]!r} of {name} is not numeric"
-                f"{_example(table.iloc[:, place])}: drop it, or name it as the labels"
-            )
-    values = table.to_numpy(dtype=np.float64, na_value=np.nan)
+    found: tuple[Column, ...] = ()
+    if kinds is None:
+        values = _numbers(name, table)
+    else:
+        found = infer_columns(table, kinds) if isinstance(kinds, Mapping) else tuple(kinds)
+        values = encode_columns(table, found)
+    columns = tuple(str(column.name) for column in found) or tuple(map(str, table.columns))
     wide = wide_columns(values, columns)
-    dtypes = tuple(dtype.name.lower() for dtype in table.dtypes)
+    dtypes = () if found else tuple(dtype.name.lower() for dtype in table.dtypes)
     read = f"read {number_of(len(values), 'row')} of {number_of(len(columns), 'column')}"
     note = "; ".join(filter(None, [", ".join(filter(None, [read, note])), dropped]))
     codes, names = code_labels(labels)
     return Source(
         name, values, codes, names, columns=columns, dtypes=dtypes, wide_columns=wide, note=note,
-        aside=kept,
+        aside=kept, kinds=found,
     )  # fmt: skip
+
+
+def _numbers(name: str, table: Any) -> np.ndarray:
+    """The values of a table of numbers."""
+    for place, dtype in enumerate(table.dtypes):
+        if dtype.kind not in "fiub":
+            raise ValueError(
+                f"column {str(table.columns[place])!r} of {name} is not numeric"
+                f"{_example(table.iloc[:, place])}: drop it, or name it as the labels; or give "
+                "kinds={} (on the command line --likelihood columns) to model columns of all kinds"
+            )
+    return table.to_numpy(dtype=np.float64, na_value=np.nan)
 
 
 def _take_column(name: str, table: Any, column: str) -> tuple[Any, Any]:
@@ -161,8 +178,8 @@ def refuse_wide(source: Source) -> None:
     if source.wide_columns:
         raise ValueError(
             f"{name_columns(source.wide_columns)} of {source.name}: float32 has too few digits for "
-            "so small a spread at so large a size: load it with standardize=True, or subtract an "
-            "offset"
+            "so small a spread at so large a size: "
+            f"{'' if source.kinds else 'load it with standardize=True, or '}subtract an offset"
         )
 
 

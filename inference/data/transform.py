@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from .binarization import Binarization, check_unit_interval, draw_bits
+from .column import Column
+from .column_values import decode_columns
 from .contexts import ContextColumn, encode_context
 from .layout import Layout, channels_first, channels_last
 from .likeness import align_columns, check_levels, check_rows, check_shape, codes_like
@@ -44,6 +46,8 @@ class Transform:
     """Names of a table's columns, in the order of x (before any are given as context)."""
     dtypes: tuple[str, ...] = ("float32",)
     """NumPy's name of the type of the values given; for a table, one for each column."""
+    kinds: tuple[Column, ...] = ()
+    """The columns of a table of several kinds, as they are encoded."""
     label_names: tuple[str, ...] = ()
     """The words that the labels 0, 1, … stand for, if they were words."""
     options: ReadingOptions = field(default_factory=ReadingOptions)
@@ -92,7 +96,9 @@ class Transform:
 
     def read(self, source: Any, labels: Any = None) -> Source:
         """Read new data, and check that they are like those of the fit; values are not changed."""
-        loaded = self.options.read_again(source, labels, (self.event_shape, self.seen_shape))
+        loaded = self.options.read_again(
+            source, labels, (self.event_shape, self.seen_shape), self.kinds or None
+        )
         loaded = codes_like(align_columns(loaded, self.columns), self.label_names)
         check_rows(loaded)
         check_shape(loaded, self.event_shape, self.seen_shape)
@@ -157,6 +163,8 @@ class Transform:
         if location is not None and scale is not None:
             values = values * scale.double() + location.double()
         array = values.numpy() * self.divisor
+        if self.kinds:
+            return decode_columns(array, self.kinds)
         if self.columns:
             keep = range(len(self.columns)) if flags is None else np.flatnonzero(~flags.numpy())
             names, kinds = ([part[i] for i in keep] for part in (self.columns, self.dtypes))

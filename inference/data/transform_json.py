@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .column import Column
 from .contexts import ContextColumn
 from .csv_format import CsvFormat
 from .reading_options import ReadingOptions
@@ -23,6 +24,7 @@ def to_json(transform: Transform) -> dict[str, Any]:
     plain = {name: getattr(transform, name) for name in asdict(transform)}
     plain |= {
         "options": asdict(transform.options),
+        "kinds": [column.to_json() for column in transform.kinds],
         "context_columns": [asdict(column) for column in transform.context_columns],
     }
     for name, value in plain.items():
@@ -46,6 +48,7 @@ def from_json(plain: Mapping[str, Any]) -> Transform:
         options = {name: _tuples(value) for name, value in plain["options"].items()}
         options["csv_format"] = CsvFormat(**options["csv_format"])
         values["options"] = ReadingOptions(**options)
+        values["kinds"] = tuple(map(Column.from_json, plain["kinds"]))
         values["context_columns"] = tuple(
             ContextColumn(**{name: _tuples(value) for name, value in column.items()})
             for column in plain["context_columns"]

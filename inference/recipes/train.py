@@ -64,7 +64,7 @@ def train(
     data = load_plan_data(plan, out if resume else None)
     if on_data is not None:
         on_data(data)
-    sizes = measure_sizes(plan, data)
+    sizes = measure_sizes(plan, data, data.transform.kinds)
     model, guide = build_planned(plan, sizes)
     model.start_at_mean(data.train[:BLOCK_ROWS])
     _start_at_data(model, data.train)
