@@ -114,15 +114,9 @@ REFUSED = {
     "complex tensor": (torch.tensor(X) + 1j, "is a complex tensor"),
     "dates": (np.array(["2020-01-01"], "M8[D]"), "holds datetime64"),
     "fields": (np.zeros(3, [("a", "f8"), ("b", "f8")]), "not numbers"),
-    "sparse matrix": (scipy.sparse.csr_matrix(X), r"type csr_matrix, .* dense form, \.toarray"),
-    "sparse array": (scipy.sparse.coo_array(X), r"type coo_array, .* dense form, \.toarray"),
-    "sparse tensor": (torch.tensor(X).to_sparse(), "is a sparse tensor: give a dense"),
     "tensor without values": (torch.zeros(3, 2, device="meta"), "is a meta tensor"),
-    "data set": (Endless(), "type Endless, not an array: join the x of each item"),
-    "data set of tensors": (TensorDataset(torch.tensor(X)), "x of dataset.tensors"),
-    "loader": (DataLoader(TensorDataset(torch.tensor(X))), "join the x of each batch"),
+    "data set": (Endless(), "cannot be read by length|Endless, not an array: it has no"),
     "list of data sets": ([Endless()], "items of type Endless, not arrays"),
-    "rows of one's own": (Rows(), "type Rows, not an array: give a tensor, an array or a Data"),
     "generator": ((row for row in X), "type generator, not an array"),
     "dictionary": ({"x": X}, "type dict, not an array"),
     "nothing": (None, "type NoneType, not an array"),
@@ -140,6 +134,26 @@ def test_what_is_no_array_of_numbers_is_refused_at_once(name):
         with pytest.raises(ValueError, match=message) as caught:
             use(source)
         assert "\n" not in str(caught.value)
+
+
+ONLY_LOADED = {
+    "sparse matrix": (scipy.sparse.csr_matrix(X), r"type csr_matrix, .*, load_data\(x\)"),
+    "sparse array": (scipy.sparse.coo_array(X), r"type coo_array, .* load_data\(x\)"),
+    "sparse tensor": (torch.tensor(X).to_sparse(), r"is a sparse tensor: .* load_data\(x\)"),
+    "data set of tensors": (TensorDataset(torch.tensor(X)), r"load_data\(dataset\)"),
+    "loader": (DataLoader(TensorDataset(torch.tensor(X))), r"load_data\(loader.dataset\)"),
+    "rows of one's own": (Rows(), r"type Rows, not an array: give load_data\(dataset\)"),
+}
+
+
+@pytest.mark.parametrize("name", ONLY_LOADED)
+def test_what_is_converted_is_read_by_load_data_alone_and_others_say_so(name):
+    source, message = ONLY_LOADED[name]
+    data = load_data(source, validation=0, test=0)
+    assert torch.equal(data.train, load_data(X, validation=0, test=0).train)
+    with pytest.raises(ValueError, match=message) as caught:
+        as_rows(source, "data")
+    assert "\n" not in str(caught.value)
 
 
 def test_a_tuple_is_data_with_contexts_for_a_fit_and_nothing_for_load_data():

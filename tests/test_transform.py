@@ -340,7 +340,7 @@ def test_a_table_of_several_kinds_comes_back_exactly(tmp_path):
     pd.testing.assert_frame_equal(back, new.reset_index(drop=True), rtol=1e-6)
     with pytest.raises(ValueError, match="'work' has no category 'night'"):
         transform(new.assign(work="night"))
-    with pytest.raises(ValueError, match="not numeric.*kinds="):
+    with pytest.raises(ValueError, match=r"not numeric.*kinds="):
         load_data(MIXED, split="part")
     with pytest.raises(ValueError, match="in their own units"):
         load_data(MIXED, kinds={}, standardize=True)

@@ -32,8 +32,8 @@ AS_OPTIONS = {
     rf"({'|'.join(ARGUMENTS)})\b(?!=)": r"--\1",
     r"(header|keep_degenerate|standardize)=True": r"--\1",
     r"header=False": "--no-header",
-    r"(delimiter|decimal|header|labels)=(?=$|[\s,])": r"--\1",
-    r"(delimiter|decimal|labels)=(?=['\"])": r"--\1 ",
+    r"(delimiter|decimal|header|labels|key)=(?=$|[\s,])": r"--\1",
+    r"(delimiter|decimal|labels|key)=(?=['\"])": r"--\1 ",
     r"(delimiter|decimal|header)(?= must be)": r"--\1",
 }
 """Patterns of an argument as errors name it in Python, and the option that it is."""

@@ -28,8 +28,8 @@ RecipeName = Annotated[
 DataName = Annotated[
     str,
     typer.Option(
-        help="digits, mnist, fashion-mnist, kmnist, freyfaces, or a file: "
-        ".npy, .npz, .csv, .tsv, .parquet.",
+        help="digits, mnist, fashion-mnist, kmnist, freyfaces; a file: .npy, .npz, .mat, .h5, "
+        ".csv, .tsv, .xlsx, .parquet, .feather, .h5ad; or a folder of images: .png, .jpg, .tif.",
         rich_help_panel=DATA_PANEL,
     ),
 ]
@@ -38,7 +38,9 @@ DataName = Annotated[
 LabelColumn = Annotated[
     str | None,
     typer.Option(
-        help="Column of a table that holds labels.", show_default="none", rich_help_panel=DATA_PANEL
+        help="Column of a table, or array of a file, that holds labels.",
+        show_default="none",
+        rich_help_panel=DATA_PANEL,
     ),
 ]
 
@@ -69,6 +71,17 @@ Header = Annotated[
         "--header/--no-header",
         help="Whether the first row of a CSV file holds the names of the columns.",
         show_default="found in the text",
+        rich_help_panel=DATA_PANEL,
+    ),
+]
+
+
+Key = Annotated[
+    str | None,
+    typer.Option(
+        help="Array of a .npz, .mat or .h5 file, sheet of .xlsx or layer of .h5ad that holds the "
+        "data.",
+        show_default="the only one",
         rich_help_panel=DATA_PANEL,
     ),
 ]

@@ -1,6 +1,6 @@
 """Convert data in memory to arrays, or refuse them in one line."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,9 @@ ARRAY_PROTOCOLS = ("__array__", "__array_interface__", "__buffer__")
 
 
 def is_table(values: Any) -> bool:
-    """Whether the values are a DataFrame, found without importing pandas."""
-    return hasattr(values, "select_dtypes")
+    """Whether the values are a DataFrame of pandas, Polars or Arrow; imports none of them."""
+    is_other = hasattr(values, "to_pandas") and hasattr(values, "schema")
+    return is_other or (hasattr(values, "select_dtypes") and not hasattr(values, "compute"))
 
 
 def to_array(values: Any, name: str) -> np.ndarray:
@@ -86,7 +87,8 @@ def to_tensor(values: Tensor, name: str) -> Tensor:
     """
     kind = next((word for word, flag in _unusable(values).items() if flag), None)
     if kind is not None:
-        raise ValueError(f"{name} is a {kind} tensor: give a dense tensor of real numbers")
+        other = ", or load_data(x)" if kind == "sparse" else ""
+        raise ValueError(f"{name} is a {kind} tensor: give a dense tensor of real numbers{other}")
     small = values.is_floating_point() and values.dtype not in _FLOATS
     return values.float() if small else values
 
@@ -105,32 +107,37 @@ def _unusable(values: Tensor) -> dict[str, bool]:
     }
 
 
-def _check_is_array(values: Any, members: Sequence[Any], name: str) -> None:
-    """Refuse objects that NumPy would read item by item, perhaps without end."""
-    if not _is_array_like(values):
-        kind = type(values).__name__
-        raise ValueError(f"{name} is of type {kind}, not an array: {_advice(values)}")
-    for member in members:
-        if hasattr(member, "__getitem__") and not _is_array_like(member):
-            kind = type(member).__name__
-            raise ValueError(f"{name} holds items of type {kind}, not arrays: {_advice(member)}")
-
-
-def _is_array_like(values: Any) -> bool:
+def is_array_like(values: Any) -> bool:
+    """Whether values are an array, numbers in nested lists, or an array by NumPy's protocol."""
     if isinstance(values, np.ndarray | np.generic | Tensor | Sequence | int | float):
         return True
     return any(hasattr(values, protocol) for protocol in ARRAY_PROTOCOLS)
 
 
+def _check_is_array(values: Any, members: Sequence[Any], name: str) -> None:
+    """Refuse objects that NumPy would read item by item, perhaps without end."""
+    if not is_array_like(values):
+        kind = type(values).__name__
+        raise ValueError(f"{name} is of type {kind}, not an array: {_advice(values)}")
+    for member in members:
+        if hasattr(member, "__getitem__") and not is_array_like(member):
+            kind = type(member).__name__
+            raise ValueError(f"{name} holds items of type {kind}, not arrays: {_advice(member)}")
+
+
 def _advice(other: Any) -> str:
-    if isinstance(other, torch.utils.data.TensorDataset):
-        return "give its tensors, x of dataset.tensors"
-    if isinstance(other, torch.utils.data.Dataset | torch.utils.data.DataLoader):
-        items = "batch" if isinstance(other, torch.utils.data.DataLoader) else "item"
-        join = "torch.cat" if items == "batch" else "torch.stack"
-        return f"join the x of each {items} into one tensor, with {join}"
+    """What to do with an object that is no array, where data are given directly."""
     if hasattr(other, "toarray"):
-        return "it is sparse, so give its dense form, .toarray()"
+        return "give its dense form, load_data(x) or x.toarray()"
+    if isinstance(other, torch.utils.data.DataLoader):
+        return "give load_data(loader.dataset), or join the x of each batch, with torch.cat"
+    is_mapping = isinstance(other, Mapping)
+    if hasattr(other, "__len__") and hasattr(other, "__getitem__") and not is_mapping:
+        return "give load_data(dataset), which reads it item by item"
+    if isinstance(other, torch.utils.data.Dataset):
+        return "it has no length, so join the x of each item into one tensor, with torch.stack"
+    if hasattr(other, "collect") or hasattr(other, "compute"):
+        return "it is lazy, so give what it comes to, .collect() or .compute()"
     return "give a tensor, an array or a DataFrame"
 
 

@@ -12,7 +12,7 @@ from ..pairs.programs import Program, unwrapped
 from .arrays import is_table
 from .load_data import Data
 from .tables import from_table
-from .transform import Transform
+from .transform import Transform, has_context
 
 PROBED_ROWS = 1000
 FAR, NEAR = 30.0, 5.0
@@ -89,7 +89,7 @@ def _what_was_done(transform: Transform) -> str:
     done = {
         f"divided by {transform.divisor:g}": transform.divisor != 1,
         "standardized": transform.location is not None,
-        "split into x and its context": transform.has_context,
+        "split into x and its context": has_context(transform),
         "binarized": transform.binarize != "none",
         "shaped into pixels": transform.options.shape is not None,
     }

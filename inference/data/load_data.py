@@ -130,6 +130,7 @@ def load_data(
     shape: Sequence[int] | None = None,
     layout: Layout | None = None,
     kinds: Mapping[str, str] | None = None,
+    key: str | None = None,
     keep_degenerate: bool = False,
 ) -> Data:
     """Load data, and split them at random, by the seed, into train, validation and test.
@@ -143,11 +144,13 @@ def load_data(
     Args:
         source: ``"digits"`` (8×8, comes with scikit-learn), ``"mnist"``,
             ``"fashion-mnist"``, ``"kmnist"`` (28×28; read from the folder LATENTE_DATA, or
-            downloaded), ``"freyfaces"``; a ``.npy``, ``.npz`` (arrays ``x`` and ``y``),
-            ``.csv``, ``.tsv`` (also compressed, ``.csv.gz``) or ``.parquet`` file; a tensor, an
-            array or a DataFrame.
-        labels: labels beside an array, whole numbers or words, (N,); for a table, also the name
-            of their column.
+            downloaded), ``"freyfaces"``; an array in a ``.npy``, ``.npz``, ``.mat`` or ``.h5``
+            file; a table in ``.csv``, ``.tsv`` (also compressed, ``.csv.gz``), ``.xlsx``,
+            ``.parquet``, ``.feather`` or ``.h5ad``; a folder of images (PNG, JPEG, TIFF); a tensor,
+            an array, a sparse matrix or a DataFrame; a ``Dataset`` of x or (x, label), which is
+            read item by item, or a ``DataLoader`` of one.
+        labels: labels beside an array, whole numbers or words, (N,); or the name of their column of
+            a table, array of a file, or field of a data set's items.
         binarize: ``"static"`` draws each value's bit once; ``"dynamic"`` draws the training
             bits anew each epoch (test figures differ: see docs/results.md); ``None`` or
             ``"none"`` leaves grey values.
@@ -179,9 +182,11 @@ def load_data(
         shape: the shape of a datum whose values are the columns of a table, or of one row, as
             (28, 28) for images with a column for each pixel.
         layout: ``"channels_first"`` or ``"channels_last"``, if the shape of images leaves it open.
-        kinds: model a table of several kinds of columns: their kinds by name, in place of those that
-            :func:`infer_columns` finds; ``{}``: all as found. x then holds codes of categories,
-            and other columns in their own units.
+        kinds: model a table of several kinds of columns: their kinds by name, in place of those
+            that :func:`infer_columns` finds; ``{}``: all as found. x then holds codes of
+            categories, and other columns in their own units.
+        key: which array of an ``.npz``, ``.mat`` or ``.h5`` file, sheet of ``.xlsx``, layer of
+            ``.h5ad``, or field of a data set's items holds the data, where there are several.
         keep_degenerate: keep columns of a table that are constant, or copies of another, although
             they have no density.
 
@@ -214,6 +219,7 @@ def load_data(
         aside=(*division.columns, *names),
         scale=scale,
         shape=None if shape is None else tuple(shape),
+        key=key,
     )
     loaded = options.read(source, labels, kinds)
     if division.has_test_set:
@@ -226,6 +232,8 @@ def load_data(
     flags = np.array([column.kind not in CONTINUOUS for column in loaded.kinds], bool)
     if not loaded.kinds:
         flags = np.zeros(len(loaded.columns), bool) if mask is None else mask.numpy()
+    if kinds is not None and not loaded.kinds:
+        raise ValueError(f"kinds= is for tables, and {loaded.name} is none")
     loaded = check_columns(loaded, parts[0], flags, standardize=standardize, keep=keep_degenerate)
     transform = replace(
         _describe(loaded, layout, standardize),
@@ -254,10 +262,15 @@ def _describe(loaded: Source, layout: Layout | None, standardize: bool) -> Trans
         label_names=loaded.label_names,
         divisor=loaded.divisor,
         largest=max(largest),
-        layout=find_layout(shape, layout, loaded.name),
+        layout=find_layout(shape, layout or _own_layout(loaded), loaded.name),
         precision="float64" if exact else "float32",
         dtype="float64" if exact and not (standardize and loaded.wide_columns) else "float32",
     )
+
+
+def _own_layout(loaded: Source) -> Layout | None:
+    """The layout, if the files say it."""
+    return "channels_last" if loaded.channels_last else None
 
 
 def _assemble(
@@ -275,6 +288,10 @@ def _assemble(
         encode_context(loaded, part, transform.given, transform.context_columns) for part in parts
     ]
     note = loaded.note
+    if loaded.values.dtype == np.uint16 and transform.divisor == 1 and transform.largest > 255:
+        note = (
+            f"whole numbers up to {transform.largest:g}: give scale=65535 if they are grey levels"
+        )
     if transform.layout == "channels_last":
         note = "; ".join(filter(None, [note, "channels moved from the last place to the first"]))
     if _is_streamed(loaded.values, stream):

@@ -4,9 +4,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .csv_format import CsvFormat
-from .files import is_text, read
+from .files import applicable, read
 from .pixels import as_pixels
 from .source import Source
+from .tables import Kinds
 
 
 @dataclass(frozen=True)
@@ -21,21 +22,32 @@ class ReadingOptions:
     """What values are divided by; ``None``: found in the data."""
     shape: tuple[int, ...] | None = None
     """The shape of a datum whose values are the columns of a table; ``None``: as it is."""
+    key: str | None = None
+    """Which array, sheet, layer or field holds the data; ``None``: the only one."""
 
-    def read(self, source: Any, labels: Any = None) -> Source:
-        """Read data to fit a model to."""
+    def read(self, source: Any, labels: Any = None, kinds: Kinds = None) -> Source:
+        """Read data to fit a model to.
+
+        Args:
+            kinds: as for :func:`from_table`.
+        """
         labels = self.label_column if labels is None else labels
-        found = read(source, labels, self.csv_format, aside=self.aside)
+        found = read(source, labels, self.csv_format, aside=self.aside, key=self.key, kinds=kinds)
         return as_pixels(found, self.scale, self.shape)
 
-    def read_again(self, source: Any, labels: Any, seen: tuple[tuple[int, ...], ...]) -> Source:
+    def read_again(
+        self, source: Any, labels: Any, seen: tuple[tuple[int, ...], ...], kinds: Kinds = None
+    ) -> Source:
         """Read new data, which may lack columns beside x, or be of another kind of file.
 
         Args:
             seen: shapes of a datum that need no other.
+            kinds: the columns of a table as they were found in the data of the fit.
         """
         labels = self.label_column if labels is None else labels
-        csv_format = self.csv_format if is_text(source) else CsvFormat()
-        found = read(source, labels, csv_format, aside=self.aside, require=False)
+        csv_format = applicable(self.csv_format, source)
+        found = read(
+            source, labels, csv_format, aside=self.aside, require=False, key=self.key, kinds=kinds
+        )
         shape = None if tuple(found.values.shape[1:]) in seen else self.shape
         return as_pixels(found, self.scale, shape)

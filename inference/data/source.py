@@ -1,9 +1,11 @@
 """The result of a reader: rows of values, their labels, and the size of their test set."""
 
 import contextlib
+import importlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +28,8 @@ class Source:
     """The words that the integers 0, 1, … stand for, if the labels were words."""
     num_test: int | None = None
     """Number of rows, at the end, that are the data set's test set; ``None``: it has none."""
+    num_validation: int | None = None
+    """Number of rows, before those of the test set, that are its validation set."""
     divisor: float = 1.0
     """The number by which values are divided to lie in [0, 1]."""
     columns: tuple[str, ...] = ()
@@ -40,11 +44,37 @@ class Source:
     """Columns of a table that are no data, as they are, by name."""
     note: str = ""
     """How it was read, in one line."""
+    channels_last: bool = False
+    """Whether the values are images (N, H, W, C), with their channels on the last axis."""
 
     def blocks(self) -> Iterator[np.ndarray]:
         """The values in order, some thousands of rows at a time."""
         for start in range(0, len(self.values), BLOCK_ROWS):
             yield self.values[start : start + BLOCK_ROWS]
+
+
+def join_notes(*notes: str) -> str:
+    """Join those notes that are not empty.
+
+    >>> join_notes("read 2 rows", "", "of bits")
+    'read 2 rows; of bits'
+    """
+    return "; ".join(filter(None, notes))
+
+
+def import_reader(package: str, path: Path) -> Any:
+    """Import the package that reads a kind of file, which need not be installed.
+
+    Raises:
+        ValueError: if it is not installed.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise ValueError(
+            f"{path}: {path.suffix} files are read by the package {package}, which is not "
+            f"installed: pip install {package}"
+        ) from error
 
 
 @contextlib.contextmanager

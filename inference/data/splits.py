@@ -58,8 +58,9 @@ class Split:
             ValueError: as :func:`split_rows` does; if values of the rows are not one for each.
         """
         if not self._is_way(*get_args(SplitName)):
-            if source.num_test is not None:
-                raise ValueError(f"{source.name} has a test set already: leave split= out")
+            if source.num_test is not None or source.num_validation is not None:
+                part = "validation" if source.num_test is None else "test"
+                raise ValueError(f"{source.name} has a {part} set already: leave split= out")
             return split_given(self._values(source, self.split, "split"), source.name)
         return split_rows(
             len(source.values),
@@ -71,6 +72,7 @@ class Split:
             labels=source.labels,
             groups=self._values(source, self.groups, "groups"),
             order=self._values(source, self.order, "order"),
+            num_validation=source.num_validation,
         )
 
     def _is_way(self, *names: str) -> bool:
@@ -105,6 +107,7 @@ def split_rows(
     labels: np.ndarray | None = None,
     groups: np.ndarray | None = None,
     order: np.ndarray | None = None,
+    num_validation: int | None = None,
 ) -> list[np.ndarray]:
     """Find the row numbers of the train, validation and test parts.
 
@@ -119,17 +122,21 @@ def split_rows(
         labels: labels of the rows, for ``"by-class"``.
         groups: rows of the same group are in the same part; fractions are then of the groups.
         order: values that rows are sorted by first, for ``"in-order"``.
+        num_validation: the size of the data set's own validation set, before its test set;
+            ``None``: it has none, and the fraction is drawn.
 
     Raises:
         ValueError: if no rows would be left to train on, or the split does not go with the data.
     """
     if min(validation, test) < 0 or validation + test >= 1:
         raise ValueError(f"validation={validation} and test={test} must leave data to train on")
-    pool = num_rows - (num_test or 0)
-    own_test = np.arange(pool, num_rows)
+    pool = num_rows - (num_test or 0) - (num_validation or 0)
+    first_test = num_rows - (num_test or 0)
+    own = [np.arange(0), np.arange(pool, first_test), np.arange(first_test, num_rows)]
+    validation = 0 if num_validation else validation
     if groups is not None:
         parts = _by_group(groups[:pool], validation, 0 if num_test else test, seed)
-        return [*parts[:2], own_test] if num_test else parts
+        return _with_own(parts, own)
     held_out = round(validation * pool), 0 if num_test else round(test * pool)
     if split == "by-class":
         parts = _by_class(labels, pool, held_out, seed)
@@ -140,7 +147,12 @@ def split_rows(
             rows = np.arange(pool) if order is None else np.argsort(order[:pool], kind="stable")
         first, second = pool - sum(held_out), pool - held_out[1]
         parts = [rows[:first], rows[first:second], rows[second:]]
-    return [*parts[:2], own_test] if num_test else parts
+    return _with_own(parts, own)
+
+
+def _with_own(parts: list[np.ndarray], own: list[np.ndarray]) -> list[np.ndarray]:
+    """The parts, of which those that come with the data are these."""
+    return [rows if len(rows) else part for part, rows in zip(parts, own, strict=True)]
 
 
 def _by_class(

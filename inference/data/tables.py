@@ -15,6 +15,10 @@ from .csv_format import NUMBER_PATTERNS
 from .labels import code_labels
 from .source import Source
 
+Kinds = Mapping[str, str] | Sequence[Column] | None
+"""How a table of several kinds is encoded: kinds by the names of columns, of which the others are
+inferred; or the columns as they were found before. ``None``: all columns are numbers."""
+
 NAMELESS_COLUMNS = ("", "Unnamed: 0")
 """Names of a first column without a name; the second one is from pandas."""
 LOST_SPREAD_SHARE = 1e-3
@@ -32,7 +36,7 @@ def from_table(
     *,
     aside: Sequence[str] = (),
     require: bool = True,
-    kinds: Mapping[str, str] | Sequence[Column] | None = None,
+    kinds: Kinds = None,
 ) -> Source:
     """Read a DataFrame as float64 values.
 
@@ -41,13 +45,14 @@ def from_table(
         note: how the table was read.
         aside: names of columns that are no data, but kept beside them as they are.
         require: whether the columns that ``labels`` and ``aside`` name must be there.
-        kinds: to encode columns of several kinds: kinds by name, of which the others are inferred;
-            or the columns as they were found before. ``None``: all columns are numbers.
+        kinds: how columns of several kinds are encoded.
 
     Raises:
         ValueError: if it holds no rows, no columns except the labels, or a column of words; or if
             a first column without a name holds whole numbers that do not count the rows.
     """
+    if hasattr(table, "to_pandas"):  # a table of Polars or Arrow
+        table = table.to_pandas()
     there = set(map(str, table.columns))
     kept: dict[str, np.ndarray] = {}
     for column in aside:

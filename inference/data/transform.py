@@ -28,12 +28,11 @@ class Transform:
     data, of any kind that :func:`load_data` takes, for the rows (x, *context) that the run's model
     and guide see; :meth:`inverse` leads from x, or from samples of it, to the data's own terms.
 
-    >>> from latente.inference import load_data
-    >>> frame = {"height": [150.0, 170, 190], "weight": [50.0, 70, 90]}
     >>> import pandas as pd
-    >>> data = load_data(pd.DataFrame(frame), standardize=True, validation=0, test=0, seed=1)
-    >>> other_order = pd.DataFrame({"weight": [70.0], "height": [170.0]})
-    >>> data.transform(other_order)
+    >>> from latente.inference import load_data
+    >>> frame = pd.DataFrame({"height": [150.0, 170, 190], "weight": [50.0, 70, 90]})
+    >>> data = load_data(frame, standardize=True, validation=0, test=0)
+    >>> data.transform(pd.DataFrame({"weight": [70.0], "height": [170.0]}))
     (tensor([[0., 0.]]),)
     >>> data.transform.inverse(torch.zeros(1, 2))
        height  weight
@@ -117,11 +116,6 @@ class Transform:
             return (self.event_shape[-1], *self.event_shape[:-1])
         return self.event_shape
 
-    @property
-    def has_context(self) -> bool:
-        """Whether the model is given a context beside x."""
-        return self.given is not None or self.given_flags is not None or bool(self.context_columns)
-
     def divide(self, values: np.ndarray) -> Tensor:
         """Values (N, *event_shape) with the channels first, divided, in the type to work in."""
         if tuple(values.shape[1:]) == self.event_shape:
@@ -154,9 +148,8 @@ class Transform:
         Raises:
             ValueError: if the values have another shape.
         """
-        values = torch.as_tensor(x).detach().cpu().double()
-        shape, flags = self.seen_shape, self.given_flags
-        shape = shape if flags is None else (int((~flags).sum()),)
+        values, flags = torch.as_tensor(x).detach().cpu().double(), self.given_flags
+        shape = self.seen_shape if flags is None else (int((~flags).sum()),)
         if tuple(values.shape[1:]) != shape:
             raise ValueError(f"values have shape {tuple(values.shape)}, not (N, *{shape})")
         location, scale = self.of_x(self.location), self.of_x(self.scale)
@@ -196,6 +189,12 @@ def _as_whole(values: np.ndarray, kind: str) -> np.ndarray:
     whole = values.round()
     is_whole = np.abs(values - whole).max(initial=0) <= 1e-6 * max(1, np.abs(whole).max(initial=0))
     return whole.astype(kind) if is_whole else values
+
+
+def has_context(transform: Transform) -> bool:
+    """Whether the model is given a context beside x."""
+    columns = bool(transform.context_columns)
+    return transform.given is not None or transform.given_flags is not None or columns
 
 
 def fit_standardization(transform: Transform, train: Tensor) -> Transform:

@@ -38,6 +38,7 @@ class Plan:
     delimiter: str | None = None
     decimal: str | None = None
     header: bool | None = None
+    key: str | None = None
     keep_degenerate: bool = False
     standardize: bool = False
     prior: str | None = None

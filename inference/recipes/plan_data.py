@@ -30,6 +30,7 @@ def load_plan_data(plan: Plan, out: Path | None = None) -> Data:
         decimal=plan.decimal,
         header=plan.header,
         kinds={} if composition.likelihood.part.data == "columns" else None,
+        key=plan.key,
         keep_degenerate=plan.keep_degenerate,
     )
     digest = None if out is None else read_json(out / CONFIG).get("data_digest")

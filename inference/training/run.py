@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..data.load_data import Data
-from ..data.transform import Transform
+from ..data.transform import Transform, has_context
 from ..evaluation.encoding import Codes, encode
 from ..evidence.importance_sampling import Evidence, log_evidence
 from ..pairs.programs import Program
@@ -113,7 +113,7 @@ class Run:
 
     def _zeros(self) -> Any:
         """A row of the model's x, where that is all that it sees."""
-        if self.transform is None or self.transform.has_context:
+        if self.transform is None or has_context(self.transform):
             what = "data as those of the fit" if self.transform is None else "the context"
             raise ValueError(f"to sample, {what} must be given: like=")
         kind = getattr(torch, self.transform.dtype)
