@@ -348,3 +348,20 @@ def test_a_table_of_several_kinds_comes_back_exactly(tmp_path):
         load_data(MIXED.assign(age=1.0, visits=MIXED["age"]), kinds={}, split="part")
     kept = load_data(MIXED.assign(late=MIXED["smoker"]), kinds={}, split="part")
     assert kept.event_shape == (6,)  # a copy of a bit has a likelihood all the same
+
+
+@pytest.mark.parametrize("name", ["diabetes", "wine", "breast_cancer"])
+def test_a_table_is_the_same_from_text_parquet_and_memory(name, tmp_path):
+    from sklearn import datasets
+
+    frame = getattr(datasets, f"load_{name}")(as_frame=True).frame
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    frame.to_csv(tmp_path / "semicolons.csv.gz", index=False, sep=";", decimal=",")
+    frame.to_parquet(tmp_path / "t.parquet")
+    forms = frame, tmp_path / "t.csv", tmp_path / "semicolons.csv.gz", tmp_path / "t.parquet"
+    sets = [load_data(form, labels="target", standardize=True) for form in forms]
+    assert len({data.digest() for data in sets}) == 1
+    model, guide = pair(frame.shape[1] - 1)
+    run = fit(model, guide, sets[0], epochs=1, show_progress=False)
+    found = [run.log_evidence(form, num_samples=100).mean for form in forms]
+    assert len(set(found)) == 1

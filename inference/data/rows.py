@@ -139,7 +139,7 @@ def as_part(part: Any, name: str) -> Rows:
     elif is_table(part):
         source = from_table(name, part)
         refuse_wide(source)
-        part = _share(source.values.astype(np.float32))
+        part = _share(source.values.astype(np.float32, order="C"))
     else:
         part = _share(to_array(part, name))
     if part.dim() == 0 or len(part) == 0:

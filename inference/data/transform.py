@@ -121,7 +121,8 @@ class Transform:
         if tuple(values.shape[1:]) == self.event_shape:
             values = channels_first(values, self.layout)
         kind = np.dtype(self.precision).type
-        return torch.from_numpy(values.astype(kind) / kind(self.divisor))
+        # In row order: products of rows in column order are rounded in another way.
+        return torch.from_numpy(values.astype(kind, order="C") / kind(self.divisor))
 
     def standardize(self, rows: Tensor) -> Tensor:
         """Rows in standardized units, if there are any, and in their final type."""
