@@ -129,9 +129,13 @@ def _plan_of(context: typer.Context) -> "Plan":
 
 
 def _say_how_read(data: "Data") -> None:
-    """Print how a file was read, if there is a note on it."""
+    """Print how a file was read, if there is a note on it, and the kinds of a table's columns."""
+    from ..data.column import describe_columns
+
     if data.note:
         say(f"{data.name}: {data.note}")
+    if data.transform.kinds:
+        say(describe_columns(data.transform.kinds))
 
 
 def _report(run: "Run", folder: Path) -> None:
