@@ -1,6 +1,7 @@
 """The command line: each command, and each way to use it wrongly."""
 
 import csv
+import importlib
 import json
 import os
 import signal
@@ -75,6 +76,7 @@ def test_plot_and_sample_leave_pictures(folder):
 def test_diagnose_writes_a_page_and_says_the_verdict(folder, monkeypatch):
     from latente.inference.diagnostics import budget
 
+    importlib.import_module("latente.inference.diagnostics.diagnose")  # before Budget is replaced
     few = {"nuts_data": 0, "temperatures": 10, "annealed_data": 4, "gap_steps": 20}
     few |= {"gap_data": 5, "replications": 10, "chains": 2, "draws": 20}
     few |= {"tree_data": 5, "tree_samples": 10}
@@ -168,10 +170,12 @@ def test_a_recipe_is_overridden_on_one_axis(tmp_path):
         assert file.get_slice("model.prior.pseudo_inputs").get_shape() == [7, 8, 8]
 
 
-FLAGS = "--standardize", "--keep-degenerate", "--resume", "--profile", "--parts"
+FLAGS = "--standardize", "--keep-degenerate", "--resume", "--profile", "--parts", "--overwrite"
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "diagnose", "plot", "sample", "recipes"])
+@pytest.mark.parametrize(
+    "command", ["train", "evaluate", "diagnose", "plot", "sample", "encode", "score", "recipes"]
+)
 def test_help_gives_every_option_with_its_default(command):
     output = latente(command, "--help").output
     for line in output.splitlines():
@@ -278,7 +282,8 @@ def test_a_warning_is_one_line(tmp_path):
     result = latente(
         "train", "--data", tmp_path / "large.csv", "--out", tmp_path / "run", *SMALL
     )  # fmt: skip
-    assert "latente: the data reach 1299: standardize them to fit well\n" in result.stderr
+    warning = "latente: the data reach 1299: standardize them, by --standardize, to fit well\n"
+    assert warning in result.stderr
 
 
 BAD = {
@@ -298,6 +303,36 @@ BAD = {
     ),
     "free bits": (["train", "--free-bits", "-1"], "--free-bits must be a number of at least 0"),
     "given": (["train", "--given", "label"], "there is no context 'label': did you mean 'labels'?"),
+    "given columns": (
+        ["train", "--given", "age,site"],
+        "names columns of a table, and digits is n",
+    ),
+    "given twice": (["train", "--given", "age,age"], "--given names the column 'age' twice"),
+    "given nothing": (
+        ["train", "--given", "columns"],
+        "'columns' names no columns: give their nam",
+    ),
+    "shape": (["train", "--shape", "28x28"], "--shape takes sizes such as 28,28, not '28x28'"),
+    "shape of data": (
+        ["train", "--shape", "8,9"],
+        "shape (8, 9) has 72 values, and a row of digits",
+    ),
+    "scale": (["train", "--scale", "0"], "--scale must be positive, got 0"),
+    "layout": (
+        ["train", "--layout", "last"],
+        "--layout must be 'channels_first' or 'channels_last'",
+    ),
+    "test": (
+        ["train", "--test", "0.95"],
+        "--validation 0.1 and --test 0.95 must leave data to trai",
+    ),
+    "test file": (["train", "--test", "no.csv"], "no such file: no.csv"),
+    "split": (
+        ["train", "--order", "day"],
+        "--order sorts the rows of a split in order: give --split 'in-order'",
+    ),
+    "groups": (["train", "--groups", "g", "--split", "s"], "leave --split out, or --groups"),
+    "moved": (["train", "--moved-to", "x.csv"], "--moved-to is for the data of a run to --resume"),
     "binarize": (["train", "--binarize", "yes"], "binarize must be 'none', 'static' or 'dynamic'"),
     "optimizer": (["train", "--optimizer", "rmsprob"], "no optimizer 'rmsprob': did you mean 'rms"),
     "decay": (["train", "--weight-decay", "-1"], "--weight-decay must be a number of at least 0"),

@@ -20,6 +20,8 @@ REFUSED = re.findall(r"^\$ latente (.*)\n(latente: .*)$", PAGE, re.MULTILINE)
 QUICK = {
     "train": ["--epochs", "1", "--hidden", "8"],
     "evaluate": ["--num-samples", "20"],
+    "encode": ["--num-samples", "20"],
+    "score": ["--num-samples", "20"],
 }
 
 
@@ -30,11 +32,12 @@ def run(arguments):
 def test_the_first_commands_run_in_order(tmp_path, monkeypatch):
     """All but the diagnosis, which takes a while, and has tests of its own."""
     monkeypatch.chdir(tmp_path)
-    for arguments in COMMANDS[:5]:
+    for arguments in COMMANDS[:7]:
         if arguments[0] != "diagnose":
             result = run([*arguments, *QUICK.get(arguments[0], [])])
             assert result.exit_code == 0, result.output
-    assert (tmp_path / "runs" / "digits-vae-k2" / "samples.npy").is_file()
+    for name in ("samples.npy", "codes.csv", "scores.csv"):
+        assert (tmp_path / "runs" / "digits-vae-k2" / name).is_file()
 
 
 def test_a_run_is_gone_on_with(tmp_path, monkeypatch):
@@ -51,9 +54,12 @@ TRAIN = [arguments for arguments in COMMANDS if arguments[0] == "train"]
 
 
 @pytest.mark.parametrize("arguments", TRAIN, ids=" ".join)
-def test_what_is_to_be_trained_is_a_composition(arguments, monkeypatch):
+def test_what_is_to_be_trained_is_a_composition(arguments, tmp_path, monkeypatch):
     """What trains is shown elsewhere (test_compositions): here each command comes to its fit."""
     plans = []
+    monkeypatch.chdir(tmp_path)
+    for file in (word for word in arguments if word.endswith(".csv")):
+        Path(file).touch()
 
     def record(plan, folder, **options):
         plans.append(complete(plan))

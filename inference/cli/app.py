@@ -7,11 +7,13 @@ from typing import Annotated
 import typer
 
 from .diagnose import diagnose
+from .encode import encode
 from .evaluate import evaluate
 from .messages import one_line
 from .plot import plot
 from .recipes import recipes
 from .sample import sample
+from .score import score
 from .train import train
 
 app = typer.Typer(
@@ -40,7 +42,7 @@ def _options(
     pass
 
 
-for command in (train, evaluate, diagnose, plot, sample, recipes):
+for command in (train, evaluate, diagnose, plot, sample, encode, score, recipes):
     app.command()(one_line(command))
 
 

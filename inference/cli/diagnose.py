@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from .options import Device, DrawSeed, RunFolder
+from .options import Device, DrawSeed, MovedTo, RunFolder
 
 
 def diagnose(
@@ -15,6 +15,7 @@ def diagnose(
     simulations: Annotated[int, typer.Option(help="Data simulated for calibration.")] = 1000,
     seed: DrawSeed = 0,
     device: Device = "auto",
+    moved_to: MovedTo = None,
 ) -> None:
     """Can the posterior be trusted? Writes a page, DIR/diagnosis/report.html, and its figures."""
     from ..diagnostics.budget import Budget
@@ -25,7 +26,7 @@ def diagnose(
     from ..reporting.diagnosis_folder import save_report
 
     run = load_run(folder, device=device)
-    data = load_plan_data(read_plan(folder), folder)
+    data = load_plan_data(read_plan(folder), folder, moved_to)
     if len(data.test) == 0:
         raise ValueError(f"{data.name} has no test data to diagnose")
     budget = Budget(num_data=num_data, num_samples=num_samples, simulations=simulations)

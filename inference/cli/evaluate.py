@@ -1,53 +1,51 @@
 """The command ``latente evaluate``."""
 
-from typing import Annotated
+from typing import Any
 
-import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from .options import Device, DrawSeed, RunFolder
+from .options import Device, DrawSeed, MovedTo, NewData, NumSamples, RunFolder
+from .run_data import rows_of, stem_of, units_of
 
 
 def evaluate(
     folder: RunFolder,
-    num_samples: Annotated[
-        int, typer.Option(help="Importance samples per datum; 2200 give k̂ its full threshold.")
-    ] = 1000,
+    data: NewData = None,
+    num_samples: NumSamples = 1000,
     seed: DrawSeed = 0,
     device: Device = "auto",
+    moved_to: MovedTo = None,
 ) -> None:
-    """Evidence, bound and posterior health on the test data; writes DIR/evaluation.json."""
+    """Evidence, bound and posterior health on the test data; writes DIR/evaluation.json.
+
+    With --data FILE the figures are of new data, and DIR/evaluation-FILE.json has them.
+    """
     from ..common.files import write_json
     from ..evaluation.metrics import describe_posterior
     from ..evaluation.metrics import evaluate as evaluate_pair
     from ..recipes.load_run import load_run
-    from ..recipes.plan import read_plan
-    from ..recipes.plan_data import load_plan_data
     from ..training.run_folder import EVALUATION
 
-    plan = read_plan(folder)
     run = load_run(folder, device=device)
-    data = load_plan_data(plan, folder)
-    figures = evaluate_pair(
-        run.model,
-        run.guide,
-        data.rows("test"),
-        num_samples=num_samples,
-        seed=seed,
-        show_progress=True,
+    rows, _ = rows_of(run, folder, data, moved_to)
+    figures: dict[str, Any] = evaluate_pair(
+        run.model, run.guide, rows, num_samples=num_samples, seed=seed, show_progress=True
     )
-    write_json(folder / EVALUATION, figures)
+    kind, path = "test data", folder / EVALUATION
+    if data is not None:
+        kind, path = f"data of {data}", path.with_stem(f"{path.stem}-{stem_of(data)}")
+        figures["data"] = data
+    write_json(path, figures)
     console = Console()
-    units = ", in standardized units" if plan.standardize else ""
-    title = f"{folder}: {figures['num_data']} test data{units}"
+    title = f"{folder}: {figures['num_data']} {kind}{units_of(folder)}"
     console.print(tabulate_evaluation(figures, title))
     if "khat_bad_fraction" in figures:
         console.print(describe_posterior(figures), highlight=False)
 
 
-def tabulate_evaluation(figures: dict[str, float], title: str) -> Table:
+def tabulate_evaluation(figures: dict[str, Any], title: str) -> Table:
     """The figures of an evaluation as a table, each with its unit."""
     table = Table(title=title, title_justify="left")
     table.add_column("figure")

@@ -28,13 +28,19 @@ ARGUMENTS = (
 )  # fmt: skip
 """Arguments whose names stand for themselves in an error, and are no words of English."""
 
+VALUED = (
+    "delimiter", "decimal", "labels", "scale", "layout", "test", "validation", "split", "groups",
+    "order", "temperature", "key",
+)  # fmt: skip
+"""Arguments with a value that are options of the same name, and are words of English too."""
+
 AS_OPTIONS = {
     rf"({'|'.join(ARGUMENTS)})\b(?!=)": r"--\1",
     r"(header|keep_degenerate|standardize)=True": r"--\1",
     r"header=False": "--no-header",
-    r"(delimiter|decimal|header|labels|key)=(?=$|[\s,])": r"--\1",
-    r"(delimiter|decimal|labels|key)=(?=['\"])": r"--\1 ",
-    r"(delimiter|decimal|header)(?= must be)": r"--\1",
+    rf"({'|'.join(VALUED)}|header)=(?=$|[\s,:])": r"--\1",
+    rf"({'|'.join(VALUED)})=(?=['\"\d])": r"--\1 ",
+    rf"({'|'.join(VALUED)}|header)(?= must be)": r"--\1",
 }
 """Patterns of an argument as errors name it in Python, and the option that it is."""
 

@@ -76,6 +76,85 @@ Header = Annotated[
 ]
 
 
+Scale = Annotated[
+    float | None,
+    typer.Option(
+        help="What values are divided by, as 255 for grey levels.",
+        show_default="the largest level of the image sets; 255 for bytes",
+        rich_help_panel=DATA_PANEL,
+    ),
+]
+
+
+ShapeText = Annotated[
+    str | None,
+    typer.Option(
+        "--shape",
+        help="Shape of a datum whose values are the columns of a table, as in 28,28.",
+        show_default="as it is",
+        rich_help_panel=DATA_PANEL,
+    ),
+]
+
+
+LayoutName = Annotated[
+    str | None,
+    typer.Option(
+        "--layout",
+        help="Where the channels of images are: channels_first or channels_last.",
+        show_default="told from the shape",
+        rich_help_panel=DATA_PANEL,
+    ),
+]
+
+
+TestText = Annotated[
+    str,
+    typer.Option(
+        "--test",
+        metavar="FRACTION|FILE",
+        help="The test set: a fraction of the data that have none of their own, or a file.",
+        rich_help_panel=DATA_PANEL,
+    ),
+]
+
+
+Validation = Annotated[
+    float, typer.Option(help="Fraction of the data to validate on.", rich_help_panel=DATA_PANEL)
+]
+
+
+SplitText = Annotated[
+    str,
+    typer.Option(
+        "--split",
+        help="random, by-class, in-order, or the column of a table that says train, validation or "
+        "test.",
+        rich_help_panel=DATA_PANEL,
+    ),
+]
+
+
+Groups = Annotated[
+    str | None,
+    typer.Option(
+        help="Column of a table: rows of equal values are in the same part.",
+        show_default="none",
+        rich_help_panel=DATA_PANEL,
+    ),
+]
+
+
+Order = Annotated[
+    str | None,
+    typer.Option(
+        help="Column of a table that sorts the rows of --split in-order.",
+        show_default="none",
+        rich_help_panel=DATA_PANEL,
+    ),
+]
+
+
 Key = Annotated[
     str | None,
     typer.Option(
@@ -122,7 +201,8 @@ GivenText = Annotated[
     str | None,
     typer.Option(
         "--given",
-        help="Context of a conditional model: none, labels, quadrant, quadrants:2.",
+        help="Context of a conditional model: none, labels, quadrant, quadrants:2, or columns of a "
+        "table, as in age,site.",
         show_default=RECIPE_DEFAULT,
         rich_help_panel=DATA_PANEL,
     ),
@@ -296,6 +376,37 @@ Seed = Annotated[
 
 
 DrawSeed = Annotated[int, typer.Option(help="Seed of the draws.")]
+
+
+NumSamples = Annotated[
+    int, typer.Option(help="Importance samples per datum; 2200 give k̂ its full threshold.")
+]
+
+
+NewData = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="FILE",
+        help="New data, of the units and columns of the data of the fit.",
+        show_default="the test data of the run",
+    ),
+]
+
+
+MovedTo = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="PATH",
+        help="Where the file of the run's data is now, if it has moved.",
+        show_default="as it was, or as far from DIR as it was",
+    ),
+]
+
+
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Write over a file that is there already.")
+]
 
 
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.", rich_help_panel=RUN_PANEL)]

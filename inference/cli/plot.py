@@ -2,10 +2,10 @@
 
 import typer
 
-from .options import RunFolder
+from .options import MovedTo, RunFolder
 
 
-def plot(folder: RunFolder) -> None:
+def plot(folder: RunFolder, moved_to: MovedTo = None) -> None:
     """Pictures of a run: training curve, reconstructions, samples, latent space, interpolation."""
     from ..common.plotting import save_figures
     from ..recipes.load_run import load_run
@@ -14,7 +14,7 @@ def plot(folder: RunFolder) -> None:
     from ..reporting.run_figures import plot_all
     from ..training.run_folder import FIGURES
 
-    run, data = load_run(folder), load_plan_data(read_plan(folder), folder)
+    run, data = load_run(folder), load_plan_data(read_plan(folder), folder, moved_to)
     if len(data.test) == 0:
         raise ValueError(f"{data.name} has no test data to draw")
     labels = data.test_labels

@@ -23,17 +23,21 @@ from .options import (
     Epochs,
     FreeBits,
     GivenText,
+    Groups,
     Header,
     Hidden,
     KeepDegenerate,
     Key,
     LabelColumn,
     LatentDim,
+    LayoutName,
     LearningRate,
     LikelihoodText,
+    MovedTo,
     NetworkText,
     ObjectiveText,
     OptimizerName,
+    Order,
     Out,
     Patience,
     PosteriorText,
@@ -42,9 +46,14 @@ from .options import (
     Profile,
     RecipeName,
     Resume,
+    Scale,
     ScheduleName,
     Seed,
+    ShapeText,
+    SplitText,
     Standardize,
+    TestText,
+    Validation,
     WeightDecay,
 )
 
@@ -64,6 +73,14 @@ def train(
     header: Header = None,
     key: Key = None,
     keep_degenerate: KeepDegenerate = False,
+    scale: Scale = None,
+    shape: ShapeText = None,
+    layout: LayoutName = None,
+    test: TestText = "0.1",
+    validation: Validation = 0.1,
+    split: SplitText = "random",
+    groups: Groups = None,
+    order: Order = None,
     standardize: Standardize = False,
     binarize: BinarizeName = None,
     given: GivenText = None,
@@ -91,14 +108,17 @@ def train(
     profile: Profile = False,
     out: Out = None,
     resume: Resume = False,
+    moved_to: MovedTo = None,
 ) -> None:
     """Fit a recipe to data, into a run folder; options override the choices of the recipe."""
     from ..recipes.plan import complete, read_plan
     from ..recipes.train import train as train_plan
 
     plan = _plan_of(context)
+    if moved_to is not None and not resume:
+        raise ValueError("--moved-to is for the data of a run to --resume: leave it out")
     if not resume or out is None:
-        plan = complete(plan)
+        plan = complete(plan, check_files=not resume)
     folder = out or Path("runs") / _folder_name(plan)
     if resume:
         plan = _resumed(context, plan, read_plan(folder))
@@ -110,6 +130,7 @@ def train(
             compile=compile,  # pyright: ignore[reportArgumentType] # checked when fitted
             profile=profile,
             resume=resume,
+            moved_to=moved_to,
             on_data=_say_how_read,
         )
     except KeyboardInterrupt:
@@ -122,10 +143,13 @@ def _plan_of(context: typer.Context) -> "Plan":
     from ..recipes.plan import Plan
 
     given = {name: context.params[name] for name in Plan.__dataclass_fields__}
-    hidden, delimiter = _widths(given["hidden"]), given["delimiter"]
-    return Plan(
-        **{**given, "hidden": hidden, "delimiter": NAMED_DELIMITERS.get(delimiter, delimiter)}
-    )
+    read = {
+        "hidden": _whole_numbers("hidden", "widths such as 400,400", given["hidden"]),
+        "shape": _whole_numbers("shape", "sizes such as 28,28", given["shape"]),
+        "delimiter": NAMED_DELIMITERS.get(given["delimiter"], given["delimiter"]),
+        "test": _fraction_or_file(given["test"]),
+    }
+    return Plan(**{**given, **read})
 
 
 def _say_how_read(data: "Data") -> None:
@@ -204,11 +228,18 @@ def _how_to_continue(folder: Path) -> str:
     )
 
 
-def _widths(hidden: str | None) -> tuple[int, ...] | None:
+def _whole_numbers(option: str, what: str, text: str | None) -> tuple[int, ...] | None:
     try:
-        return None if hidden is None else tuple(int(width) for width in hidden.split(","))
+        return None if text is None else tuple(int(number) for number in text.split(","))
     except ValueError:
-        raise ValueError(f"--hidden takes widths such as 400,400, not {hidden!r}") from None
+        raise ValueError(f"--{option} takes {what}, not {text!r}") from None
+
+
+def _fraction_or_file(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _resumed(context: typer.Context, given: "Plan", saved: "Plan") -> "Plan":

@@ -115,7 +115,10 @@ def encode_context(
     """
     if given == "labels":
         if source.labels is None:
-            raise ValueError(f"the model is given labels, and {source.name} has none: give labels=")
+            raise ValueError(
+                f"the model is given labels, and {source.name} has none: give them as labels "
+                "beside an array, or in the file, as y of an .npz"
+            )
         return (torch.as_tensor(source.labels[rows]),)
     if not columns:
         return ()

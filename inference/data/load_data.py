@@ -216,7 +216,7 @@ def load_data(
     options = ReadingOptions(
         CsvFormat(delimiter, decimal, header),
         label_column=labels if isinstance(labels, str) else None,
-        aside=(*division.columns, *names),
+        aside=tuple(dict.fromkeys([*division.columns, *names])),
         scale=scale,
         shape=None if shape is None else tuple(shape),
         key=key,

@@ -89,7 +89,7 @@ class Transform:
         numbers = np.arange(len(loaded.values))
         x, *elements = self.split(self.standardize(self.divide(loaded.values)))
         if self.binarize != "none":
-            check_unit_interval(x.numpy(), loaded.name)
+            check_unit_interval(x.numpy(), loaded.name, is_new=True)
             x = draw_bits(x, numbers, self.seed)
         return (x, *elements, *encode_context(loaded, numbers, self.given, self.context_columns))
 

@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from ..common.lookup import find_named
 from ..data.files import TABLE_SUFFIXES
 from .composition import Composition
+from .contexts import COLUMNS, GIVEN
 
 Rule = Callable[[Composition], str | None]
 """A rule returns the reason why it refuses a composition, or ``None``."""
@@ -144,7 +146,12 @@ GREY_LEVELS = {"digits": 17, "mnist": 256, "fashion-mnist": 256, "kmnist": 256, 
 
 
 def check_data_kind(
-    c: Composition, data: str, *, labels: str | None = None, standardize: bool = False
+    c: Composition,
+    data: str,
+    *,
+    labels: str | None = None,
+    standardize: bool = False,
+    shape: tuple[int, ...] | None = None,
 ) -> None:
     """Refuse a composition for which the data are of the wrong kind, as far as the name shows.
 
@@ -152,20 +159,25 @@ def check_data_kind(
         data: name of a data set, or a file.
         labels: column of the labels.
         standardize: whether the data are to be standardized.
+        shape: the shape of a datum whose values are the columns of a table.
 
     Raises:
         ValueError: with the reason, and what to choose.
     """
     is_table = data.lower().endswith(TABLE_SUFFIXES)
+    if c.given.name == COLUMNS:
+        _check_columns(c, data, is_table)
+    if c.given.name == "labels":
+        _check_labels(data, is_table, labels)
+    is_table = is_table and shape is None
     if is_table and c.given.name.startswith("quadrant"):
         raise ValueError(f"--given {c.given} is for images, and {data} is a table: leave it out")
     if is_table and c.network.name == "conv" and c.network["dims"] != 1:
         raise ValueError(
             f"the network conv is for images, and {data} is a table: leave it out, or take "
-            "--network conv:dims=1 if its columns are a signal, in order"
+            "--network conv:dims=1 if its columns are a signal, in order; or give --shape if they "
+            "are pixels"
         )
-    if c.given.name == "labels":
-        _check_labels(data, is_table, labels)
     if standardize and c.binarize == "none" and c.likelihood.part.data != "reals":
         raise ValueError(
             f"standardized data are real numbers, and the likelihood {c.likelihood.name} is for "
@@ -173,6 +185,18 @@ def check_data_kind(
         )
     if data in GREY_LEVELS and c.binarize == "none" and not standardize:
         _check_grey(c, data, GREY_LEVELS[data])
+
+
+def _check_columns(c: Composition, data: str, is_table: bool) -> None:
+    names = c.given["names"]
+    if not names:
+        raise ValueError(
+            f"--given {str(c.given)!r} names no columns: give their names, as in --given age,site"
+        )
+    if not is_table:
+        if len(names) == 1:
+            find_named(names[0], GIVEN, GIVEN.name)  # raises an error with the nearest name
+        raise ValueError(f"--given {c.given} names columns of a table, and {data} is none")
 
 
 def _check_labels(data: str, is_table: bool, labels: str | None) -> None:

@@ -1,5 +1,6 @@
 """The axis ``--given``: the context of a conditional model, by name."""
 
+import csv
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -9,7 +10,7 @@ from torch import nn
 
 from ...models import FlattenEvent, OneHot
 from ..data.contexts import quadrants
-from .axis import Axis, Part
+from .axis import Axis, Choice, Part
 from .parameters import Kind, one_of
 
 
@@ -32,7 +33,47 @@ def _read_elements(length: int) -> FlattenEvent:
     return FlattenEvent((length,))
 
 
-GIVEN: Axis[GivenPart] = Axis(
+COLUMNS = "columns"
+"""The context that is columns of a table."""
+
+
+class ContextAxis(Axis[GivenPart]):
+    """The contexts; a text that begins with the name of none of them names columns of a table."""
+
+    def parse(self, text: str) -> Choice[GivenPart]:
+        """Read the text of a choice: as of any axis, or as names, ``age,site``.
+
+        >>> GIVEN.parse("age,site") == GIVEN.parse("columns:age,site")
+        True
+        >>> GIVEN.parse('"last, first"').build()
+        ['last, first']
+        """
+        name, _, listed = text.strip().partition(":")
+        if name in self and name != COLUMNS:
+            return super().parse(text)
+        listed = listed.removeprefix("names=") if name == COLUMNS else text
+        return Choice(self[COLUMNS], (("names", _read_names(listed.strip())),), text.strip())
+
+
+def _read_names(text: str) -> tuple[str, ...]:
+    """The names in a text as cells of a CSV file are: quotes hold names with a comma."""
+    names = [cell.strip() for row in csv.reader([text], skipinitialspace=True) for cell in row]
+    twice = [name for place, name in enumerate(names) if name in names[:place]]
+    if twice:
+        raise ValueError(f"--given names the column {twice[0]!r} twice")
+    if not all(names):
+        raise ValueError(f"--given {text!r} has a name without letters between two commas")
+    return tuple(names)
+
+
+Names = Annotated[tuple[str, ...], Kind("names of columns such as age,site", _read_names)]
+
+
+def _columns(*, names: Names = ()) -> Any:
+    return list(names)
+
+
+GIVEN: Axis[GivenPart] = ContextAxis(
     "context",
     GivenPart("none", "nothing", "Kingma and Welling 2014, arXiv 1312.6114", lambda: None, None),
     GivenPart(
@@ -54,6 +95,13 @@ GIVEN: Axis[GivenPart] = Axis(
         "1, 2 or 3 quadrants of an image; x is the rest",
         "Sohn, Lee and Yan 2015",
         _quadrants,
+        _read_elements,
+    ),
+    GivenPart(
+        COLUMNS,
+        "columns of a table, by their names, as in age,site; x is the others",
+        "Kingma et al. 2014, arXiv 1406.5298",
+        _columns,
         _read_elements,
     ),
 )

@@ -9,7 +9,9 @@ from ..common.files import read_json
 from ..data.binarization import Binarization
 from ..data.csv_format import CsvFormat
 from ..data.files import check_path
+from ..data.layout import Layout
 from ..data.named_datasets import NAMED_DATASETS
+from ..data.splits import Split
 from ..execution.precision import Precision
 from ..training.learning_rates import named_schedule
 from ..training.optimizers import named_optimizer
@@ -40,6 +42,15 @@ class Plan:
     header: bool | None = None
     key: str | None = None
     keep_degenerate: bool = False
+    scale: float | None = None
+    shape: tuple[int, ...] | None = None
+    layout: Layout | None = None
+    test: float | str = 0.1
+    """A fraction, or a file."""
+    validation: float = 0.1
+    split: str = "random"
+    groups: str | None = None
+    order: str | None = None
     standardize: bool = False
     prior: str | None = None
     posterior: str | None = None
@@ -66,10 +77,14 @@ class Plan:
     precision: Precision = "float32"
 
 
-def complete(plan: Plan) -> Plan:
+def complete(plan: Plan, *, check_files: bool = True) -> Plan:
     """Fill in the open fields of a plan, and check the plan. No data are read.
 
     See :func:`fill_axes` for the values that are filled in.
+
+    Args:
+        plan: the plan.
+        check_files: whether to check that files of data are there.
 
     Raises:
         FileNotFoundError: if the data are a file that does not exist.
@@ -94,12 +109,35 @@ def complete(plan: Plan) -> Plan:
     named_optimizer(filled.optimizer, weight_decay=filled.weight_decay)
     named_schedule(filled.schedule, filled.epochs, patience=filled.patience)
     CsvFormat(filled.delimiter, filled.decimal, filled.header)  # checks the values
+    Split(*(getattr(filled, name) for name in SPLIT_FIELDS))  # likewise
     if filled.latent_dim < 1:
         raise ValueError(f"the latent dimension must be at least 1, got {filled.latent_dim}")
-    if filled.data not in NAMED_DATASETS:
-        check_path(Path(filled.data))
-    check_data_kind(composition, filled.data, labels=filled.labels, standardize=filled.standardize)
-    return replace(filled, data=_resolved(filled.data))
+    files = files_of(filled)
+    if check_files:
+        for path in files.values():
+            check_path(Path(path))
+    check_data_kind(
+        composition,
+        filled.data,
+        labels=filled.labels,
+        standardize=filled.standardize,
+        shape=filled.shape,
+    )
+    return replace(filled, **{name: _resolved(path) for name, path in files.items()})
+
+
+SPLIT_FIELDS = ("validation", "test", "split", "groups", "order", "seed")
+"""Fields of a plan that say how its data are split, in the order of :class:`Split`."""
+
+
+def files_of(plan: Plan) -> dict[str, str]:
+    """The paths of a plan's files of data, by field."""
+    fields = {"data": plan.data, "test": plan.test}
+    return {
+        name: path
+        for name, path in fields.items()
+        if isinstance(path, str) and path not in NAMED_DATASETS
+    }
 
 
 def fill_axes(plan: Plan) -> Plan:
@@ -176,7 +214,7 @@ def compose(plan: Plan) -> Composition:
 def agrees(plan: Plan, saved: Plan, name: str) -> bool:
     """Whether a field of a plan has the same meaning as that of a saved plan."""
     ours, theirs = getattr(plan, name), getattr(saved, name)
-    if name == "data":
+    if name in ("data", "test") and isinstance(ours, str):
         return _resolved(ours) == theirs
     if name in AXES and None not in (ours, theirs):
         return AXES[name].parse(ours) == AXES[name].parse(theirs)
@@ -205,15 +243,21 @@ def read_plan(out: str | Path) -> Plan:
     for name in names:
         if not _is_of_kind(name, plan[name]):
             raise ValueError(f"{path} is not a run's: its {name} is {plan[name]!r}")
-    hidden = plan["hidden"]
-    return fill_axes(Plan(**{**plan, "hidden": None if hidden is None else tuple(hidden)}))
+    sizes = {name: plan[name] for name in ("hidden", "shape") if plan[name] is not None}
+    return fill_axes(Plan(**{**plan, **{name: tuple(value) for name, value in sizes.items()}}))
+
+
+OPTIONAL_TEXTS = ("recipe", "delimiter", "decimal", "layout", "groups", "order")
+"""Fields that are a text or ``None``, beside those of the axes."""
 
 
 def _is_of_kind(name: str, value: Any) -> bool:
     """Whether a value read from JSON has the type of a field."""
     default = getattr(Plan(), name)
-    if name in AXES or name in ("recipe", "delimiter", "decimal"):
+    if name in AXES or name in OPTIONAL_TEXTS:
         return value is None or isinstance(value, str)
     if name == "header":
         return value is None or isinstance(value, bool)
+    if name == "test":
+        return isinstance(value, str | float | int)
     return type(default) not in (str, int) or type(value) is type(default)

@@ -1,6 +1,5 @@
 """Train a plan into a run folder."""
 
-import warnings
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -20,11 +19,9 @@ from ..training.run import Run
 from ..training.run_folder import check_folder
 from .build import build_planned, measure_sizes
 from .plan import Plan, complete, compose
-from .plan_data import load_plan_data
+from .plan_data import find_plan_data, relative_paths
 from .sizes import Sizes
-
-LARGE_VALUE = 100
-"""Data with larger absolute values are hard to fit if they are not standardized."""
+from .values import check_values
 
 
 def train(
@@ -35,6 +32,7 @@ def train(
     compile: Compile = "recorded",
     profile: bool = False,
     resume: bool = False,
+    moved_to: Path | None = None,
     on_data: Callable[[Data], None] | None = None,
     show_progress: bool = True,
 ) -> Run:
@@ -51,6 +49,7 @@ def train(
         compile: how steps are run; see :func:`fit`.
         profile: measure the time of the parts of a step, at the end.
         resume: continue the run in the folder.
+        moved_to: where the file of a resumed run's data is now.
         on_data: called with the data before the fit starts.
         show_progress: show the progress of the fit.
 
@@ -58,19 +57,17 @@ def train(
         ValueError: if the plan is refused, before data are read; or if its data cannot be used.
         FileExistsError: if the folder holds a run and ``resume`` is not set.
     """
-    plan = complete(plan)
+    plan = complete(plan, check_files=not resume)
     check_folder(out, resume=resume)
     resolve_device(device)
-    data = load_plan_data(plan, out if resume else None)
+    plan, data = find_plan_data(plan, out if resume else None, moved_to)
     if on_data is not None:
         on_data(data)
+    check_values(compose(plan), data)
     sizes = measure_sizes(plan, data, data.transform.kinds)
     model, guide = build_planned(plan, sizes)
     model.start_at_mean(data.train[:BLOCK_ROWS])
     _start_at_data(model, data.train)
-    largest = data.train[:BLOCK_ROWS].abs().max().item()
-    if largest > LARGE_VALUE and not plan.standardize and not sizes.columns:
-        warnings.warn(f"the data reach {largest:g}: standardize them to fit well", stacklevel=2)
     return fit(
         model,
         guide,
@@ -90,7 +87,11 @@ def train(
         profile=profile,
         out=out,
         resume=resume,
-        config={"plan": asdict(plan), **_facts(data, sizes)},
+        config={
+            "plan": asdict(plan),
+            "relative_paths": relative_paths(plan, out),
+            **_facts(data, sizes),
+        },
         show_progress=show_progress,
     )
 

@@ -73,17 +73,26 @@ def plot_reconstructions(model: Program, guide: Program, data: Any, *, num: int 
 
 
 def plot_samples(
-    model: Program, guide: Program, data: Any, *, num: int = 64, seed: int = 0
+    model: Program,
+    guide: Program,
+    data: Any,
+    *,
+    num: int = 64,
+    temperature: float = 1.0,
+    seed: int = 0,
 ) -> "Figure":
     """Plot E[x|z] at draws z ~ p(z), or draws of x if its distribution has no mean.
 
     Args:
         data: data whose shape and contexts the samples take; the values of x do not matter.
         num: number of draws.
+        temperature: scales draws of z around the prior's centre, as for :func:`sample_prior`.
         seed: seed of the draws.
     """
-    means, draws = map(_first, sample_prior(model, guide, num, data, seed=seed))
+    options = {"temperature": temperature, "seed": seed}
+    means, draws = map(_first, sample_prior(model, guide, num, data, **options))
     title = "x ~ p(x)" if torch.equal(means, draws) else "E[x|z], z ~ p(z)"
+    title += "" if temperature == 1 else f" at temperature {temperature:g}"
     return _plot_tiles(means, title)
 
 

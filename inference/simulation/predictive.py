@@ -1,5 +1,6 @@
 """Predictions of a pair: posterior means, reconstructions, and samples from its prior."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,6 +32,7 @@ from ..pairs.sites import (
 )
 from .ancestral import SampleObserved, draw_data
 from .simulate import reshape_like_x, site_of_x
+from .temperature import Tempered
 
 POSTERIOR_MEAN_SAMPLES = 1000
 """Draws averaged for a posterior mean without a closed form. The variance of the average, a
@@ -179,12 +181,22 @@ def decode(
 
 
 def sample_prior(
-    model: Program, guide: Program, num: int, like: Any, *, seed: int = 0
+    model: Program,
+    guide: Program,
+    num: int,
+    like: Any,
+    *,
+    temperature: float = 1.0,
+    seed: int = 0,
 ) -> tuple[Tensor, Tensor] | tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Draw z ~ p(z) and x ~ p(x|z), ``num`` times.
 
     Args:
         like: data whose shape and contexts the draws take; the values of x do not matter.
+        temperature: T scales draws of z around the centres of normal priors, z = μ + T(z′ − μ), and
+            those of the normal bases of flows; at 1 they are draws of the prior (Kingma and
+            Dhariwal 2018, arXiv 1807.03039).
+        seed: seed of the draws.
 
     Returns:
         The means E[x|z], or the draws again if the distribution of x has no mean in closed form;
@@ -195,20 +207,24 @@ def sample_prior(
     Raises:
         ValueError: if ``num`` < 1, the data cannot be used, a prior is masked and has no draws, or
             the model has several observed sites and does not define how they are drawn: see
-            :func:`simulate`.
+            :func:`simulate`; if the temperature is negative, or is not 1 and a prior is neither
+            normal nor a flow.
     """
     if num < 1:
         raise ValueError(f"the number of samples must be at least 1, got {num}")
+    if not 0 <= temperature < math.inf:
+        raise ValueError(f"temperature must be a number of at least 0, got {temperature}")
     model, guide, rows = open_pair(model, guide, like)
     args = _repeat_rows(model, guide, rows, num)
     with evaluating(model, guide), torch.random.fork_rng(), pyro.validation_enabled(False):
         set_seed(seed)
         with plain_errors():
             observed = find_observed_values(model, args)
+            program = model if temperature == 1 else Tempered(temperature)(model)
             if len(observed.places) > 1:
-                prior = draw_data(model, args, observed)[1]
+                prior = draw_data(program, args, observed)[1]
             else:
-                prior = poutine.trace(SampleObserved(observed.held)(model)).get_trace(*args)
+                prior = poutine.trace(SampleObserved(observed.held)(program)).get_trace(*args)
     check_prior_has_draws(prior)
     sites = _data_sites(prior, args, observed)
     means = {name: _mean_or_value(site)[0] for name, site in sites.items()}

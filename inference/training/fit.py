@@ -80,9 +80,10 @@ def fit(
         model: Pyro program ``model(x, *context)`` with a plate ``"data"`` at dimension −1. If it
             has a method ``check_data(x)``, that is called first, and may refuse the data.
         guide: Pyro program of the same arguments and latent sites.
-        data: what :func:`load_data` returns; or x, a tensor or array (N, *event_shape); or
-            a tuple (x, *context) of these. Bytes (``uint8``) are taken as they are; for a
-            distribution over all real numbers ``fit`` warns that they are not divided by 255.
+        data: what :func:`load_data` returns, whose test part is looked at only for values outside
+            the support of the model; or x, a tensor or array (N, *event_shape); or a tuple
+            (x, *context) of these. Bytes (``uint8``) are taken as they are; for a distribution over
+            all real numbers ``fit`` warns that they are not divided by 255.
         more: none: the data of programs of several arguments are one tuple or dict.
         validation: the same, to validate on; ``data`` from :func:`load_data` has a validation part.
         objective: any ``pyro.infer.ELBO``. If not given, ``TraceEnum_ELBO()`` where a site is
@@ -160,8 +161,8 @@ def fit(
     with private_store() as store, torch.random.fork_rng(), torch.enable_grad():
         dtype = placement(model, guide)[1]
         fit_data = settle(
-            rows, opened.validation, resample=opened.resample, batch_size=batch_size, seed=seed,
-            device=where, dtype=dtype,
+            rows, opened.validation, test=opened.test, resample=opened.resample,
+            batch_size=batch_size, seed=seed, device=where, dtype=dtype,
         )  # fmt: skip
         fitted = prepare(
             model, guide, fit_data, settings, objective=objective, optimizer=optimizer,

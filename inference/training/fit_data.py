@@ -22,6 +22,8 @@ class FitData:
     """The training rows: x, then contexts, each of N rows."""
     validation: tuple[Rows, ...] | None
     """The rows to validate on, if there are any."""
+    test: tuple[Rows, ...] | None
+    """The rows to test on, if they are known: only their values are looked at."""
     resample: bool
     """Whether the training rows are probabilities, whose bits are drawn in each epoch."""
     batch_size: int
@@ -81,6 +83,7 @@ def settle(
     rows: tuple[Rows, ...],
     validation: tuple[Rows, ...] | None,
     *,
+    test: tuple[Rows, ...] | None = None,
     resample: bool,
     batch_size: int,
     seed: int,
@@ -95,4 +98,4 @@ def settle(
         )
 
     on_device = None if validation is None else settled(validation)
-    return FitData(settled(rows), on_device, resample, batch_size, seed, device, dtype)
+    return FitData(settled(rows), on_device, test, resample, batch_size, seed, device, dtype)

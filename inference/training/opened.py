@@ -25,6 +25,8 @@ class Opened:
     """The training rows."""
     validation: tuple[Rows, ...] | None
     """The rows to validate on, if there are any."""
+    test: tuple[Rows, ...] | None
+    """The rows of the test part of a data set, whose values are checked."""
     resample: bool
     """Whether the training rows are probabilities, whose bits are drawn in each epoch."""
     batch_size: int
@@ -39,9 +41,10 @@ def open_fit(
     Raises:
         ValueError: as :func:`latente.inference.data.arguments.open_pair` does.
     """
-    resample = False
+    resample, test_set = False, None
     if isinstance(data, Data):
         resample = data.binarize == "dynamic"
+        test_set = data.rows("test") if len(data.test) else None
         if validation is None and len(data.validation):
             validation = data
         given = read_arguments(data.rows("train"), data.name)
@@ -62,10 +65,11 @@ def open_fit(
                 _typed_like(*pair, own_dtype=own) for pair in zip(held_out, rows, strict=True)
             )
             check_values(model, guide, held_out, "validation")
+        test = None if test_set is None else arrange(calling, test_set, given.name)
     batch_size = min(DEFAULT_BATCH_SIZE, len(rows[0]))
     if calling is not None and calling.subsample_size is not None:
         batch_size = min(calling.subsample_size, len(rows[0]))
-    return Opened(model, guide, rows, held_out, resample, batch_size)
+    return Opened(model, guide, rows, held_out, test, resample, batch_size)
 
 
 def _typed_like(part: Rows, like: Rows, *, own_dtype: bool) -> Rows:

@@ -214,6 +214,11 @@ def _check_support(model: Program, guide: Program, data: FitData) -> None:
                 if resample:
                     block = (torch.bernoulli(block[0]), *block[1:])
                 check_support(model, guide, block, name, start)
+        # A guide that keeps a posterior for each datum has none of the test data.
+        if data.test is not None and rows_kept(guide) is None:
+            with torch.random.fork_rng():
+                for start, block in data.blocks(data.test):
+                    check_support(model, guide, block, "test data", start)
 
 
 def _try_loss(

@@ -95,7 +95,15 @@ class Run:
         """
         return self._in_own_terms(reconstruct(self.model, self.guide, self.rows(data, labels)))
 
-    def sample(self, num: int, *, like: Any = None, labels: Any = None, seed: int = 0) -> Any:
+    def sample(
+        self,
+        num: int,
+        *,
+        like: Any = None,
+        labels: Any = None,
+        temperature: float = 1.0,
+        seed: int = 0,
+    ) -> Any:
         """Draw x ~ p(x|z), z ~ p(z), ``num`` times, in the data's own terms.
 
         Args:
@@ -103,13 +111,15 @@ class Run:
             like: data, as for :meth:`rows`, whose contexts the draws take, in turn; and whose shape
                 they have, where the fit was to arrays.
             labels: labels beside that, where they are the context.
+            temperature: scales draws of z around the prior's centre, as for :func:`sample_prior`.
             seed: seed of the draws.
 
         Raises:
             ValueError: if ``like`` is needed and not given; or as :func:`sample_prior` does.
         """
         rows = self._zeros() if like is None else self.rows(like, labels)
-        return self._in_own_terms(sample_prior(self.model, self.guide, num, rows, seed=seed)[1])
+        options = {"temperature": temperature, "seed": seed}
+        return self._in_own_terms(sample_prior(self.model, self.guide, num, rows, **options)[1])
 
     def _zeros(self) -> Any:
         """A row of the model's x, where that is all that it sees."""
