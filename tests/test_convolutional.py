@@ -393,7 +393,6 @@ def _of_encoder(guide, x):
         ((16,), "conv:dims=2", ".csv", "is a table: leave it out, or take --network conv:dims=1"),
         ((16,), "conv:dims=2", ".npy", r"dims=2 takes images .* got the event shape \(16,\)"),
         ((16,), "conv:dims=4", ".npy", "dims of the network conv must be auto, 1, 2 or 3, got '4'"),
-        ((9, 8, 3), "conv", ".npy", r"channels last \(move them to the front, \(3, 9, 8\)\)"),
         (
             (9, 8, 7),
             "conv",

@@ -155,6 +155,16 @@ Order = Annotated[
 ]
 
 
+Kinds = Annotated[
+    str | None,
+    typer.Option(
+        help="Kinds of columns for the likelihood columns, as in age=count,stage=ordinal.",
+        show_default="as found in the table",
+        rich_help_panel=DATA_PANEL,
+    ),
+]
+
+
 Key = Annotated[
     str | None,
     typer.Option(

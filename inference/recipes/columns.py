@@ -15,6 +15,29 @@ LEAST_MEAN = 0.01
 """Counts that are almost always 0 start from this mean."""
 
 
+def column_kinds(text: str | None, data_kind: str) -> dict[str, str] | None:
+    """The kinds of columns that a text gives, for a likelihood of tables; ``None`` for others.
+
+    Args:
+        text: kinds by name; the others are inferred.
+        data_kind: the kind of data that the likelihood is for.
+
+    Raises:
+        ValueError: if the text is not of that form, or is given with another likelihood.
+
+    >>> column_kinds("age=count,site=categorical", "columns")
+    {'age': 'count', 'site': 'categorical'}
+    """
+    if data_kind != "columns":
+        if text is not None:
+            raise ValueError("kinds of columns are for the likelihood columns: leave --kinds out")
+        return None
+    pairs = [item.rpartition("=") for item in (text or "").split(",") if item.strip()]
+    if not all(name and kind for name, _, kind in pairs):
+        raise ValueError(f"--kinds takes NAME=KIND,… as in age=count,site=ordinal, not {text!r}")
+    return {name.strip(): kind.strip() for name, _, kind in pairs}
+
+
 def column_families(columns: Sequence[Column], rows: Rows) -> tuple[ColumnFamily, ...]:
     """The family of each column, with location and scale of its training rows.
 

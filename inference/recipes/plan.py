@@ -51,6 +51,8 @@ class Plan:
     split: str = "random"
     groups: str | None = None
     order: str | None = None
+    kinds: str | None = None
+    """Kinds of columns in place of those inferred, as in ``age=count,site=categorical``."""
     standardize: bool = False
     prior: str | None = None
     posterior: str | None = None
@@ -247,7 +249,7 @@ def read_plan(out: str | Path) -> Plan:
     return fill_axes(Plan(**{**plan, **{name: tuple(value) for name, value in sizes.items()}}))
 
 
-OPTIONAL_TEXTS = ("recipe", "delimiter", "decimal", "layout", "groups", "order")
+OPTIONAL_TEXTS = ("recipe", "delimiter", "decimal", "layout", "groups", "order", "kinds")
 """Fields that are a text or ``None``, beside those of the axes."""
 
 

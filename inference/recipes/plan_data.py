@@ -10,6 +10,7 @@ from ..common.files import read_json
 from ..data.files import check_path
 from ..data.load_data import Data, load_data
 from ..training.run_folder import CONFIG
+from .columns import column_kinds
 from .plan import Plan, compose, files_of
 
 
@@ -131,7 +132,7 @@ def _load(plan: Plan) -> Data:
         scale=plan.scale,
         shape=plan.shape,
         layout=plan.layout,
-        kinds={} if composition.likelihood.part.data == "columns" else None,
+        kinds=column_kinds(plan.kinds, composition.likelihood.part.data),
         key=plan.key,
         keep_degenerate=plan.keep_degenerate,
     )
