@@ -72,7 +72,9 @@ def test_the_same_rows_are_the_same_in_every_call(case):
                 assert torch.equal(mine, theirs)
 
 
-@pytest.mark.parametrize("case", list(CASES.keys() - {"quadrant", "bits", "digits"}))
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if case not in ("quadrant", "bits", "digits")]
+)
 def test_inverse_of_the_rows_is_what_was_read(case):
     source, options = CASES[case]
     data = load_data(source, **options)
