@@ -92,6 +92,29 @@ def test_a_test_set_of_its_own(tmp_path):
     assert torch.equal(arrays.test, torch.as_tensor(x[:3]))
 
 
+def test_dates_in_words_are_sorted_as_dates():
+    days = pd.date_range("2019-12-01", periods=N)
+    for words in (
+        days.strftime("%Y-%m-%d"),
+        days.strftime("%Y-%m-%d %H:%M"),
+        [str(n) for n in range(N)],
+    ):
+        data = load_data(only().assign(day=words), split="in-order", order="day")
+        assert data.test_index.tolist() == list(range(54, 60))
+    with pytest.raises(ValueError, match="sorted by their letters"):
+        load_data(only().assign(day=days.strftime("%d/%m/%Y")), split="in-order", order="day")
+
+
+def test_a_series_beside_a_table_has_its_index():
+    shuffled = FRAME.sample(frac=1, random_state=0)
+    table = shuffled[["x", "y"]]
+    for option in ({"groups": FRAME["site"]}, {"labels": FRAME["kind"]}, {"split": FRAME["part"]}):
+        with pytest.raises(ValueError, match="a Series with another index"):
+            load_data(table, **option)
+    data = load_data(table, groups=shuffled["site"], test=0.2, validation=0.2)
+    assert len(data.test) == 10
+
+
 REFUSED = {
     "a column that is not there": ({"split": "parts"}, "no column 'parts'"),
     "a way that is misspelt": ({"split": "by_class"}, "did you mean 'by-class'"),
@@ -102,6 +125,7 @@ REFUSED = {
     "groups in order": ({"groups": "site", "split": "in-order"}, "leave split= out, or groups="),
     "an order at random": ({"order": "day"}, "split='in-order'"),
     "one group": ({"groups": ["a"] * N}, "1 groups cannot be split"),
+    "groups of the test set": ({"groups": "site", "test": only("site")[:3]}, "of the group 'a'"),
     "classes without labels": ({"split": "by-class"}, "needs labels"),
     "test rows of other columns": ({"test": FRAME[["x"]]}, "lacks column"),
     "test labels that are missing": (

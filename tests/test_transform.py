@@ -1,10 +1,13 @@
 """Data that carry their transform: new data mean what the old ones did, and come back."""
 
+import copy
 import json
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,6 +15,7 @@ from hypothesis import strategies as st
 
 from latente.guides import DiagonalNormal
 from latente.inference import fit, load_data, load_run, log_evidence, quadrants
+from latente.inference.data.fitted_transform import like
 from latente.inference.data.transform_json import from_json, to_json
 from latente.models import VAE, Bernoulli, Normal, StandardNormal, mlp
 
@@ -279,8 +283,9 @@ def test_levels_of_images_are_refused_where_they_were_divided():
     model.likelihood, guide.encoder = Bernoulli((6, 5)), mlp(30, 4, out=2)
     model.decoder = mlp(1, 4, out=30)
     fitted = fit(model, guide, data, epochs=1, show_progress=False)
-    with pytest.raises(ValueError, match="levels divided by 255"):
-        log_evidence(model, guide, GREY)
+    for levels in (GREY, GREY.astype("float32")):
+        with pytest.raises(ValueError, match="levels divided by 255"):
+            log_evidence(model, guide, levels)
     assert fitted.sample(4).dtype == np.uint8
     assert set(np.unique(fitted.sample(4))) <= {0, 255}
 
@@ -313,6 +318,119 @@ def test_a_transform_that_was_edited_is_refused():
     with pytest.raises(ValueError, match="not the values of a transform"):
         from_json({name: value for name, value in plain.items() if name != "options"})
     assert replace(from_json(plain), seed=1) != from_json(plain)
+
+
+def test_pixels_of_a_table_are_taken_by_their_names():
+    frame = pd.DataFrame(GREY.reshape(40, 30)).add_prefix("p")
+    reversed_columns = frame[frame.columns[::-1]]
+    data = load_data(frame, shape=(6, 5), scale=255, test=reversed_columns)
+    transform = from_json(json.loads(json.dumps(to_json(data.transform))))
+    assert torch.equal(transform(reversed_columns)[0], data.transform(frame)[0])
+    assert torch.equal(data.test, data.transform(frame)[0])
+    with pytest.raises(ValueError, match="lacks column 'p3'"):
+        transform(frame.rename(columns={"p3": "q3"}))
+
+
+def test_levels_beyond_the_scale_and_fractions_are_taken_again_and_come_back():
+    for values in (RNG.integers(0, 251, (40, 3)), RNG.uniform(0, 99, (40, 3))):
+        data = load_data(values, scale=100)
+        assert torch.equal(data.transform(values)[0][data.test_index], data.test)
+        back = data.transform.inverse(data.test)
+        assert np.allclose(back, values[data.test_index], rtol=0, atol=1e-5)
+
+
+def test_samples_beyond_a_type_do_not_wrap_around():
+    frame = pd.DataFrame({"a": np.arange(40, dtype="uint8"), "b": [True, False] * 20})
+    drawn = load_data(frame).transform.inverse(torch.tensor([[300.0, 2.0], [-1.0, 1.0]]))
+    assert drawn["a"].tolist() == [300, -1]
+    assert drawn["b"].tolist() == [2.0, 1.0]
+
+
+def test_a_data_set_with_another_coding_is_refused():
+    for options, part in (
+        ({"labels": "kind", "given": "labels"}, "numbering of labels"),
+        ({"given": ("kind",)}, "context"),
+        ({"given": ("count",)}, "context"),
+    ):
+        columns = ["size", "flag", "count" if "count" in options["given"] else "kind"]
+        first = load_data(TABLE[columns], **options)
+        some = TABLE[columns][(TABLE["kind"] != "ant") & (TABLE["count"] > 1)]
+        other = load_data(some, **options)
+        with pytest.raises(ValueError, match=f"another {part}"):
+            like(first.transform, other, "data")
+
+
+def test_columns_are_aligned_in_copies_in_dicts_and_where_they_validate():
+    frame = TABLE[["size", "count"]].astype("float32")
+    other_order = frame[["count", "size"]]
+    histories = []
+    for validation in (frame, other_order):
+        torch.manual_seed(0)
+        model, guide = pair(2)
+        run = fit(model, guide, frame, validation=validation, epochs=1, show_progress=False)
+        histories.append(run.history[0]["validation_elbo"])
+    assert histories[0] == histories[1]
+    wanted = log_evidence(model, guide, frame).log_px
+    for again in (guide, copy.deepcopy(guide)):
+        for given_as in (other_order, {"x": other_order}, (other_order,)):
+            assert torch.equal(log_evidence(model, again, given_as).log_px, wanted)
+
+
+def test_data_to_validate_on_are_as_those_of_the_fit():
+    data = load_data(TABLE[["size", "count"]], standardize=True)
+    raw = TABLE[["size", "count"]].to_numpy(dtype="float32") * 100
+    other = load_data(TABLE[["size", "count"]], standardize=True, seed=1)
+    for validation in (TABLE[["size", "count"]], other):
+        with pytest.raises(ValueError, match=r"standardized|mean and standard deviation"):
+            fit(*pair(2), data, validation=validation, epochs=1, show_progress=False)
+    scaled = load_data(raw, standardize=True)
+    with pytest.raises(ValueError, match="was not standardized"):
+        fit(*pair(2), scaled, validation=raw, epochs=1, show_progress=False)
+
+
+def test_a_run_is_not_resumed_with_columns_in_another_order(tmp_path):
+    frame = TABLE[["size", "count"]].astype("float32")
+    options = {"out": tmp_path / "r", "show_progress": False}
+    model, guide = pair(2)
+    fit(model, guide, frame, epochs=1, **options)
+    with pytest.raises(ValueError, match="data of other columns"):
+        fit(model, guide, frame[["count", "size"]], epochs=2, resume=True, **options)
+    assert fit(model, guide, frame, epochs=2, resume=True, **options).epoch == 2
+
+
+def test_a_run_takes_the_arguments_of_its_fit():
+    frame, context = TABLE[["size", "count"]].astype("float32"), torch.ones(60)
+    run = fit(
+        lambda x, c: model(x + c[:, None]), lambda x, c: guide(x), (frame, context), epochs=1,
+        show_progress=False,
+    )  # fmt: skip
+    found = run.log_evidence((frame[["count", "size"]], context), num_samples=100).log_px
+    assert torch.equal(
+        found, log_evidence(run.model, run.guide, (frame, context), num_samples=100).log_px
+    )
+
+
+def test_two_runs_of_one_function_keep_their_own_columns():
+    frame = TABLE[["size", "count"]].astype("float32")
+    other_order = frame[["count", "size"]]
+    runs = [fit(model, guide, data, epochs=1, show_progress=False) for data in (frame, other_order)]
+    first = [log_evidence(run.model, run.guide, frame).log_px for run in runs]
+    second = [log_evidence(run.model, run.guide, other_order).log_px for run in runs]
+    assert torch.equal(first[0], second[0])
+    assert torch.equal(first[1], second[1])
+
+
+def model(x):
+    loc = pyro.param("loc", torch.tensor([1.0, 5.0]))
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(loc + z[:, None], 1.0).to_event(1), obs=x)
+
+
+def guide(x):
+    weight = pyro.param("weight", torch.tensor([0.1, 0.3]))
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(x @ weight, 0.7))
 
 
 MIXED = pd.DataFrame(

@@ -1,47 +1,68 @@
 """Data that are given to a fitted pair are held against those of the fit."""
 
 import contextlib
+from collections.abc import Mapping
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..pairs.programs import Program, unwrapped
+from ..pairs.programs import Program, WrappedProgram
 from .arrays import is_table
 from .load_data import Data
 from .tables import from_table
 from .transform import Transform, has_context
 
 PROBED_ROWS = 1000
+FACTOR = 2.0
+"""Values beyond so many times the largest of the fit are levels that were not divided."""
 FAR, NEAR = 30.0, 5.0
 """Standardized values are near 0. If the median size of an element is beyond the first number, and
 that of the same values, standardized as in the fit, below the second, it was not standardized."""
-
-_FITTED: WeakKeyDictionary[Any, Transform] = WeakKeyDictionary()
 
 
 def transform_of(data: Any) -> Transform | None:
     """How data to fit to were transformed; ``None`` where they are arrays as the model sees them.
 
-    The columns of a DataFrame that is given directly are noted.
+    The columns of a DataFrame that is given directly are noted, of several those of the first.
     """
     if isinstance(data, Data):
         return data.transform
-    x = data[0] if isinstance(data, tuple) and data else data
-    if not is_table(x):
+    tables = [part for part in _parts(data).values() if is_table(part)]
+    if not tables:
         return None
-    source = from_table("the DataFrame", x)
+    source = from_table("the DataFrame", tables[0])
     return Transform((len(source.columns),), columns=source.columns, dtypes=source.dtypes)
 
 
+def _parts(data: Any) -> dict[Any, Any]:
+    """The arguments among data, by position or by keyword."""
+    if isinstance(data, Mapping):
+        return dict(data)
+    return dict(enumerate(data if type(data) is tuple else (data,)))
+
+
 def remember_transform(guide: Program, transform: Transform | None) -> None:
-    """Note how the data were transformed that a guide is fitted to; ``None``: not known."""
-    with contextlib.suppress(TypeError):  # no weak reference to it
-        _FITTED.pop(unwrapped(guide), None)
-        if transform is not None:
-            _FITTED[unwrapped(guide)] = transform
+    """Note how the data were transformed that a guide is fitted to; ``None``: not known.
+
+    It is an attribute of the guide, so that a copy has it; of a guide with a private store, it is
+    one of the run's guide.
+    """
+    with contextlib.suppress(AttributeError, TypeError):  # a method has no attributes
+        object.__setattr__(guide, _ATTRIBUTE, transform)
+
+
+_ATTRIBUTE = "_transform_of_fit"
+
+
+def _remembered(guide: Program) -> Transform | None:
+    while True:
+        if _ATTRIBUTE in getattr(guide, "__dict__", {}):
+            return getattr(guide, _ATTRIBUTE)
+        if not isinstance(guide, WrappedProgram):
+            return None
+        guide = guide.program
 
 
 def like_the_fit(guide: Program, data: Any, name: str) -> Any:
@@ -50,20 +71,28 @@ def like_the_fit(guide: Program, data: Any, name: str) -> Any:
     Raises:
         ValueError: if they visibly were not transformed as those of the fit.
     """
-    try:
-        transform = _FITTED.get(unwrapped(guide))
-    except TypeError:  # no weak reference to it
-        return data
-    if transform is None:
-        return data
+    transform = _remembered(guide)
+    return data if transform is None else like(transform, data, name)
+
+
+def like(transform: Transform, data: Any, name: str) -> Any:
+    """Data as those that were transformed: columns in the same order.
+
+    Raises:
+        ValueError: if they visibly were not transformed so.
+    """
     if isinstance(data, Data):
         _check_same(transform, data)
         return data
-    x, *rest = data if isinstance(data, tuple) and data else (data,)
-    if is_table(x):
-        x = _align(transform, x, name)
-        return (x, *rest) if isinstance(data, tuple) else x
-    if isinstance(x, Tensor | np.ndarray):
+    parts = _parts(data)
+    tables = [place for place, part in parts.items() if is_table(part)]
+    if tables:
+        parts[tables[0]] = _align(transform, parts[tables[0]], name)
+        if isinstance(data, Mapping):
+            return parts
+        return tuple(parts.values()) if type(data) is tuple else parts[0]
+    x = parts.get(0)
+    if isinstance(x, Tensor | np.ndarray) and len(x):
         _check_values(transform, torch.as_tensor(np.asarray(x[:PROBED_ROWS])), name)
     return data
 
@@ -73,7 +102,7 @@ _ADVICE = "give run.transform(new), or ask the run itself, as in run.log_evidenc
 
 def _align(transform: Transform, table: Any, name: str) -> Any:
     """The values of a table in the order of the fit's columns."""
-    if not transform.columns:
+    if not transform.columns and not transform.options.pixel_columns:
         return table
     done = _what_was_done(transform)
     if done:
@@ -91,6 +120,7 @@ def _what_was_done(transform: Transform) -> str:
         "standardized": transform.location is not None,
         "split into x and its context": has_context(transform),
         "binarized": transform.binarize != "none",
+        "encoded by the kinds of columns": bool(transform.kinds),
         "shaped into pixels": transform.options.shape is not None,
     }
     return " and ".join(words for words, flag in done.items() if flag)
@@ -105,6 +135,12 @@ def _check_same(transform: Transform, data: Data) -> None:
         what = "largest level"
     elif not _equal(transform.location, other.location) or not _equal(transform.scale, other.scale):
         what = "mean and standard deviation"
+    elif transform.context_columns != other.context_columns:
+        what = "context"
+    elif transform.given == "labels" and transform.label_names != other.label_names:
+        what = "numbering of labels"
+    elif transform.kinds != other.kinds:
+        what = "coding of columns"
     else:
         return
     raise ValueError(
@@ -120,9 +156,11 @@ def _equal(first: Tensor | None, second: Tensor | None) -> bool:
 
 def _check_values(transform: Transform, x: Tensor, name: str) -> None:
     """Refuse levels where the fit had them divided, and values far from any standardized ones."""
-    if transform.divisor != 1 and not x.is_floating_point() and x.numel() and x.max() > 1:
+    # What is divided is about as large as in the fit; whole numbers above 1 never are.
+    limit = max(1.0, FACTOR * transform.largest / transform.divisor if x.is_floating_point() else 1)
+    if transform.divisor != 1 and x.numel() and x.max() > limit:
         raise ValueError(
-            f"{name} holds levels up to {x.max()}, and the guide was fitted to levels divided by "
+            f"{name} holds levels up to {x.max():g}, and the guide was fitted to levels divided by "
             f"{transform.divisor:g}: {_ADVICE}"
         )
     location, scale = transform.of_x(transform.location), transform.of_x(transform.scale)

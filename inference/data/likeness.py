@@ -81,33 +81,36 @@ def check_shape(source: Source, event_shape: tuple[int, ...], seen: tuple[int, .
         )
 
 
-def check_levels(source: Source, divisor: float, largest: float, kind: str) -> None:
+def check_levels(source: Source, divisor: float, largest: float, dtypes: Sequence[str]) -> None:
     """Refuse values that are levels in the fit but not in the new data, or the other way round.
 
     Args:
         source: the new data.
         divisor: the divisor of the fit's values.
         largest: the largest absolute value of the fit, before its division.
-        kind: the type of the fit's values.
+        dtypes: the types of the fit's values.
     """
+    # Digits, whose levels are whole, are kept as floats; other floats may be divided too.
+    whole = largest == divisor or all(np.dtype(name).kind in "iub" for name in dtypes)
     values = source.values
     if divisor == 1:
         if source.divisor != 1 and largest <= 1:
             raise ValueError(
                 f"{source.name} holds {values.dtype} up to {values.max()}, and the data of the fit "
-                f"{kind} up to {largest:g}: divide it as those were"
+                f"{dtypes[0]} up to {largest:g}: divide it as those were"
             )
         return
     # Fractions, or nothing beyond 1, are values that were divided already, or bits.
     fractions = values.dtype.kind == "f" and not np.array_equal(values, np.floor(values))
-    if fractions or 0 < values.max() <= 1:
+    if whole and (fractions or 0 < values.max() <= 1):
         raise ValueError(
             f"{source.name} holds {values.dtype} up to {values.max():g}, and the data of the fit "
             f"were levels up to {largest:g}, divided by {divisor:g}: give levels; or give what the "
             "model sees to functions of (model, guide, x)"
         )
-    if values.max() > divisor or values.min() < 0:
+    limit = max(divisor, largest)
+    if whole and np.abs(values).max() > limit:
         raise ValueError(
             f"{source.name} holds levels from {values.min():g} to {values.max():g}, beyond the "
-            f"{divisor:g} of the fit"
+            f"{limit:g} of the fit"
         )

@@ -19,7 +19,7 @@ from .layout import Layout, channels_first, find_layout
 from .reading_options import ReadingOptions
 from .rows import BLOCK_ROWS, Rows, Streamed
 from .source import Source
-from .splits import Split
+from .splits import Split, check_positions
 from .tables import check_columns, refuse_wide
 from .test_set import append_test_set
 from .transform import Transform, fit_standardization
@@ -206,6 +206,7 @@ def load_data(
     tensor([0., 1.])
     """
     _check_arguments(binarize, standardize, seed)
+    check_positions(source, {"labels": labels, "split": split, "groups": groups, "order": order})
     if kinds is not None and (standardize or binarize not in (None, "none") or shape or scale):
         raise ValueError(
             "columns of several kinds are in their own units: leave standardize=, binarize=, "
@@ -222,6 +223,7 @@ def load_data(
         key=key,
     )
     loaded = options.read(source, labels, kinds)
+    options = replace(options, pixel_columns=loaded.pixel_columns)
     if division.has_test_set:
         loaded = append_test_set(loaded, test, labels, options)
     mask = given_elements(given, loaded)

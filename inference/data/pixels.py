@@ -34,7 +34,8 @@ def as_pixels(source: Source, scale: float | None, shape: Sequence[int] | None) 
     values = source.values.reshape(len(source.values), *shape)
     if source.columns and not source.wide_columns:  # an array of float64 stays so, a table not
         values = values.astype(np.float32)
-    return replace(source, values=values, columns=(), dtypes=(_common(source),))
+    kind = (_common(source),)
+    return replace(source, values=values, columns=(), dtypes=kind, pixel_columns=source.columns)
 
 
 def _common(source: Source) -> str:

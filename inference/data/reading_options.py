@@ -5,6 +5,7 @@ from typing import Any
 
 from .csv_format import CsvFormat
 from .files import applicable, read
+from .likeness import align_columns
 from .pixels import as_pixels
 from .source import Source
 from .tables import Kinds
@@ -24,6 +25,8 @@ class ReadingOptions:
     """The shape of a datum whose values are the columns of a table; ``None``: as it is."""
     key: str | None = None
     """Which array, sheet, layer or field holds the data; ``None``: the only one."""
+    pixel_columns: tuple[str, ...] = ()
+    """The columns of a table that are pixels, in their order, once they are known."""
 
     def read(self, source: Any, labels: Any = None, kinds: Kinds = None) -> Source:
         """Read data to fit a model to.
@@ -33,6 +36,7 @@ class ReadingOptions:
         """
         labels = self.label_column if labels is None else labels
         found = read(source, labels, self.csv_format, aside=self.aside, key=self.key, kinds=kinds)
+        found = align_columns(found, self.pixel_columns)
         return as_pixels(found, self.scale, self.shape)
 
     def read_again(
@@ -49,5 +53,6 @@ class ReadingOptions:
         found = read(
             source, labels, csv_format, aside=self.aside, require=False, key=self.key, kinds=kinds
         )
+        found = align_columns(found, self.pixel_columns)
         shape = None if tuple(found.values.shape[1:]) in seen else self.shape
         return as_pixels(found, self.scale, shape)

@@ -34,6 +34,8 @@ class Source:
     """The number by which values are divided to lie in [0, 1]."""
     columns: tuple[str, ...] = ()
     """Names of the columns of a table, whose values are float64."""
+    pixel_columns: tuple[str, ...] = ()
+    """Names of the columns of a table whose rows were shaped into pixels."""
     dtypes: tuple[str, ...] = ()
     """NumPy's names of the types that the columns of a table had."""
     wide_columns: tuple[str, ...] = ()

@@ -1,6 +1,7 @@
 """Splits into train, validation and test."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -8,7 +9,47 @@ import numpy as np
 
 from ..common.arguments import name_rows
 from ..common.lookup import did_you_mean
+from .arrays import is_table
 from .source import Source
+
+
+def check_positions(source: Any, given: Mapping[str, Any]) -> None:
+    """Refuse a Series beside a table of another index: values are taken by their place.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    if not is_table(source) or not hasattr(source, "index"):
+        return
+    for name, values in given.items():
+        index = getattr(values, "index", None)
+        if index is not None and hasattr(index, "equals") and not index.equals(source.index):
+            raise ValueError(
+                f"{name} is a Series with another index than the table, and is taken by its place: "
+                f"give {name}.to_numpy() if its order is that of the rows, else .reindex it"
+            )
+
+
+def _sortable(values: np.ndarray | None) -> np.ndarray | None:
+    """Numbers and dates; words are dates if they are written year first (ISO 8601).
+
+    Raises:
+        ValueError: if they are other words, whose alphabetical order means nothing.
+    """
+    if values is None or values.dtype.kind in "fiubmM":
+        return values
+    import pandas as pd  # slow to import, and seldom needed
+
+    series: Any = pd.Series(values)
+    with contextlib.suppress(ValueError, TypeError):
+        return np.asarray(pd.to_numeric(series))
+    with contextlib.suppress(ValueError, TypeError):
+        return np.asarray(pd.to_datetime(series, format="ISO8601"))
+    raise ValueError(
+        f"order holds words, such as {str(values[0])!r}, which would be sorted by their letters: "
+        "give numbers, or dates with the year first (2020-12-31)"
+    )
+
 
 SplitName = Literal["random", "by-class", "in-order"]
 
@@ -71,7 +112,7 @@ class Split:
             split=self.split,
             labels=source.labels,
             groups=self._values(source, self.groups, "groups"),
-            order=self._values(source, self.order, "order"),
+            order=_sortable(self._values(source, self.order, "order")),
             num_validation=source.num_validation,
         )
 
@@ -135,6 +176,12 @@ def split_rows(
     own = [np.arange(0), np.arange(pool, first_test), np.arange(first_test, num_rows)]
     validation = 0 if num_validation else validation
     if groups is not None:
+        shared = sorted(set(groups[:pool].tolist()) & set(groups[pool:].tolist()), key=str)
+        if shared:
+            raise ValueError(
+                f"the test set has rows of the group {shared[0]!r}, which is among the other data "
+                "too: drop them there, or leave groups= out"
+            )
         parts = _by_group(groups[:pool], validation, 0 if num_test else test, seed)
         return _with_own(parts, own)
     held_out = round(validation * pool), 0 if num_test else round(test * pool)

@@ -101,7 +101,7 @@ class Transform:
         loaded = codes_like(align_columns(loaded, self.columns), self.label_names)
         check_rows(loaded)
         check_shape(loaded, self.event_shape, self.seen_shape)
-        check_levels(loaded, self.divisor, self.largest, self.dtypes[0])
+        check_levels(loaded, self.divisor, self.largest, self.dtypes)
         return loaded
 
     def of_x(self, values: Tensor | None) -> Tensor | None:
@@ -164,14 +164,19 @@ class Transform:
             names, kinds = ([part[i] for i in keep] for part in (self.columns, self.dtypes))
             return _as_table(array, names, kinds)
         array = array if flags is not None else channels_last(array, self.layout)
-        return array if self.divisor == 1 else _as_levels(array, self.dtypes[0], self.divisor)
+        return (
+            array
+            if self.divisor == 1
+            else _as_levels(array, self.dtypes[0], max(self.divisor, self.largest))
+        )
 
 
 def _as_levels(values: np.ndarray, kind: str, largest: float) -> np.ndarray:
     """Levels in their type, rounded if that is for whole numbers."""
     if np.dtype(kind).kind not in "iu":
         return values
-    return np.clip(values.round(), 0, min(largest, np.iinfo(kind).max)).astype(kind)
+    limits = np.iinfo(kind)
+    return np.clip(values.round(), limits.min, min(largest, limits.max)).astype(kind)
 
 
 def _as_table(values: np.ndarray, names: Sequence[str], kinds: Sequence[str]) -> Any:
@@ -188,8 +193,14 @@ def _as_whole(values: np.ndarray, kind: str) -> np.ndarray:
     if np.dtype(kind).kind not in "iub":
         return values
     whole = values.round()
-    is_whole = np.abs(values - whole).max(initial=0) <= 1e-6 * max(1, np.abs(whole).max(initial=0))
-    return whole.astype(kind) if is_whole else values
+    size = np.abs(whole).max(initial=0)
+    if np.abs(values - whole).max(initial=0) > 1e-6 * max(1, size):
+        return values
+    if kind == "bool":
+        return whole.astype(bool) if np.isin(whole, (0, 1)).all() else whole
+    limits = np.iinfo(kind)  # a type that does not hold a value would give another one
+    holds = limits.min <= whole.min(initial=0) and whole.max(initial=0) <= limits.max
+    return whole.astype(kind if holds else np.int64)
 
 
 def has_context(transform: Transform) -> bool:

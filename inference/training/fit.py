@@ -177,10 +177,10 @@ def fit(
         stopped = run_epochs(fitted, state, called, folder=folder)
         times = profile_fit(fitted, state.epoch) if profile else {}
     model, guide = as_written(model), as_written(guide)
-    remember_transform(guide, transform)
     if fitted.needs_store:
         remember_fitted(model, guide)
         model, guide = StoredProgram(model, store), StoredProgram(guide, store)
+    remember_transform(guide, transform)
     best = state.best_epoch if patience is not None else None
     return Run(
         model, guide, state.history, state.epoch, best, folder, facts, fitted.step.note, times,

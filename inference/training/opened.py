@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from ..data.arguments import Arguments, arrange, call_pair, check_values, read_arguments
+from ..data.fitted_transform import like, transform_of
 from ..data.load_data import Data
 from ..data.rows import Rows
 from ..pairs.parameters import placement
@@ -41,7 +42,9 @@ def open_fit(
     Raises:
         ValueError: as :func:`latente.inference.data.arguments.open_pair` does.
     """
-    resample, test_set = False, None
+    resample, test_set, transform = False, None, transform_of(data)
+    if transform is not None and validation is not None:
+        validation = like(transform, validation, "validation")
     if isinstance(data, Data):
         resample = data.binarize == "dynamic"
         test_set = data.rows("test") if len(data.test) else None

@@ -50,13 +50,14 @@ class Run:
 
         Args:
             data: as for :func:`load_data`, in the units and types of the data of the fit; of what
-                :func:`load_data` returns, the test part.
+                :func:`load_data` returns, the test part. A tuple or a dict is taken as the fit
+                took it, for the arguments of the model.
             labels: labels beside an array.
 
         Raises:
             ValueError: if they are not like the data of the fit; see :class:`Transform`.
         """
-        if isinstance(data, Data):
+        if isinstance(data, Data | Mapping) or type(data) is tuple:
             return data
         if self.transform is None:
             return data if labels is None else (data, labels)

@@ -10,7 +10,7 @@ import pyro
 import torch
 from pyro.infer import ELBO
 
-from ..common.files import write_json
+from ..common.files import read_json, write_json
 from ..data.transform import Transform
 from ..data.transform_json import to_json
 from ..objectives.objective import Objective
@@ -47,6 +47,7 @@ def open_folder(
         write_json(folder / CONFIG, config)
         save_fit(folder, fit, State())
         return State()
+    _check_transform(folder, config)
     state = load_fit(folder, fit)
     if state.epoch > fit.settings.epochs:
         raise ValueError(
@@ -56,6 +57,24 @@ def open_folder(
     write_history(folder / METRICS, state.history)
     write_json(folder / CONFIG, config)
     return state
+
+
+FITTED = ("columns", "kinds", "divisor", "location", "scale", "label_names", "context_columns")
+"""Fields of a transform that must be the same in a resumed run: its weights go by them."""
+
+
+def _check_transform(folder: Path, config: Mapping[str, Any]) -> None:
+    """Refuse to resume a run with data that were transformed in another way."""
+    theirs, mine = read_json(folder / CONFIG).get("transform"), config.get("transform")
+    if theirs is None or mine is None:
+        return
+    plain = json.loads(json.dumps(mine))  # as the file has it: lists, not tuples
+    for name in FITTED:
+        if theirs.get(name) != plain[name]:
+            raise ValueError(
+                f"{folder} was fitted to data of other {name.replace('_', ' ')}: resume it with "
+                "the same data, in the same split"
+            )
 
 
 def describe_fit(
