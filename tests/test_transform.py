@@ -376,6 +376,19 @@ def test_columns_are_aligned_in_copies_in_dicts_and_where_they_validate():
             assert torch.equal(log_evidence(model, again, given_as).log_px, wanted)
 
 
+def test_a_run_refuses_data_that_are_standardized_already(run):
+    run, data = run
+    for rows in (data.train, data.test, data.test.numpy()[:3]):
+        with pytest.raises(ValueError, match="standardized already"):
+            run.log_evidence(rows, num_samples=50)
+    wide = load_data(RNG.normal(0, 50, (100, 2)), standardize=True)
+    fitted = fit(*pair(2), wide, epochs=1, show_progress=False)
+    with pytest.raises(ValueError, match="standardized already"):
+        fitted.encode(wide.train)
+    raw = TABLE.drop(columns="kind").to_numpy(dtype="float64")
+    assert torch.equal(run.rows(raw)[0][data.test_index], data.test)
+
+
 def test_data_to_validate_on_are_as_those_of_the_fit():
     data = load_data(TABLE[["size", "count"]], standardize=True)
     raw = TABLE[["size", "count"]].to_numpy(dtype="float32") * 100

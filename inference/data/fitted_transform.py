@@ -173,3 +173,39 @@ def _check_values(transform: Transform, x: Tensor, name: str) -> None:
             f"{name} was not standardized (half of its values are beyond ±{sizes.max():.3g}), and "
             f"the data of the fit were: {_ADVICE}"
         )
+
+
+def refuse_standardized(transform: Transform, x: Any) -> None:
+    """Refuse arrays that are standardized already, where those of the fit were given raw.
+
+    They have a mean near 0 and a standard deviation near 1, and have them no more if they are
+    standardized as the fit's data were; or, of few rows, are then far from 0 and were not before.
+
+    Raises:
+        ValueError: if they look so.
+    """
+    location, scale = transform.of_x(transform.location), transform.of_x(transform.scale)
+    if location is None or scale is None or not isinstance(x, Tensor | np.ndarray) or not len(x):
+        return
+    given = torch.as_tensor(np.asarray(x[:PROBED_ROWS])).double()
+    if given.shape[1:] != location.shape:
+        return
+    again = (given - location) / scale
+    sizes = (given.abs().median(0).values, again.abs().median(0).values)
+    twice = bool(((sizes[0] < NEAR) & (sizes[1] > NEAR)).any())
+    if len(given) >= ENOUGH_ROWS:
+        twice = twice or (_is_standard(given) and not _is_standard(again))
+    if twice:
+        raise ValueError(
+            "the data are standardized already, and a run standardizes what it is given: give them "
+            "raw, or call the function itself, as in log_evidence(run.model, run.guide, x)"
+        )
+
+
+ENOUGH_ROWS = 10
+"""Rows from which a mean and a standard deviation say something."""
+
+
+def _is_standard(x: Tensor) -> bool:
+    sd = x.std(0)
+    return bool((x.mean(0).abs() < 1).all() and (sd > 0.4).all() and (sd < 2.5).all())

@@ -121,7 +121,6 @@ class Transform:
         if tuple(values.shape[1:]) == self.event_shape:
             values = channels_first(values, self.layout)
         kind = np.dtype(self.precision).type
-        # In row order: products of rows in column order are rounded in another way.
         return torch.from_numpy(values.astype(kind, order="C") / kind(self.divisor))
 
     def standardize(self, rows: Tensor) -> Tensor:
@@ -164,15 +163,12 @@ class Transform:
             names, kinds = ([part[i] for i in keep] for part in (self.columns, self.dtypes))
             return _as_table(array, names, kinds)
         array = array if flags is not None else channels_last(array, self.layout)
-        return (
-            array
-            if self.divisor == 1
-            else _as_levels(array, self.dtypes[0], max(self.divisor, self.largest))
-        )
+        return array if self.divisor == 1 else _as_levels(array, self)
 
 
-def _as_levels(values: np.ndarray, kind: str, largest: float) -> np.ndarray:
+def _as_levels(values: np.ndarray, fitted: Transform) -> np.ndarray:
     """Levels in their type, rounded if that is for whole numbers."""
+    kind, largest = fitted.dtypes[0], max(fitted.divisor, fitted.largest)
     if np.dtype(kind).kind not in "iu":
         return values
     limits = np.iinfo(kind)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ..data.fitted_transform import refuse_standardized
 from ..data.load_data import Data
 from ..data.transform import Transform, has_context
 from ..evaluation.encoding import Codes, encode
@@ -61,6 +62,7 @@ class Run:
             return data
         if self.transform is None:
             return data if labels is None else (data, labels)
+        refuse_standardized(self.transform, data)
         return self.transform(data, labels)
 
     def log_evidence(
