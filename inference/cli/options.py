@@ -246,7 +246,8 @@ LikelihoodText = Annotated[
     typer.Option(
         "--likelihood",
         help="p(x|z): bernoulli, continuous-bernoulli, logistic, normal, student-t, categorical, "
-        "poisson or negative-binomial, as in normal:scale=predicted.",
+        "poisson, negative-binomial or columns (tables of several kinds), as in "
+        "normal:scale=predicted.",
         show_default=RECIPE_DEFAULT,
         rich_help_panel=COMPOSITION_PANEL,
     ),
