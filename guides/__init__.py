@@ -1,19 +1,26 @@
 """Guides q(z|x): amortized posteriors as Pyro programs, one file for each posterior family."""
 
 from .amortized import Amortized
+from .bottom_up import BottomUp
 from .diagonal_normal import DiagonalNormal
 from .exact import ExactPosterior
 from .flow import NormalizingFlow, inverse, planar
 from .full_rank_normal import FullRankNormal
 from .point_posterior import PointPosterior
+from .relative import PrecisionWeighted, Residual
+from .top_down import TopDown
 
 __all__ = [
     "Amortized",
+    "BottomUp",
     "DiagonalNormal",
     "ExactPosterior",
     "FullRankNormal",
     "NormalizingFlow",
     "PointPosterior",
+    "PrecisionWeighted",
+    "Residual",
+    "TopDown",
     "inverse",
     "planar",
 ]

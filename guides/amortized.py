@@ -65,12 +65,7 @@ class Amortized(PyroModule):
     def features(self, x: Tensor, *context: Tensor) -> Tensor:
         """Encode data (N, *event_shape) to features (N, width)."""
         features = self.encoder(x, *context_for(self.encoder, context))
-        if features.shape[-1] != self.width:
-            raise ValueError(
-                f"{type(self).__name__} with {self.extra_repr()} takes {self.width} encoder "
-                f"features ({self.layout}), but the encoder gave a tensor of shape "
-                f"{tuple(features.shape)}: give it out={self.width}"
-            )
+        self.check_width(features)
         if features.shape[:-1] != x.shape[:1]:
             raise ValueError(
                 f"the encoder gave features of shape {tuple(features.shape)} for data of shape "
@@ -79,9 +74,35 @@ class Amortized(PyroModule):
             )
         return features
 
+    def check_width(self, features: Tensor) -> None:
+        """Refuse features that are not (…, width)."""
+        if features.shape[-1] != self.width:
+            raise ValueError(
+                f"{type(self).__name__} with {self.extra_repr()} takes {self.width} encoder "
+                f"features ({self.layout}), but the encoder gave a tensor of shape "
+                f"{tuple(features.shape)}: give it out={self.width}"
+            )
+
     def posterior(self, x: Tensor, *context: Tensor) -> dist.TorchDistribution:
         """q(z|x) of data (N, *event_shape): batch shape (N,), event shape (latent_dim,)."""
-        distribution = self.family(self.features(x, *context))
+        return self._of_vectors(self.family(self.features(x, *context)))
+
+    def posterior_of_level(
+        self, features: Tensor, state: tuple[Tensor, ...], prior: dist.TorchDistribution | None
+    ) -> dist.TorchDistribution:
+        """q(z|features, state) of one level of a hierarchy, with any leading batch shape.
+
+        Args:
+            features: what the encoder takes.
+            state: what the level above hands down, for an encoder that takes a context; () at the
+                top.
+            prior: the model's prior of the level, which this family does not need.
+        """
+        encoded = self.encoder(features, *context_for(self.encoder, state))
+        self.check_width(encoded)
+        return self._of_vectors(self.family(encoded))
+
+    def _of_vectors(self, distribution: dist.TorchDistribution) -> dist.TorchDistribution:
         if distribution.event_shape != (self.latent_dim,):
             raise ValueError(
                 f"{type(self).__name__}.family gave a distribution of event shape "

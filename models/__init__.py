@@ -3,6 +3,8 @@
 from .autoregressive import Autoregressive
 from .contexts import Conditional, OneHot
 from .gaussian_mixture import GaussianMixture
+from .hierarchy import Hierarchy
+from .level import Concatenation, Level
 from .likelihoods.autoregressive import AutoregressiveLikelihood
 from .likelihoods.bernoulli import Bernoulli
 from .likelihoods.categorical import Categorical
@@ -22,6 +24,7 @@ from .networks.column_features import ColumnFeatures
 from .networks.convolutional import conv_decoder, conv_encoder
 from .networks.flatten import FlattenEvent
 from .networks.mlp import mlp
+from .networks.stages import Stages
 from .priors.conditional_normal import ConditionalNormal
 from .priors.flow_prior import FlowPrior
 from .priors.normal_mixture import NormalMixture
@@ -39,6 +42,7 @@ __all__ = [
     "ColumnFamily",
     "ColumnFeatures",
     "ColumnLikelihood",
+    "Concatenation",
     "Conditional",
     "ConditionalNormal",
     "ContinuousBernoulli",
@@ -47,6 +51,8 @@ __all__ = [
     "FlattenEvent",
     "FlowPrior",
     "GaussianMixture",
+    "Hierarchy",
+    "Level",
     "Likelihood",
     "LogNormal",
     "NegativeBinomial",
@@ -55,6 +61,7 @@ __all__ = [
     "OneHot",
     "Ordinal",
     "Poisson",
+    "Stages",
     "StandardNormal",
     "StudentT",
     "VampPrior",

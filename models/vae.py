@@ -5,12 +5,12 @@ from typing import Protocol, Self
 
 import pyro
 import pyro.distributions as dist
-import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from .contexts import context_for
 from .likelihoods.likelihood import Likelihood
+from .start_at_mean import start_at_mean
 
 
 class Prior(Protocol):
@@ -107,17 +107,5 @@ class VAE(PyroModule):
             ValueError: if the decoder does not end in a bias for each feature, or the data are
                 empty, not finite, or not of the likelihood's shape.
         """
-        self.likelihood.check_data(x)
-        if len(x) == 0 or not bool(torch.as_tensor(x).isfinite().all()):
-            raise ValueError("start_at_mean needs data: at least one datum, and all of them finite")
-        # Only the last parameter is sure to be added to the features unchanged.
-        name, bias = ([*self.decoder.named_parameters()] or [("", x)])[-1]
-        if name.split(".")[-1] != "bias" or bias.shape != (self.likelihood.num_features,):
-            raise ValueError(
-                "the decoder's last parameter is not a bias with one number for each of the "
-                f"{self.likelihood.num_features} features, so it cannot start at the mean of the "
-                "data: end the decoder with such a bias, as mlp and conv_decoder do"
-            )
-        with torch.no_grad():
-            bias.copy_(self.likelihood.constant_features(x.to(bias)))
+        start_at_mean(self.decoder, self.likelihood, x)
         return self

@@ -1,5 +1,7 @@
 """Models whose answers are known, and programs that a user might have written."""
 
+import itertools
+
 import pyro
 import pyro.distributions as dist
 import torch
@@ -7,7 +9,7 @@ from sklearn.datasets import make_blobs
 from torch import nn
 
 from latente.guides import DiagonalNormal
-from latente.models import VAE, Normal, StandardNormal, mlp
+from latente.models import VAE, ConditionalNormal, Hierarchy, Normal, StandardNormal, mlp
 
 
 def empty(*args):
@@ -170,3 +172,84 @@ class GlobalMean:
         pyro.sample("w", dist.Normal(loc, scale))
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(slope * x, 0.8))
+
+
+class LinearHierarchy:
+    """Levels z₃ → z₂ → z₁ → x, each linear in the one above with normal noise: all in closed form.
+
+    Args:
+        sizes: lengths of z₃, z₂, z₁ and x.
+    """
+
+    names = ("z3", "z2", "z1")
+
+    def __init__(self, sizes: tuple[int, ...] = (1, 1, 1, 4), seed: int = 0):
+        generator = torch.Generator().manual_seed(seed)
+        self.sizes = sizes
+        shapes = list(zip(sizes[1:], sizes, strict=False))
+        self.weights = [torch.randn(*shape, generator=generator).double() for shape in shapes]
+        self.biases = [torch.randn(size, generator=generator).double() for size in sizes[1:]]
+        self.scales = [0.6, 0.8, 0.7]
+        # Everything is an affine function of independent noise: (z₃, z₂, z₁, x) = mean + factor ε.
+        total = sum(sizes)
+        factor, mean = torch.zeros(total, total).double(), torch.zeros(total).double()
+        factor[: sizes[0], : sizes[0]] = torch.eye(sizes[0])
+        above, start = slice(0, sizes[0]), sizes[0]
+        for weight, bias, scale in zip(self.weights, self.biases, self.scales, strict=True):
+            own = slice(start, start + len(bias))
+            factor[own] = weight @ factor[above]
+            factor[own, own] = scale * torch.eye(len(bias)).double()
+            mean[own] = weight @ mean[above] + bias
+            above, start = own, own.stop
+        self.mean, self.covariance = mean, factor @ factor.mT
+
+    def blocks(self, *names: str) -> torch.Tensor:
+        """Positions of some of z3, z2, z1, x in the joint vector."""
+        starts = [sum(self.sizes[:i]) for i in range(5)]
+        of = dict(zip((*self.names, "x"), itertools.pairwise(starts), strict=True))
+        return torch.cat([torch.arange(*of[name]) for name in names])
+
+    def conditional(
+        self, name: str, *given: str
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """p(name | given) = N(gain · given + shift, covariance): gain, shift and covariance."""
+        a, b = self.blocks(name), self.blocks(*given)
+        gain = self.covariance[a][:, b] @ self.covariance[b][:, b].inverse()
+        covariance = self.covariance[a][:, a] - gain @ self.covariance[b][:, a]
+        return gain, self.mean[a] - gain @ self.mean[b], covariance
+
+    @property
+    def marginal(self) -> dist.MultivariateNormal:
+        """p(x)."""
+        x = self.blocks("x")
+        return dist.MultivariateNormal(self.mean[x], self.covariance[x][:, x])
+
+    def levels(self) -> dict[str, nn.Module]:
+        """The levels of the model."""
+        top, *below = self.sizes[:-1]
+        parts: dict[str, nn.Module] = {"z3": StandardNormal(top)}
+        for name, size, above, weight, bias, scale in zip(
+            self.names[1:], below, self.sizes, self.weights, self.biases, self.scales, strict=False
+        ):
+            network = linear(
+                above,
+                torch.cat([weight, torch.zeros(size, above)]),
+                torch.cat([bias, torch.full((size,), scale, dtype=bias.dtype).log()]),
+            )
+            parts[name] = ConditionalNormal(network, size)
+        return {name: part.double() for name, part in parts.items()}
+
+    def model(self, levels: dict[str, nn.Module]) -> Hierarchy:
+        """The model as a Pyro program."""
+        decoder = linear(self.sizes[-2], self.weights[-1], self.biases[-1])
+        likelihood = Normal((self.sizes[-1],), self.scales[-1])
+        return Hierarchy(levels, decoder, likelihood).double()
+
+
+def linear(size: int, weight: torch.Tensor, bias: torch.Tensor) -> nn.Sequential:
+    """The affine map weight · x + bias as a network, float64."""
+    network = mlp(size, out=len(bias)).double()
+    with torch.no_grad():
+        network[1].weight.copy_(weight)
+        network[1].bias.copy_(bias)
+    return network
