@@ -86,6 +86,11 @@ class Hierarchy(PyroModule):
                 state = level.state_below(pyro.sample(name, level(state)), state)
             return pyro.sample("x", self.likelihood(self.decoder(state, *for_decoder)), obs=x)
 
+    @property
+    def prior(self) -> nn.Module:
+        """The prior of the top level."""
+        return self._levels()[0][1].prior
+
     def start_at_mean(self, x: Tensor) -> Self:
         """Set the decoder's last bias to fit data x without z; see :meth:`VAE.start_at_mean`."""
         start_at_mean(self.decoder, self.likelihood, x)

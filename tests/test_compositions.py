@@ -28,6 +28,8 @@ DATA_KINDS = {
     "negative-binomial:total_count=shared": "counts",
 }
 AXES = {
+    "levels": ("one", "bottom-up:3-2,4-4", "top-down:3-2,4-4", "ladder:3-2,4-4,skip=true",
+               "residual:3-2,4-4"),
     "prior": ("standard", "mixture:components=3", "vamp:components=3", "flow", "conditional"),
     "posterior": ("diagonal", "full-rank", "planar:transforms=1", "iaf", "spline", "point"),
     "likelihood": tuple(DATA_KINDS),
@@ -47,7 +49,15 @@ def refusals(row):
     """Why a composition makes no sense, before data are read: in words of each reason."""
     name = {axis: str(row[axis]).split(":")[0] for axis in row}
     point, given = row["posterior"] == "point", row["given"] != "none"
+    several = name["levels"] != "one"
     reasons = {
+        "need a posterior with a density": several and point,
+        "is for one latent variable, and not for --levels": several and name["network"] == "conv",
+        "take no context yet": several and (given or name["prior"] == "conditional"),
+        "gives no posterior of the top level": name["levels"] == "bottom-up"
+        and name["prior"] == "vamp",
+        "compares one latent variable with its prior": several
+        and name["objective"] in ("info", "total-correlation"),
         "has no KL for --beta": row["beta"] is not None
         and name["objective"] not in ("elbo", "total-correlation"),
         "has no free bits": row["free_bits"] and name["objective"] != "elbo",
@@ -76,7 +86,7 @@ def refusals(row):
     return [reason for reason, holds in reasons.items() if holds]
 
 
-NUM_REASONS = 15
+NUM_REASONS = 20
 """How many reasons there are."""
 
 
@@ -143,7 +153,8 @@ def own(tmp_path_factory):
 def plan_of(row, own):
     data = "digits" if row["data"] == "digits" else own[row["likelihood"]]
     batch_size = 1437 if row["data"] == "digits" else 32  # one step
-    return Plan(**{**row, "data": data}, latent_dim=2, hidden=(4,), epochs=1, batch_size=batch_size)
+    hidden = (4,) if row["levels"] == "one" else None
+    return Plan(**{**row, "data": data}, hidden=hidden, epochs=1, batch_size=batch_size)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: " ".join(map(str, row.values())))

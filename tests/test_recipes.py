@@ -54,8 +54,11 @@ def files(tmp_path_factory):
 
 def plan_of(recipe, posterior, files):
     data = files[DATA[recipe]] if recipe in DATA else "digits"
-    return Plan(recipe=recipe, posterior=posterior, data=data, epochs=10, batch_size=240,
-                hidden=(8,), latent_dim=3)  # fmt: skip
+    kind = RECIPES[recipe].levels
+    sizes: dict = {"hidden": (8,), "latent_dim": 3}
+    if kind != "one":
+        sizes = {"levels": f"{kind}:dims=4-2,widths=8-6"}
+    return Plan(recipe=recipe, posterior=posterior, data=data, epochs=10, batch_size=240, **sizes)
 
 
 @pytest.mark.parametrize(("recipe", "posterior"), ALL, ids=["-".join(pair) for pair in ALL])
@@ -197,3 +200,13 @@ def test_a_plan_with_a_choice_that_is_no_text_is_named(name, value, tmp_path):
     path.write_text(json.dumps({**config, "plan": {**config["plan"], name: value}}))
     with pytest.raises(ValueError, match=f"is not a run's: its {name} is"):
         load_run(tmp_path / "run")
+
+
+def test_levels_have_sizes_of_their_own():
+    for given in ({"latent_dim": 3}, {"hidden": (8,)}):
+        with pytest.raises(ValueError, match="--latent-dim and --hidden are for one latent"):
+            complete(Plan(recipe="ladder", **given))
+    with pytest.raises(ValueError, match="has 2 dims and 5 widths: give both, one number"):
+        complete(Plan(recipe="ladder", levels="ladder:4-2"))
+    guide = build_pair(compose(Plan(recipe="hvae")), planned_sizes(Plan(), (4, 4)))[1]
+    assert [*guide.posteriors] == ["z2", "z1"]

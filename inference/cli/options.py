@@ -219,6 +219,18 @@ GivenText = Annotated[
 ]
 
 
+LevelsText = Annotated[
+    str | None,
+    typer.Option(
+        "--levels",
+        help="Latent variables: one, or levels from the bottom up: bottom-up, top-down, ladder or "
+        "residual, as in ladder:dims=32-8,widths=200-100.",
+        show_default=RECIPE_DEFAULT,
+        rich_help_panel=COMPOSITION_PANEL,
+    ),
+]
+
+
 PriorText = Annotated[
     str | None,
     typer.Option(

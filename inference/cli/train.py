@@ -33,6 +33,7 @@ from .options import (
     LatentDim,
     LayoutName,
     LearningRate,
+    LevelsText,
     LikelihoodText,
     MovedTo,
     NetworkText,
@@ -86,6 +87,7 @@ def train(
     standardize: Standardize = False,
     binarize: BinarizeName = None,
     given: GivenText = None,
+    levels: LevelsText = None,
     prior: PriorText = None,
     posterior: PosteriorText = None,
     likelihood: LikelihoodText = None,
@@ -206,13 +208,24 @@ def _folder_name(plan: "Plan") -> str:
     from ..recipes.plan import Plan, agrees, fill_axes
 
     plain = fill_axes(Plan(recipe=plan.recipe, data=plan.data))
-    names = ("prior", "posterior", "likelihood", "network", "objective", "beta", "free_bits")
+    names = (
+        "levels",
+        "prior",
+        "posterior",
+        "likelihood",
+        "network",
+        "objective",
+        "beta",
+        "free_bits",
+    )
     words = [Path(plan.data).stem, str(plan.recipe)]
     for name in (*names, "given", "binarize"):
         if not agrees(plan, plain, name):
             prefix = name.replace("_", "-") if name in PREFIXED else ""
             words += [prefix, re.sub(r"[^\w.]+", "-", str(getattr(plan, name)))]
-    return "-".join(filter(None, [*words, f"k{plan.latent_dim}"]))
+    if plan.levels in (None, "one"):
+        words.append(f"k{plan.latent_dim}")
+    return "-".join(filter(None, words))
 
 
 def _how_to_continue(folder: Path) -> str:

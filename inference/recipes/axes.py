@@ -5,6 +5,7 @@ from typing import Any
 
 from .axis import Axis
 from .contexts import GIVEN
+from .levels import LEVELS
 from .likelihoods import LIKELIHOODS
 from .networks import NETWORKS
 from .objectives import OBJECTIVES
@@ -13,6 +14,7 @@ from .priors import PRIORS
 from .weights import WEIGHTS
 
 AXES: Mapping[str, Axis[Any]] = {
+    "levels": LEVELS,
     "prior": PRIORS,
     "posterior": POSTERIORS,
     "likelihood": LIKELIHOODS,

@@ -7,23 +7,28 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from ...guides import Amortized
-from ...models import VAE, ColumnFamily, ColumnFeatures
+from ...guides import Amortized, BottomUp, TopDown
+from ...models import VAE, ColumnFamily, ColumnFeatures, Hierarchy, Likelihood
 from ..common.seeding import set_seed
 from ..data.column import Column
 from ..data.load_data import Data
 from ..data.rows import BLOCK_ROWS, Rows
 from .columns import column_families
 from .composition import Composition
+from .levels import HierarchyParts
 from .networks import Log1p, reading
 from .plan import Plan, compose
+from .posteriors import EncoderOfWidth
 from .sizes import Sizes
+
+Pair = tuple[VAE | Hierarchy, Amortized | BottomUp | TopDown]
+"""A model and a guide."""
 
 MAX_CLASSES = 1000
 """Largest number of classes: larger whole numbers are taken for counts or identifiers."""
 
 
-def build_pair(composition: Composition, sizes: Sizes) -> tuple[VAE, Amortized]:
+def build_pair(composition: Composition, sizes: Sizes) -> Pair:
     """Build the model and the guide of a composition for data of some sizes.
 
     Weights are drawn from the global random state.
@@ -40,6 +45,8 @@ def build_pair(composition: Composition, sizes: Sizes) -> tuple[VAE, Amortized]:
     context = None if read_context is None else read_context(sizes.context)
     likelihood = composition.likelihood.build(sizes)
     reader = _reader(composition, sizes)
+    if composition.is_hierarchy:
+        return composition.levels.build(_hierarchy_parts(composition, sizes, likelihood, reader))
     if isinstance(reader, ColumnFeatures):
         read = replace(sizes, event_shape=(reader.num_features,))
         encoder, decoder = composition.network.build(read, likelihood, context)
@@ -52,6 +59,22 @@ def build_pair(composition: Composition, sizes: Sizes) -> tuple[VAE, Amortized]:
     return VAE(prior, decoder, likelihood), guide
 
 
+def _hierarchy_parts(
+    composition: Composition, sizes: Sizes, likelihood: Likelihood, reader: nn.Module | None
+) -> HierarchyParts:
+    """What the choices on the other axes give to a hierarchy."""
+
+    def prior(dim: int, guide: BottomUp | TopDown) -> nn.Module:
+        return composition.prior.build(replace(sizes, latent_dim=dim), guide, None)
+
+    def read(encoder: EncoderOfWidth) -> EncoderOfWidth:
+        return encoder if reader is None else reading(reader, encoder)
+
+    columns = isinstance(reader, ColumnFeatures)
+    shape = (reader.num_features,) if columns else sizes.event_shape
+    return HierarchyParts(shape, likelihood, composition.posterior.build, prior, read)
+
+
 def _reader(composition: Composition, sizes: Sizes) -> nn.Module | None:
     """What stands between x and the encoder; ``None``: nothing."""
     kind = composition.likelihood.part.data
@@ -60,7 +83,7 @@ def _reader(composition: Composition, sizes: Sizes) -> nn.Module | None:
     return Log1p() if kind == "counts" else None
 
 
-def build_planned(plan: Plan, sizes: Sizes) -> tuple[VAE, Amortized]:
+def build_planned(plan: Plan, sizes: Sizes) -> Pair:
     """Build the pair of a plan; its weights are drawn from the plan's seed."""
     with torch.random.fork_rng():
         set_seed(plan.seed)

@@ -130,7 +130,35 @@ def _columns_are_no_image(c: Composition) -> str | None:
     return None
 
 
+def _levels_suit_the_parts(c: Composition) -> str | None:
+    if not c.is_hierarchy:
+        return None
+    if len(c.levels["dims"]) != len(c.levels["widths"]):
+        return (
+            f"--levels {c.levels} has {len(c.levels['dims'])} dims and {len(c.levels['widths'])} "
+            "widths: give both, one number for each level"
+        )
+    if not c.has_density:
+        return "levels of latent variables need a posterior with a density: leave point out"
+    if c.network.name == "conv":
+        return "the network conv is for one latent variable, and not for --levels: leave it out"
+    if c.is_conditional or c.prior.name == "conditional":
+        return "levels of latent variables take no context yet: leave --given out"
+    if c.prior.name == "vamp" and c.levels.name == "bottom-up":
+        return (
+            "the guide of --levels bottom-up gives no posterior of the top level given x, which "
+            "the prior vamp mixes: take --levels top-down, ladder or residual"
+        )
+    if c.objective.name in ("info", "total-correlation"):
+        return (
+            f"the objective {c.objective.name} compares one latent variable with its prior, and "
+            "--levels has several: take --objective elbo or iwae"
+        )
+    return None
+
+
 RULES: tuple[Rule, ...] = (
+    _levels_suit_the_parts,
     _kl_is_weighed,
     _point_has_no_density,
     _prior_suits_objective,

@@ -15,6 +15,7 @@ from .objectives import KLWeight, ObjectivePart
 class Composition:
     """A model, a guide and an objective, as the choice on each axis."""
 
+    levels: Choice[Part]
     prior: Choice[Part]
     posterior: Choice[Part]
     likelihood: Choice[LikelihoodPart]
@@ -30,6 +31,11 @@ class Composition:
     def is_conditional(self) -> bool:
         """Whether the model is given a context."""
         return self.given.part.reader is not None
+
+    @property
+    def is_hierarchy(self) -> bool:
+        """Whether there are several levels of latent variables."""
+        return self.levels.name != "one"
 
     @property
     def has_density(self) -> bool:

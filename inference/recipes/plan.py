@@ -54,6 +54,7 @@ class Plan:
     kinds: str | None = None
     """Kinds of columns in place of those inferred, as in ``age=count,site=categorical``."""
     standardize: bool = False
+    levels: str | None = None
     prior: str | None = None
     posterior: str | None = None
     likelihood: str | None = None
@@ -114,6 +115,11 @@ def complete(plan: Plan, *, check_files: bool = True) -> Plan:
     Split(*(getattr(filled, name) for name in SPLIT_FIELDS))  # likewise
     if filled.latent_dim < 1:
         raise ValueError(f"the latent dimension must be at least 1, got {filled.latent_dim}")
+    if composition.is_hierarchy and (filled.latent_dim != Plan.latent_dim or filled.hidden):
+        raise ValueError(
+            "--latent-dim and --hidden are for one latent variable, and --levels "
+            f"{composition.levels} has dims and widths of its own: leave them out"
+        )
     files = files_of(filled)
     if check_files:
         for path in files.values():
@@ -156,7 +162,7 @@ def fill_axes(plan: Plan) -> Plan:
     recipe = find_recipe(plan.recipe or ("vae" if is_binary else "vae-normal"))
     texts = {
         axis: getattr(recipe, axis) if getattr(plan, axis) is None else getattr(plan, axis)
-        for axis in ("prior", "posterior", "likelihood", "network", "objective", "given")
+        for axis in ("levels", "prior", "posterior", "likelihood", "network", "objective", "given")
     }
     likelihood = AXES["likelihood"].parse(texts["likelihood"])
     beta, free_bits, binarize = plan.beta, plan.free_bits, plan.binarize
@@ -201,6 +207,7 @@ def compose(plan: Plan) -> Composition:
         return AXES[axis].parse(getattr(filled, axis))
 
     return Composition(
+        levels=choice("levels"),
         prior=choice("prior"),
         posterior=choice("posterior"),
         likelihood=choice("likelihood"),

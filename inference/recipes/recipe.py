@@ -27,3 +27,4 @@ class Recipe:
     given: str = "none"
     binarize: Binarization | None = None
     """How the data are binarized; ``None``: the likelihood's default."""
+    levels: str = "one"

@@ -208,9 +208,34 @@ _CONDITIONAL = (
 )
 
 
+_LEVELS = (
+    Recipe(
+        "iwae-2layer",
+        "two levels, 100 and 50 dimensions; importance-weighted bound of 5 draws",
+        "Burda, Grosse and Salakhutdinov 2016, arXiv 1509.00519",
+        levels="bottom-up",
+        objective="iwae:k=5",
+    ),
+    Recipe(
+        "hvae",
+        "two levels of 40 dimensions, both seen by the decoder; the KL warmed up over 10 epochs",
+        TOMCZAK,
+        levels="top-down",
+        beta="warmup:10",
+    ),
+    Recipe(
+        "ladder",
+        "ladder VAE of 5 levels, 64 to 4 dimensions; the KL warmed up over 10 epochs",
+        "Sønderby et al. 2016, arXiv 1602.02282",
+        levels="ladder",
+        beta="warmup:10",
+    ),
+)
+
+
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
-    for recipe in (*_LIKELIHOODS, *_NETWORKS, *_PRIORS, *_OBJECTIVES, *_CONDITIONAL)
+    for recipe in (*_LIKELIHOODS, *_NETWORKS, *_PRIORS, *_OBJECTIVES, *_CONDITIONAL, *_LEVELS)
 }
 
 

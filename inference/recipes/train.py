@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ...models import VAE, VampPrior
+from ...models import VAE, Hierarchy, VampPrior
 from ..data.load_data import Data
 from ..data.rows import BLOCK_ROWS, Rows
 from ..execution.recorded import Compile
@@ -107,7 +107,7 @@ def _facts(data: Data, sizes: Sizes) -> dict[str, Any]:
     return facts
 
 
-def _start_at_data(model: VAE, rows: Rows) -> None:
+def _start_at_data(model: VAE | Hierarchy, rows: Rows) -> None:
     """Let the pseudo-inputs of a VampPrior start at data."""
     if isinstance(model.prior, VampPrior):
         inputs = model.prior.pseudo_inputs
