@@ -180,7 +180,7 @@ def test_inputs_of_another_shape_are_refused():
 
 def test_as_many_halvings_as_there_are_pixels_for():
     assert conv_encoder((8, 8), (4,) * 3, out=2)(torch.zeros(5, 8, 8)).shape == (5, 2)
-    assert conv_decoder(2, (5, 1), (4,) * 3)(torch.zeros(5, 2)).shape == (5, 5)
+    assert conv_decoder(2, (5, 1), (4,) * 3, dims=2)(torch.zeros(5, 2)).shape == (5, 5)
 
 
 @pytest.mark.parametrize(

@@ -213,7 +213,7 @@ BAD = {
     "no header": (lambda d: written(d / "a.csv", b"1,2\n3,4\n"), "first row of .* holds numbers"),
     "nan": (
         lambda d: with_value(np.nan),
-        r"the array holds NaN or infinity in row 7, counted from 0$",
+        r"the array holds NaN or infinity in row 7, counted from 0: drop or fill them; or .*mask",
     ),
     "infinity": (lambda d: with_value(np.inf), "NaN or infinity in row 7"),
     "empty": (lambda d: np.zeros((0, 3)), "the array holds no rows"),

@@ -238,3 +238,28 @@ def test_a_table_of_pixels_is_images(tmp_path):
     assert drawn.shape == (3, 4, 4)
     assert drawn.max() > 1
     assert not (tmp_path / "run" / "samples.csv").exists()
+
+
+def test_a_folder_of_convolved_images_from_before_dims_loads_and_resumes(tmp_path):
+    """Rows of shape (12, 64) were images; now a new run has to say so."""
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(60, 12, 64)))
+    folder, few = tmp_path / "r", ["--data", tmp_path / "x.npy", "--hidden", 8, "--epochs", 1]
+    options = ["train", "vae-normal", *few, "--out", folder, "--network"]
+    refused = latente(*options, "conv:channels=2-2", code=2)
+    assert "can be read as a signal of 64 values with 12 channels" in refused.output
+    latente(*options, "conv:channels=2-2,dims=2")
+    x = np.load(tmp_path / "x.npy")[:5]
+    wanted = load_run(folder).log_evidence(x, num_samples=50).log_px
+    config = json.loads((folder / "config.json").read_text())
+    config["plan"]["network"] = "conv:channels=2-2"
+    (folder / "config.json").write_text(json.dumps(config))
+    assert load_run(folder).log_evidence(x, num_samples=50).log_px.equal(wanted)
+    latente("train", "--resume", "--out", folder, "--epochs", 2)
+    assert load_run(folder).epoch == 2
+
+
+def test_a_table_of_several_kinds_is_not_standardized(tmp_path):
+    table(60, 0).to_csv(tmp_path / "t.csv", index=False)
+    refused = latente("train", "vae-table", "--data", tmp_path / "t.csv", "--standardize", code=2)
+    assert "in their own units" in refused.output
+    assert "leave --standardize out" in refused.output

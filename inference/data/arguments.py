@@ -58,6 +58,11 @@ def open_pair(
             if two plates of the model may be that of the data.
     """
     data = like_the_fit(guide, data, name)
+    if isinstance(data, Data) and len(data.test) == 0:
+        raise ValueError(
+            f"{data.name} has no test rows, and those are looked at: load it with test=0.1, or "
+            'with a test set, test=x; or give other rows, as data.rows("train")'
+        )
     given = read_arguments(data.rows("test") if isinstance(data, Data) else data, name)
     model, guide, calling, parts = call_pair(model, guide, given, data_plate)
     rows = arrange(calling, parts, name)

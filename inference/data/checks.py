@@ -24,8 +24,29 @@ def check_finite(values: Any, name: str, first_row: int = 0, columns: Sequence[s
                 for column, flag in zip(columns, np.atleast_1d(flags.any(0)), strict=False)
                 if flag
             ]
-            where = f", {name_columns(names)}: drop or fill them" if names else ""
-            raise ValueError(f"{name} holds NaN or infinity in {name_rows(bad + first_row)}{where}")
+            where = f", {name_columns(names)}" if names else ""
+            route = _ROUTE if np.isnan(array).any() else ""
+            raise ValueError(
+                f"{name} holds NaN or infinity in {name_rows(bad + first_row)}{where}: "
+                f"drop or fill them{route}"
+            )
+
+
+_ROUTE = (
+    "; or give the array and a mask to fit(model, guide, (x, mask)), with a model of your own that "
+    "leaves out what is missing, by poutine.mask"
+)
+
+
+def plain(value: Any) -> Any:
+    """A number of NumPy as Python's, with the digits that NumPy prints; else the value.
+
+    >>> plain(np.float32(0.2)), plain(np.int64(9)), plain("9")
+    (0.2, 9, '9')
+    """
+    if isinstance(value, np.floating):
+        return float(str(value))
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def name_columns(names: Sequence[str], most: int = 5) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..common.arguments import name_rows
 from ..common.lookup import did_you_mean, find_named
-from .checks import name_columns
+from .checks import name_columns, plain
 from .column import CODED, KINDS, Column
 
 MAX_CATEGORIES = 50
@@ -175,8 +175,8 @@ def to_numbers(series: Any, name: str) -> np.ndarray:
     """
     if not is_numeric(series):
         raise ValueError(
-            f"column {name!r} is not numeric ({series.iloc[0]!r} in row 0, counted from 0), as its "
-            "kind needs"
+            f"column {name!r} is not numeric ({plain(series.iloc[0])!r} in row 0, counted from 0), "
+            "as its kind needs"
         )
     numbers = series.to_numpy(dtype=np.float64)
     bad = np.flatnonzero(~np.isfinite(numbers))

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..common.arguments import name_rows
 from ..common.lookup import did_you_mean
-from .checks import name_columns
+from .checks import name_columns, plain
 from .column import Column
 from .column_kinds import check_of_kind, check_present, to_numbers
 
@@ -109,7 +109,7 @@ def _codes(series: Any, column: Column) -> np.ndarray:
         value = series.iloc[unseen[0]]
         question = did_you_mean(str(value), map(str, known))
         raise ValueError(
-            f"column {str(column.name)!r} has no category {value!r}, which is in "
+            f"column {str(column.name)!r} has no category {plain(value)!r}, which is in "
             f"{name_rows(unseen)}: {question or _known(column)}"
         )
     return codes

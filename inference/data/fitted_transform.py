@@ -2,15 +2,20 @@
 
 import contextlib
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, Never
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..pairs.programs import Program, WrappedProgram
-from .arrays import is_table
+from .arrays import is_array_like, is_table, to_array
+from .known_rows import transform_of_rows
+from .known_tables import align_tables
+from .likeness import check_label_range
 from .load_data import Data
+from .same_transform import difference
 from .tables import from_table
 from .transform import Transform, has_context
 
@@ -25,15 +30,24 @@ that of the same values, standardized as in the fit, below the second, it was no
 def transform_of(data: Any) -> Transform | None:
     """How data to fit to were transformed; ``None`` where they are arrays as the model sees them.
 
-    The columns of a DataFrame that is given directly are noted, of several those of the first.
+    The columns of DataFrames that are given directly are noted, by argument.
     """
     if isinstance(data, Data):
         return data.transform
-    tables = [part for part in _parts(data).values() if is_table(part)]
+    tables = {
+        str(place): from_table("the DataFrame", part)
+        for place, part in _parts(data).items()
+        if is_table(part)
+    }
     if not tables:
         return None
-    source = from_table("the DataFrame", tables[0])
-    return Transform((len(source.columns),), columns=source.columns, dtypes=source.dtypes)
+    first = next(iter(tables.values()))
+    return Transform(
+        (len(first.columns),),
+        columns=first.columns,
+        dtypes=first.dtypes,
+        argument_columns={place: source.columns for place, source in tables.items()},
+    )
 
 
 def _parts(data: Any) -> dict[Any, Any]:
@@ -82,26 +96,26 @@ def like(transform: Transform, data: Any, name: str) -> Any:
         ValueError: if they visibly were not transformed so.
     """
     if isinstance(data, Data):
-        _check_same(transform, data)
+        _check_same(transform, data.transform, data.name)
         return data
-    parts = _parts(data)
+    parts, by_keyword = _parts(data), isinstance(data, Mapping)
     tables = [place for place, part in parts.items() if is_table(part)]
-    if tables:
-        parts[tables[0]] = _align(transform, parts[tables[0]], name)
-        if isinstance(data, Mapping):
-            return parts
-        return tuple(parts.values()) if type(data) is tuple else parts[0]
-    x = parts.get(0)
-    if isinstance(x, Tensor | np.ndarray) and len(x):
-        _check_values(transform, torch.as_tensor(np.asarray(x[:PROBED_ROWS])), name)
-    return data
+    if not transform.argument_columns:  # it is of load_data
+        _check_arrays(transform, parts, name)
+        if tables:
+            parts[tables[0]] = _align(transform, parts[tables[0]], name)
+    elif tables:
+        parts = align_tables(transform.argument_columns, parts, name, by_keyword=by_keyword)
+    if not tables or by_keyword:
+        return parts if tables else data
+    return tuple(parts.values()) if type(data) is tuple else parts[0]
 
 
 _ADVICE = "give run.transform(new), or ask the run itself, as in run.log_evidence(new)"
 
 
 def _align(transform: Transform, table: Any, name: str) -> Any:
-    """The values of a table in the order of the fit's columns."""
+    """The values of a table in the order of the columns that were loaded."""
     if not transform.columns and not transform.options.pixel_columns:
         return table
     done = _what_was_done(transform)
@@ -126,32 +140,49 @@ def _what_was_done(transform: Transform) -> str:
     return " and ".join(words for words, flag in done.items() if flag)
 
 
-def _check_same(transform: Transform, data: Data) -> None:
-    """Refuse a data set that was transformed in another way than that of the fit."""
-    other = data.transform
-    if transform.columns != other.columns:
-        what = "columns" if set(transform.columns) != set(other.columns) else "order of columns"
-    elif transform.divisor != other.divisor:
-        what = "largest level"
-    elif not _equal(transform.location, other.location) or not _equal(transform.scale, other.scale):
-        what = "mean and standard deviation"
-    elif transform.context_columns != other.context_columns:
-        what = "context"
-    elif transform.given == "labels" and transform.label_names != other.label_names:
-        what = "numbering of labels"
-    elif transform.kinds != other.kinds:
-        what = "coding of columns"
-    else:
-        return
-    raise ValueError(
-        f"{data.name} was loaded with another {what} than the data of the fit: {_ADVICE}"
-    )
+def _check_same(transform: Transform, other: Transform, name: str) -> None:
+    """Refuse data that were transformed in another way than those of the fit."""
+    what = difference(transform, other)
+    if what:
+        raise ValueError(f"{name} was loaded with {what} than the data of the fit: {_ADVICE}")
 
 
-def _equal(first: Tensor | None, second: Tensor | None) -> bool:
-    if first is None or second is None:
-        return first is second
-    return torch.equal(first, second)
+def _check_arrays(transform: Transform, parts: dict[Any, Any], name: str) -> None:
+    """Refuse arrays that visibly were not transformed, among the arguments that may be x.
+
+    By position, x is the first; by keyword, it may be any that has the shape of x.
+    """
+    if transform.given == "labels" and 1 in parts:
+        labels = _head(parts[1], None)
+        if labels is not None and labels.dim() == 1 and not labels.is_floating_point():
+            check_label_range(labels.numpy(), transform.label_range, f"context 1 of {name}")
+    for place, part in parts.items():
+        if place == 0 or isinstance(place, str):
+            head = _head(part)
+            if head is None or (place != 0 and head.shape[1:] != _shape_of_x(transform)):
+                continue
+            known = transform_of_rows(part)
+            if known is None:
+                _check_values(transform, head, name if place == 0 else f"{place!r} of {name}")
+            else:
+                _check_same(transform, known, name if place == 0 else f"{place!r} of {name}")
+
+
+def _shape_of_x(transform: Transform) -> tuple[int, ...]:
+    flags = transform.given_flags
+    return transform.seen_shape if flags is None else (int((~flags).sum()),)
+
+
+def _head(values: Any, num: int | None = PROBED_ROWS) -> Tensor | None:
+    """The first rows of an array, or of what is read like one; ``None`` if it is none."""
+    if is_table(values) or not is_array_like(values) or isinstance(values, str):
+        return None
+    is_array = isinstance(values, Tensor | np.ndarray) and values.ndim > 0
+    some = values[:num] if is_array or isinstance(values, list) else values
+    with contextlib.suppress(ValueError):  # it is refused where it is read
+        head = torch.from_numpy(to_array(some, "x")[:num].copy())
+        return head if len(head) else None
+    return None
 
 
 def _check_values(transform: Transform, x: Tensor, name: str) -> None:
@@ -175,31 +206,52 @@ def _check_values(transform: Transform, x: Tensor, name: str) -> None:
         )
 
 
-def refuse_standardized(transform: Transform, x: Any) -> None:
-    """Refuse arrays that are standardized already, where those of the fit were given raw.
+def refuse_transformed(transform: Transform, x: Any) -> None:
+    """Refuse rows that were transformed already, where a run transforms what it is given.
 
-    They have a mean near 0 and a standard deviation near 1, and have them no more if they are
-    standardized as the fit's data were; or, of few rows, are then far from 0 and were not before.
+    The parts of a data set of :func:`load_data` are known. Other arrays are told by their values:
+    standardized ones have a mean near 0 and a standard deviation near 1, and have them no more if
+    they are standardized as the fit's data were; or, of few rows, are then far from 0 and were not
+    before.
 
     Raises:
-        ValueError: if they look so.
+        ValueError: if they are known to be, or look so.
     """
+    known = transform_of_rows(x)
+    if known is not None and not difference(transform, known):
+        done = _done_to_values(transform)
+        if done:
+            _refuse_twice(done)
+        return
+    if _looks_standardized(transform, x):
+        _refuse_twice("standardized")
+
+
+def _done_to_values(transform: Transform) -> str:
+    """What was done that must not be done twice, in words."""
+    kept = replace(transform, given=None, given_flags=None, context_columns=(), binarize="none")
+    return _what_was_done(replace(kept, options=replace(kept.options, shape=None)))
+
+
+def _refuse_twice(done: str) -> Never:
+    raise ValueError(
+        f"the data are {done} already, as the run does it to what it is given: give them raw, or "
+        "call the function itself, as in log_evidence(run.model, run.guide, x)"
+    )
+
+
+def _looks_standardized(transform: Transform, x: Any) -> bool:
     location, scale = transform.of_x(transform.location), transform.of_x(transform.scale)
-    if location is None or scale is None or not isinstance(x, Tensor | np.ndarray) or not len(x):
-        return
-    given = torch.as_tensor(np.asarray(x[:PROBED_ROWS])).double()
-    if given.shape[1:] != location.shape:
-        return
+    head = None if location is None else _head(x)
+    if head is None or location is None or scale is None or head.shape[1:] != location.shape:
+        return False
+    given = head.double()
     again = (given - location) / scale
     sizes = (given.abs().median(0).values, again.abs().median(0).values)
     twice = bool(((sizes[0] < NEAR) & (sizes[1] > NEAR)).any())
     if len(given) >= ENOUGH_ROWS:
         twice = twice or (_is_standard(given) and not _is_standard(again))
-    if twice:
-        raise ValueError(
-            "the data are standardized already, and a run standardizes what it is given: give them "
-            "raw, or call the function itself, as in log_evidence(run.model, run.guide, x)"
-        )
+    return twice
 
 
 ENOUGH_ROWS = 10

@@ -40,13 +40,43 @@ def align_columns(source: Source, columns: Sequence[str]) -> Source:
     return replace(source, values=source.values[:, order], columns=tuple(columns), dtypes=dtypes)
 
 
-def codes_like(source: Source, names: Sequence[str]) -> Source:
+def check_label_range(labels: np.ndarray, known: tuple[int, int] | None, name: str) -> None:
+    """Refuse whole numbers as labels that are below or above all those of the fit.
+
+    Args:
+        labels: (N,).
+        known: the least and the greatest of the fit; ``None``: they are not known.
+
+    Raises:
+        ValueError: naming a label and its row.
+    """
+    if known is None or not len(labels):
+        return
+    bad = np.flatnonzero((labels < known[0]) | (labels > known[1]))
+    if len(bad):
+        raise ValueError(
+            f"{name} has the label {labels[bad[0]]} in row {bad[0]}, and those of the fit were "
+            f"from {known[0]} to {known[1]}"
+        )
+
+
+def codes_like(
+    source: Source, names: Sequence[str], known: tuple[int, int] | None = None
+) -> Source:
     """Number labels as those of the fit, by their words.
+
+    Args:
+        source: the new data.
+        names: the words of the fit's labels.
+        known: the least and the greatest label of the fit, where new ones must not be beyond.
 
     Raises:
         ValueError: naming a label that the fit had not, or if only one of the two are words.
     """
-    if source.labels is None or source.label_names == tuple(names):
+    if source.labels is None:
+        return source
+    if source.label_names == tuple(names):
+        check_label_range(source.labels, known, source.name)
         return source
     if bool(names) != bool(source.label_names):
         kinds = ("words", "numbers") if names else ("numbers", "words")

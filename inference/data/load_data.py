@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from .binarization import Binarization, binarize_parts, check_unit_interval
-from .checks import check_finite, exceeds_float32
+from .checks import check_finite, exceeds_float32, plain
 from .column import CONTINUOUS
 from .contexts import context_names, encode_context, fit_context_columns, given_elements
 from .csv_format import CsvFormat
+from .known_rows import remember_rows
 from .layout import Layout, channels_first, find_layout
 from .reading_options import ReadingOptions
 from .rows import BLOCK_ROWS, Rows, Streamed
@@ -60,6 +61,10 @@ class Data:
     test_index: np.ndarray = field(default_factory=_no_rows, repr=False)
     note: str = ""
     """How a file, table or array was read, in one line."""
+
+    def __post_init__(self) -> None:
+        for rows in (self.train, self.validation, self.test):
+            remember_rows(rows, self.transform)
 
     @property
     def event_shape(self) -> torch.Size:
@@ -205,6 +210,7 @@ def load_data(
     >>> data.test.unique()
     tensor([0., 1.])
     """
+    validation, test, seed, scale = map(plain, (validation, test, seed, scale))
     _check_arguments(binarize, standardize, seed)
     check_positions(source, {"labels": labels, "split": split, "groups": groups, "order": order})
     if kinds is not None and (standardize or binarize not in (None, "none") or shape or scale):
@@ -219,7 +225,7 @@ def load_data(
         label_column=labels if isinstance(labels, str) else None,
         aside=tuple(dict.fromkeys([*division.columns, *names])),
         scale=scale,
-        shape=None if shape is None else tuple(shape),
+        shape=None if shape is None else tuple(map(plain, shape)),
         key=key,
     )
     loaded = options.read(source, labels, kinds)
@@ -246,6 +252,9 @@ def load_data(
         binarize=binarize or "none",
         seed=seed,
     )
+    if transform.given == "labels" and loaded.labels is not None:
+        of_labels = int(loaded.labels.min()), int(loaded.labels.max())
+        transform = replace(transform, label_range=of_labels)
     return _assemble(loaded, parts, transform, stream=stream, standardize=standardize)
 
 

@@ -1,6 +1,6 @@
 """``Transform``: what was done to data before a model saw them, applied to new data and undone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -70,6 +70,10 @@ class Transform:
     binarize: Binarization = "none"
     seed: int = 0
     """Seed of the bits of data that are binarized."""
+    label_range: tuple[int, int] | None = None
+    """The least and the greatest label, where the labels are the context."""
+    argument_columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The columns of each DataFrame that :func:`fit` was given, by its position or keyword."""
 
     def __call__(self, source: Any, labels: Any = None) -> tuple[Tensor, ...]:
         """Rows (x, *context) of new data, as the run's model and guide see them.
@@ -95,12 +99,12 @@ class Transform:
 
     def read(self, source: Any, labels: Any = None) -> Source:
         """Read new data, and check that they are like those of the fit; values are not changed."""
-        loaded = self.options.read_again(
-            source, labels, (self.event_shape, self.seen_shape), self.kinds or None
-        )
-        loaded = codes_like(align_columns(loaded, self.columns), self.label_names)
+        seen = self.event_shape, self.seen_shape
+        loaded = self.options.read_again(source, labels, seen, self.kinds or None)
+        loaded = align_columns(loaded, self.columns)
+        loaded = codes_like(loaded, self.label_names, self.label_range)
         check_rows(loaded)
-        check_shape(loaded, self.event_shape, self.seen_shape)
+        check_shape(loaded, *seen)
         check_levels(loaded, self.divisor, self.largest, self.dtypes)
         return loaded
 

@@ -53,6 +53,8 @@ def from_json(plain: Mapping[str, Any]) -> Transform:
             ContextColumn(**{name: _tuples(value) for name, value in column.items()})
             for column in plain["context_columns"]
         )
+        columns = plain.get("argument_columns", {})  # older runs have none
+        values["argument_columns"] = {place: tuple(names) for place, names in columns.items()}
         for name in ("location", "scale", "given_flags"):
             if plain[name] is not None:
                 kind, numbers = plain[name]

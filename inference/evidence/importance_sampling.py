@@ -246,7 +246,8 @@ def inspect_local(model: Program, guide: Program, args: tuple[Tensor, ...]) -> S
     if structure.points:
         raise ValueError(
             f"the guide puts all of {structure.points[0]!r} on one point: importance sampling "
-            "needs a posterior with a density"
+            "needs a posterior with a density, and so do log p(x) and codes with their k̂; "
+            "posterior_means(model, guide, x) gives the points"
         )
     check_drawn_apart(structure)
     if structure.observed_outside:

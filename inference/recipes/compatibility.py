@@ -206,6 +206,11 @@ def check_data_kind(
             "--network conv:dims=1 if its columns are a signal, in order; or give --shape if they "
             "are pixels"
         )
+    if standardize and c.likelihood.part.data == "columns":
+        raise ValueError(
+            f"the likelihood {c.likelihood.name} is for columns in their own units, of which the "
+            "encoder reads standardized numbers anyhow: leave --standardize out"
+        )
     if standardize and c.binarize == "none" and c.likelihood.part.data != "reals":
         raise ValueError(
             f"standardized data are real numbers, and the likelihood {c.likelihood.name} is for "

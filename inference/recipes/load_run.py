@@ -1,6 +1,7 @@
 """Load a run: the fitted pair from its folder."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ..training.opened import open_fit
 from ..training.run import Run
 from ..training.run_folder import CHECKPOINT, CONFIG, METRICS
 from .build import build_planned, planned_sizes
+from .networks import as_before_dims
 from .plan import read_plan
 
 
@@ -123,5 +125,7 @@ def _rebuild(out: Path, config: Mapping[str, Any]) -> tuple[Program, Program]:
         raise ValueError(f"{out / CONFIG} is not a run's: it gives no event_shape")
     context, num_classes = config.get("context", 0), config.get("num_classes", 0)
     columns = tuple(ColumnFamily(**column) for column in config.get("column_families", ()))
-    sizes = planned_sizes(plan, tuple(config["event_shape"]), context, num_classes, columns)
+    shape = tuple(config["event_shape"])
+    plan = replace(plan, network=as_before_dims(plan.network or "mlp", shape))
+    sizes = planned_sizes(plan, shape, context, num_classes, columns)
     return build_planned(plan, sizes)

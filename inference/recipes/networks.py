@@ -84,6 +84,21 @@ def _conv(
     return encoder, Conditional(decoder, FlattenEvent((sizes.latent_dim,)), context)
 
 
+def as_before_dims(network: str, event_shape: tuple[int, ...]) -> str:
+    """The text of a run folder's network, with the ``dims`` that it has had where it names none.
+
+    Data of two or three axes have been images since there is a network ``conv``: what is refused as
+    ambiguous in a new run was an image in an older one.
+
+    >>> as_before_dims("conv", (12, 64)), as_before_dims("conv:dims=1", (12, 64))
+    ('conv:dims=2', 'conv:dims=1')
+    """
+    choice = NETWORKS.parse(network)
+    if choice.name != "conv" or choice["dims"] != "auto" or len(event_shape) not in (2, 3):
+        return network
+    return f"{network},dims=2" if ":" in network else f"{network}:dims=2"
+
+
 class Log1p(nn.Module):
     """log(1 + x), applied to counts before an encoder (Lopez et al. 2017, arXiv 1709.02082)."""
 

@@ -1,7 +1,7 @@
 """Train a plan into a run folder."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from ..training.optimizers import named_optimizer
 from ..training.run import Run
 from ..training.run_folder import check_folder
 from .build import build_planned, measure_sizes
+from .networks import as_before_dims
 from .plan import Plan, complete, compose
 from .plan_data import find_plan_data, relative_paths
 from .sizes import Sizes
@@ -65,7 +66,10 @@ def train(
         on_data(data)
     check_values(compose(plan), data)
     sizes = measure_sizes(plan, data, data.transform.kinds)
-    model, guide = build_planned(plan, sizes)
+    network = plan.network or "mlp"
+    if resume:
+        network = as_before_dims(network, sizes.event_shape)
+    model, guide = build_planned(replace(plan, network=network), sizes)
     model.start_at_mean(data.train[:BLOCK_ROWS])
     _start_at_data(model, data.train)
     return fit(

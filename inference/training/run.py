@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from ..data.fitted_transform import refuse_standardized
+from ..data.arrays import is_table
+from ..data.fitted_transform import like, refuse_transformed
 from ..data.load_data import Data
 from ..data.transform import Transform, has_context
 from ..evaluation.encoding import Codes, encode
@@ -53,16 +54,28 @@ class Run:
             data: as for :func:`load_data`, in the units and types of the data of the fit; of what
                 :func:`load_data` returns, the test part. A tuple or a dict is taken as the fit
                 took it, for the arguments of the model.
-            labels: labels beside an array.
+            labels: labels beside an array; the context, where the fit was to arrays or DataFrames.
 
         Raises:
-            ValueError: if they are not like the data of the fit; see :class:`Transform`.
+            ValueError: if they are not like the data of the fit; see :class:`Transform`; if there
+                are labels that the model is not given.
         """
-        if isinstance(data, Data | Mapping) or type(data) is tuple:
+        own_form = isinstance(data, Data | Mapping) or type(data) is tuple
+        directly = self.transform is None or bool(self.transform.argument_columns)
+        takes_labels = self.transform is not None and self.transform.given == "labels"
+        if labels is not None and (own_form or not (directly or takes_labels)):
+            raise ValueError(
+                "the run takes no labels beside these data: leave them out, or, for a program of "
+                "several arguments, give (x, context) as a tuple"
+            )
+        if own_form:
             return data
         if self.transform is None:
             return data if labels is None else (data, labels)
-        refuse_standardized(self.transform, data)
+        if directly and (labels is not None or is_table(data)):
+            rows = (data,) if labels is None else (data, labels)
+            return like(self.transform, rows, "data")
+        refuse_transformed(self.transform, data)
         return self.transform(data, labels)
 
     def log_evidence(

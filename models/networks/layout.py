@@ -21,7 +21,7 @@ KINDS = {
 USUAL_CHANNELS = (1, 3, 4)
 """How many channels images have: grey, red–green–blue, and these with opacity."""
 
-SLENDER = 8
+SLENDER = 4
 """How many times as long as the other one axis is where the other may be one of channels."""
 
 
