@@ -242,6 +242,43 @@ def test_new_data_are_read_as_the_first_were(tmp_path):
     assert torch.equal(x, torch.tensor(np.stack([GREY] * 3, 1)) / 255)
 
 
+class HuggingFace:
+    """What a Dataset of Hugging Face does: rows by number, as dicts of plain values."""
+
+    def __init__(self, columns, names=()):
+        self.columns = columns
+        self.features = dict.fromkeys(columns)
+        if names:
+            self.features["label"] = type("ClassLabel", (), {"names": list(names)})()
+
+    def __len__(self):
+        return len(next(iter(self.columns.values())))
+
+    def __getitem__(self, number):
+        rows = {name: values[number] for name, values in self.columns.items()}
+        return {name: v.tolist() if isinstance(v, np.ndarray | np.generic) else v
+                for name, v in rows.items()}  # fmt: skip
+
+    def to_pandas(self):
+        return pd.DataFrame(self.columns)
+
+
+def test_a_dataset_of_hugging_face_is_read_by_its_fields():
+    source = read(HuggingFace({"x": X, "label": Y}, "abc"))
+    assert np.array_equal(source.values, X)
+    assert source.labels.tolist() == Y.tolist()
+    assert source.label_names == ("a", "b", "c")
+    images = HuggingFace({"image": [Image.fromarray(v) for v in GREY], "label": Y.repeat(5)})
+    data = load_data(images, seed=1)
+    assert torch.equal(data.train, load_data(GREY, seed=1).train)
+    table = HuggingFace({"a": X[:, 0], "b": X[:, 1]})
+    assert_refused("the fields a, b: name that of x by key=, or give a table .*to_pandas", table)
+    assert load_data(table.to_pandas()).transform.columns == ("a", "b")
+    assert_refused(
+        "holds the data sets 'train', 'test', so give one", {"train": table, "test": table}
+    )
+
+
 # Sparse matrices.
 
 
@@ -327,7 +364,8 @@ def test_a_folder_a_lazy_data_set_and_one_array_are_the_same_data(tmp_path):
             assert torch.equal(getattr(first, part), getattr(other, part))
         assert other.digest() == first.digest()
     assert first.note == (
-        "read 60 grey images of 6×5, sorted by name; levels of 8 bits, divided by 255"
+        "read 60 grey images of 6×5, sorted by name; levels of 8 bits, divided by 255; "
+        "48 to fit, 6 to validate, 6 to test"
     )
 
 

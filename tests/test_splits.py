@@ -92,6 +92,44 @@ def test_a_test_set_of_its_own(tmp_path):
     assert torch.equal(arrays.test, torch.as_tensor(x[:3]))
 
 
+def test_groups_beside_a_test_set_may_be_those_of_the_other_rows():
+    x, groups = RNG.normal(size=(N, 2)), np.arange(N) // 6
+    data = load_data(x, groups=groups, test=x[:5] + 9, validation=0.2)
+    assert data.test_index.tolist() == list(range(N, N + 5))
+    assert set(groups[data.validation_index]).isdisjoint(groups[data.train_index])
+    assert "the rows of the test set have no groups" in data.note
+    both = np.concatenate([groups, [10] * 5])
+    data = load_data(x, groups=both, test=x[:5] + 9, validation=0.2)
+    assert len(data.validation) == 12
+    assert data.note == ""
+    with pytest.raises(ValueError, match="each of 60 rows, or of 65 with the test set's, got"):
+        load_data(x, groups=groups[:7], test=x[:5] + 9)
+    with pytest.raises(ValueError, match="of the group 9, which is among the other data too"):
+        load_data(x, groups=np.concatenate([groups, [9] * 5]), test=x[:5] + 9)
+
+
+@pytest.mark.parametrize("name", ["randoms", "order", "in order", "by-classes", "groups"])
+def test_a_column_may_have_the_name_of_an_option(tmp_path, name):
+    frame = only().assign(**{name: FRAME["part"]})
+    frame.to_csv(tmp_path / "named.csv", index=False)
+    for source in (frame, tmp_path / "named.csv"):
+        data = load_data(source, split=name)
+        assert data.test_index.tolist() == list(range(3, N, 4))
+        assert f"{name!r} is set aside as split; 30 to fit, 15 to validate, 15 to test" in data.note
+
+
+def test_the_note_names_what_is_set_aside_and_the_parts():
+    data = load_data(only("site", "kind"), groups="site", labels="kind", validation=0, test=0.2)
+    assert data.note == (
+        "read 60 rows of 2 columns; 'kind' is set aside as labels; 'site' is set aside as groups; "
+        "50 to fit, 10 to test"
+    )
+    data = load_data(only("site", "day"), given="site", order="day", split="in-order")
+    assert "'day' is set aside as order; 'site' is set aside as context; 48 to fit, 6" in data.note
+    data = load_data(only("kind"), given="kind", labels="kind")
+    assert "'kind' is set aside as labels and context;" in data.note
+
+
 def test_dates_in_words_are_sorted_as_dates():
     days = pd.date_range("2019-12-01", periods=N)
     for words in (
@@ -117,7 +155,9 @@ def test_a_series_beside_a_table_has_its_index():
 
 REFUSED = {
     "a column that is not there": ({"split": "parts"}, "no column 'parts'"),
-    "a way that is misspelt": ({"split": "by_class"}, "did you mean 'by-class'"),
+    "a way that is misspelt": (
+        {"split": "by_class"}, "no column 'by_class'.*; as a way .* did you mean 'by-class'",
+    ),
     "a word that is no part": ({"split": ["train"] * 59 + ["hold"]}, "says 'hold'"),
     "no row to train on": ({"split": ["test"] * N}, "no row .* is for training"),
     "too few values": ({"groups": [1, 2]}, "one value for each of 60 rows"),
@@ -127,7 +167,7 @@ REFUSED = {
     "one group": ({"groups": ["a"] * N}, "1 groups cannot be split"),
     "groups of the test set": ({"groups": "site", "test": only("site")[:3]}, "of the group 'a'"),
     "classes without labels": ({"split": "by-class"}, "needs labels"),
-    "test rows of other columns": ({"test": FRAME[["x"]]}, "lacks column"),
+    "test rows of other columns": ({"test": FRAME[["x"]]}, "in the test set, the DataFrame lacks"),
     "test labels that are missing": (
         {"labels": np.arange(N) % 2, "test": np.zeros((3, 5))}, r"test=\(x, labels\)",
     ),

@@ -154,13 +154,14 @@ def test_a_text_is_read_as_it_is_meant(tmp_path, name):
 
 
 def test_a_note_says_how_a_text_was_read(tmp_path):
-    lines = "".join(f"{i % 7},{i % 10};{i};{i % 3},5;{i % 2}\n" for i in range(200))
+    lines = "".join(f"{i % 7},{i % 10};{199 - i};{i % 3},5;{i % 2}\n" for i in range(200))
     _, note = values_of(tmp_path, "a;b;c;d\n" + lines)
-    assert note == "read 200 rows of 4 columns, ';' between cells, ',' decimal"
+    told = "read 200 rows of 4 columns, ';' between cells, ',' decimal"
+    assert note == f"{told}; 200 to fit"
     _, note = values_of(tmp_path, "0.50,0.50,1.25,-0.30\n1,2,3,4\n5,6,7,8.5\n")
-    assert note == "read 3 rows of 4 columns, ',' between cells, '.' decimal, no header"
+    assert note == "read 3 rows of 4 columns, ',' between cells, '.' decimal, no header; 3 to fit"
     _, note = values_of(tmp_path, READ["pandas' row numbers"])
-    assert note.endswith("; row numbers in the first column, which has no name, dropped")
+    assert note.endswith("; row numbers in the first column, which has no name, dropped; 3 to fit")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "cp1252"])
@@ -238,9 +239,10 @@ def test_numbers_name_columns_beside_a_word_that_names_classes(tmp_path):
     """What pandas writes of an array beside labels; the first class may be the first row's too."""
     lines = "0.5,1.5,ant\n2.5,3.5,ant\n1.5,4.0,bee\n3.0,1.0,bee\n"
     data = load_data(written(tmp_path, "0,1,kind\n" + lines), labels="kind")
-    assert data.note == "read 4 rows of 2 columns, ',' between cells, '.' decimal"
+    assert data.note.startswith("read 4 rows of 2 columns, ',' between cells, '.' decimal; 'kind'")
     data = load_data(written(tmp_path, "0,1,bee\n" + lines), labels="2")
-    assert data.note == "read 5 rows of 2 columns, ',' between cells, '.' decimal, no header"
+    note = "read 5 rows of 2 columns, ',' between cells, '.' decimal, no header"
+    assert data.note.startswith(f"{note}; '2' is set aside as labels; ")
     with pytest.raises(ValueError, match="header=True or header=False"):  # fractions and a name
         load_data(written(tmp_path, "2.5,2.5,kind\n" + lines), labels="kind")
 
@@ -359,7 +361,7 @@ def test_bits_counts_and_grey_values_may_be_constant():
         frame = pd.DataFrame(values, columns=list("abc")).assign(border=0, copy=values[:, 0])
         data = load_data(frame)
         assert data.event_shape == (5,)
-        assert data.note.endswith("column 'border' is constant; column 'copy' is a copy of another")
+        assert "column 'border' is constant; column 'copy' is a copy of another" in data.note
     with pytest.raises(ValueError, match="'border' is constant; column 'copy' is a copy"):
         load_data(frame, standardize=True)
     images = np.zeros((40, 4, 4))
@@ -383,7 +385,10 @@ def test_the_command_line_says_how_a_table_was_read(tmp_path):
                "--out", out]  # fmt: skip
     result = CliRunner(env={"COLUMNS": "200"}).invoke(app, [str(part) for part in command])
     assert result.exit_code == 0, result.output
-    note = "read 60 rows of 3 columns, ';' between cells, ',' decimal"
+    note = (
+        "read 60 rows of 3 columns, ';' between cells, ',' decimal; "
+        "48 to fit, 6 to validate, 6 to test"
+    )
     assert f"{path}: {note}\n" in result.stderr
     assert json.loads((out / "config.json").read_text())["data_note"] == note
 

@@ -132,7 +132,8 @@ def test_columns_in_any_order_are_the_same_rows(kinds, order, seed):
 REFUSED = {
     "a renamed column": (
         TABLE.drop(columns="kind"), {"standardize": True},
-        lambda t: t.rename(columns={"size": "sizes"}), "lacks column 'size'.*did you mean",
+        lambda t: t.rename(columns={"size": "sizes"}),
+        "lacks column 'size' of the data of the fit, and has column 'sizes'$",
     ),
     "a further column": (
         TABLE.drop(columns="kind"), {"standardize": True},
@@ -174,6 +175,21 @@ def test_new_data_unlike_those_of_the_fit_are_refused(case):
     transform = load_data(source, **options).transform
     with pytest.raises(ValueError, match=message):
         transform(change(source))
+
+
+def test_a_black_image_is_one_and_bits_are_refused():
+    """Bytes have the scale of the fit's bytes, which is said where they may be bits."""
+    transform = load_data(GREY).transform
+    assert transform(np.zeros((2, 6, 5), "u1"))[0].max() == 0
+    black = np.zeros((3, 6, 5), "u1")
+    black[:, 2, 3] = 1
+    for rows in (black, (GREY[:1] > 100).astype("u1")):
+        with pytest.warns(UserWarning, match="holds bytes up to 1, .* divided by 255, so it is"):
+            (x,) = transform(rows)
+        assert torch.equal(x, torch.tensor(rows / 255).float())
+    for rows in ((GREY > 100).astype("u1"), black.astype("i8"), black.astype("f4")):
+        with pytest.raises(ValueError, match="give levels"):
+            transform(rows)
 
 
 def test_uint8_counts_mean_the_same_as_other_counts():
@@ -218,7 +234,7 @@ def test_pixels_of_a_table_get_their_shape():
     frame = pd.DataFrame(GREY.reshape(40, 30)).assign(digit=np.arange(40) % 3)
     data = load_data(frame, labels="digit", shape=(6, 5), scale=255)
     assert torch.equal(data.train, load_data(GREY).train)
-    assert data.note.endswith("divided by 255")
+    assert "; divided by 255; 'digit' is set aside as labels; " in data.note
     with pytest.raises(ValueError, match=r"shape \(7, 5\) has 35 values.*has 30"):
         load_data(frame, labels="digit", shape=(7, 5))
     with pytest.raises(ValueError, match="scale must be positive"):

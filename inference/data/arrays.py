@@ -1,6 +1,7 @@
 """Convert data in memory to arrays, or refuse them in one line."""
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -52,10 +53,21 @@ def check_numbers(array: np.ndarray, name: str) -> None:
         ValueError: naming the type.
     """
     if array.dtype.kind not in "fiub":
-        hint = ": convert them, with .astype(float)" if array.dtype.kind == "O" else ""
+        hint = _first_object(array) if array.dtype.kind == "O" else ""
         raise ValueError(f"{name} holds {array.dtype}, not numbers{hint}")
     if array.ndim == 0:
         raise ValueError(f"{name} holds a single number: give rows of data (N, *event_shape)")
+
+
+def _first_object(array: np.ndarray) -> str:
+    """The first of some objects that is no number, with its row and column, in words."""
+    for place in np.ndindex(array.shape):
+        value = array[place]
+        if not isinstance(value, Real | np.bool_):
+            column = f", column {', '.join(map(str, place[1:]))}" if len(place) > 1 else ""
+            row = f"row {place[0]}{column}, counted from 0" if place else "it"
+            return f" ({str(value)[:40]!r} in {row}): convert them, with .astype(float)"
+    return ": convert them, with .astype(float)"
 
 
 def to_array_or_words(values: Any, name: str) -> np.ndarray:
@@ -65,7 +77,8 @@ def to_array_or_words(values: Any, name: str) -> np.ndarray:
         ValueError: as :func:`to_array` does, except for the type.
     """
     if isinstance(values, Tensor):
-        return to_tensor(values, name).detach().cpu().numpy()
+        dense = to_tensor(values, name).detach().cpu()
+        return dense.resolve_conj().resolve_neg().numpy()
     members = values if isinstance(values, list | tuple) else ()
     _check_is_array(values, members, name)
     _check_unmasked(values, members, name)
@@ -132,6 +145,9 @@ def _advice(other: Any) -> str:
     if isinstance(other, torch.utils.data.DataLoader):
         return "give load_data(loader.dataset), or join the x of each batch, with torch.cat"
     is_mapping = isinstance(other, Mapping)
+    if is_mapping and other and all(hasattr(part, "features") for part in other.values()):
+        parts = ", ".join(map(repr, other))
+        return f"it holds the data sets {parts}, so give one of them, and another as test="
     if hasattr(other, "__len__") and hasattr(other, "__getitem__") and not is_mapping:
         return "give load_data(dataset), which reads it item by item"
     if isinstance(other, torch.utils.data.Dataset):

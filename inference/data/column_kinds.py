@@ -7,8 +7,9 @@ import numpy as np
 
 from ..common.arguments import name_rows
 from ..common.lookup import did_you_mean, find_named
-from .checks import name_columns, plain
+from .checks import name_columns
 from .column import CODED, KINDS, Column
+from .words import are_written_numbers, first_word, seems_missing
 
 MAX_CATEGORIES = 50
 """A column with more different words is not taken for categories unless that is asked for."""
@@ -90,6 +91,7 @@ def _infer(series: Any, name: str) -> tuple[str, Sequence[Any], str]:
     """Kind, categories and reason of a column."""
     if not is_numeric(series):
         categories = _categories(series, name)
+        _check_words(series, name)
         kind = "binary" if len(categories) == 2 else "categorical"
         if dtype_of(series).startswith("ordered"):
             return "ordinal", categories, _list_categories(categories, "levels")
@@ -175,8 +177,7 @@ def to_numbers(series: Any, name: str) -> np.ndarray:
     """
     if not is_numeric(series):
         raise ValueError(
-            f"column {name!r} is not numeric ({plain(series.iloc[0])!r} in row 0, counted from 0), "
-            "as its kind needs"
+            f"column {name!r} is not numeric ({first_word(series)}), as its kind needs"
         )
     numbers = series.to_numpy(dtype=np.float64)
     bad = np.flatnonzero(~np.isfinite(numbers))
@@ -247,6 +248,23 @@ def _categories(series: Any, name: str) -> list[Any]:
     if len(found) < 2:
         raise ValueError(f"column {name!r} is constant at {found[0]!r}: drop it")
     return found
+
+
+def _check_words(series: Any, name: str) -> None:
+    """Refuse words that are numbers, but for some that stand for missing values."""
+    if series.dtype.kind not in "OT" or hasattr(series.dtype, "categories"):
+        return
+    if are_written_numbers(series):
+        raise ValueError(
+            f"column {name!r} holds written numbers ({first_word(series)}): convert it with "
+            "pd.to_numeric, or ask for the kind categorical"
+        )
+    missing = seems_missing(series)
+    if missing:
+        raise ValueError(
+            f"column {name!r} holds numbers, and {missing!r}, which seems to be a missing value: "
+            "drop those rows, or ask for the kind categorical"
+        )
 
 
 def _check_few(categories: Sequence[Any], num_rows: int, name: str) -> None:

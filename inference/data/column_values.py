@@ -84,7 +84,7 @@ def _find_columns(names: Sequence[str], columns: Sequence[Column]) -> list[int]:
     wanted = [str(column.name) for column in columns]
     missing = [name for name in wanted if name not in names]
     if missing:
-        question = did_you_mean(missing[0], names)
+        question = did_you_mean(missing[0], [name for name in names if name not in wanted])
         raise ValueError(f"the table lacks {name_columns(missing)}{question and f': {question}'}")
     others = [name for name in names if name not in wanted]
     if others or len(names) > len(wanted):

@@ -47,7 +47,7 @@ class CsvFormat:
     """The format of a table's text. An option that is ``None`` is found in the text.
 
     >>> find_format("a;b\\n0,5;1\\n2,25;3\\n", CsvFormat(), "x.csv", whole=True)
-    CsvFormat(delimiter=';', decimal=',', header=True, row_names=False)
+    CsvFormat(delimiter=';', decimal=',', header=True, row_names=False, code_columns=())
     >>> find_format("0.5,1.5\\n2.5,3.5\\n", CsvFormat(), "x.csv", whole=True)
     Traceback (most recent call last):
     ValueError: the first row of x.csv holds numbers, which may be names of columns or data: \
@@ -62,6 +62,8 @@ give header=True or header=False
     """Whether the first row holds the names of the columns."""
     row_names: bool = False
     """Whether the first column has no name and holds the names of the rows; not an option."""
+    code_columns: tuple[str, ...] = ()
+    """Names of the columns of codes such as "01", which are words; not an option."""
 
     def __post_init__(self) -> None:
         if self.delimiter is not None and not re.fullmatch(r"[^\w\r\n\"'.+-]", self.delimiter):
@@ -143,12 +145,16 @@ def is_count(cells: Sequence[str]) -> bool:
     )
 
 
-def find_format(text: str, given: CsvFormat, name: str, *, whole: bool) -> CsvFormat:
+def find_format(
+    text: str, given: CsvFormat, name: str, *, whole: bool, before: CsvFormat | None = None
+) -> CsvFormat:
     """Find the delimiter, the decimal mark, and whether the first row holds names.
 
     Args:
         text: the beginning of a file.
         given: the options that are given.
+        before: the format of the data of the fit, if those were text. It decides what may be read
+            in two ways, unless the text visibly has another.
         name: name of the file, for errors.
         whole: whether the text is the whole file; if not, the last row may be incomplete, and is
             left out.
@@ -159,6 +165,10 @@ def find_format(text: str, given: CsvFormat, name: str, *, whole: bool) -> CsvFo
     delimiters = [given.delimiter] if given.delimiter else [*DELIMITERS]
     tried = [_read(text, delimiter, given.decimal, whole) for delimiter in delimiters]
     readings = [reading for reading in tried if reading.rows]
+    if before is not None and before.delimiter is not None:
+        again = _read_as_before(text, given, before, readings, name, whole=whole)
+        if again is not None:
+            return again
     if not readings:  # nothing to look at
         return CsvFormat(given.delimiter or ",", given.decimal or ".", given.header is not False)
     best = _choose(readings, given, name)
@@ -173,6 +183,49 @@ def find_format(text: str, given: CsvFormat, name: str, *, whole: bool) -> CsvFo
             "header=True or header=False"
         )
     return CsvFormat(best.delimiter, best.decimal, header, best.has_row_names)
+
+
+def _read_as_before(
+    text: str,
+    given: CsvFormat,
+    before: CsvFormat,
+    others: Sequence[TextReading],
+    name: str,
+    *,
+    whole: bool,
+) -> CsvFormat | None:
+    """The format of the data of the fit; ``None`` if the text visibly has another.
+
+    It has if rows get unequal lengths, if a number has the other decimal mark, or if another
+    delimiter leaves more cells numbers.
+    """
+    delimiter, decimal = given.delimiter or before.delimiter or ",", given.decimal or before.decimal
+    reading = _read(text, delimiter, decimal or ".", whole)
+    if not reading.rows or not reading.is_even:
+        return None
+    if given.header is None:
+        looks = _has_header(reading) if len(reading.rows) > 1 else _is_row_of_names(reading)
+        if looks is not None and looks != before.header:
+            had, has = ("names", "none") if before.header else ("no names", "some")
+            raise ValueError(
+                f"the first row of the data of the fit held {had} of columns, and that of {name} "
+                f"seems to hold {has}: write it as those were"
+            )
+    body = reading.body if before.header else reading.rows
+    cells = [cell for row in body for cell in row]
+    is_marked = any(is_number(cell) and not reading.is_value(cell) for cell in cells)
+    share = max(
+        (other.share_of_numbers for other in others if other.is_even and other.width > 1),
+        default=0.0,
+    )
+    if is_marked or reading.share_of_numbers < share:
+        return None
+    return replace(before, delimiter=delimiter, decimal=reading.decimal)
+
+
+def _is_row_of_names(reading: TextReading) -> bool:
+    """Whether a text of one row holds no values, but names."""
+    return not any(map(reading.is_value, reading.rows[0]))
 
 
 def _read(text: str, delimiter: str, decimal: str | None, whole: bool) -> TextReading:

@@ -77,7 +77,8 @@ def read_dataset(
         labels = _choose_labels(kind, own, labels)
         note = join_notes(_describe(num_items, source, own is not None), note)
         return from_array(kind, to_array(parts[0], kind), labels, note)
-    reader = _Reader(source, kind, key, labels if isinstance(labels, str) else None)
+    label_field = labels if isinstance(labels, str) else None
+    reader = _Reader(source, kind, key, label_field)
     if num_items and not _is_same(reader.read(0), reader.read(0)):
         reader.notes.add("items change each time that they are read: one reading is kept")
     reader.labels.clear()
@@ -87,7 +88,7 @@ def read_dataset(
     note = join_notes(_describe(num_items, source, own is not None), note, *sorted(reader.notes))
     made = from_array(kind, values, labels, note, are_images=reader.is_image)
     made = replace(made, channels_last=reader.is_image and values.ndim == 4)
-    return _with_class_names(made, source)
+    return _with_class_names(made, source, label_field)
 
 
 class _Reader:
@@ -152,8 +153,10 @@ class _Reader:
         others = [field for field in item if field not in (label, self.key)]
         if self.key is None:
             if len(others) != 1:
+                table = ", or give a table of them all, .to_pandas()"
                 raise ValueError(
                     f"{name} has the fields {', '.join(map(str, item))}: name that of x by key="
+                    f"{table if hasattr(self.source, 'to_pandas') else ''}"
                 )
             return item[others[0]], None if label is None else item[label]
         if others:
@@ -222,9 +225,13 @@ def _is_same(first: np.ndarray, second: np.ndarray) -> bool:
     return np.array_equal(first, second, equal_nan=first.dtype.kind == "f")
 
 
-def _with_class_names(made: Source, source: Any) -> Source:
-    """The source with the names of its classes, which torchvision's data sets have."""
+def _with_class_names(made: Source, source: Any, label_field: Any) -> Source:
+    """The source with the names of its classes, which some data sets have."""
     names = getattr(source, "classes", None)
+    features = getattr(source, "features", None)  # of a Dataset of Hugging Face
+    if names is None and isinstance(features, Mapping):
+        named = [features[name] for name in (label_field, *LABEL_FIELDS) if name in features]
+        names = getattr(next(iter(named), None), "names", None)
     if made.labels is None or made.label_names or not isinstance(names, list | tuple):
         return made
     if not all(isinstance(name, str) for name in names) or not len(made.labels):

@@ -1,7 +1,7 @@
 """Reading of data sets, files, folders and arrays into rows and labels."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ def read(
     require: bool = True,
     key: str | None = None,
     kinds: Kinds = None,
+    before: CsvFormat | None = None,
 ) -> Source:
     """Read a named data set, a file, a folder of images, or data already in memory.
 
@@ -53,6 +54,7 @@ def read(
         require: whether what ``labels``, ``aside`` and ``key`` name must be there.
         key: which array, sheet, layer or field holds the data, where there are several.
         kinds: how columns of several kinds are encoded, of a table.
+        before: the format that was found in the text of the data of the fit, for new data.
 
     Raises:
         FileNotFoundError: if the file or data set does not exist.
@@ -77,7 +79,7 @@ def read(
         return NAMED_DATASETS[source]()
     if isinstance(source, str | Path):
         named = _Named(labels, tuple(aside), require, kinds)
-        return _read_path(Path(source), named, csv_format, key)
+        return _read_path(Path(source), named, csv_format, key, before)
     if is_table(source):
         return from_table(
             "the DataFrame", source, labels, aside=aside, require=require, kinds=kinds
@@ -128,7 +130,9 @@ def _without_columns(name: str, labels: Any, aside: Sequence[str], require: bool
     return None if isinstance(labels, str) else labels
 
 
-def _read_path(path: Path, named: _Named, csv_format: CsvFormat, key: str | None) -> Source:
+def _read_path(
+    path: Path, named: _Named, csv_format: CsvFormat, key: str | None, before: CsvFormat | None
+) -> Source:
     check_path(path)
     labels, aside, require = named.labels, named.aside, named.require
     kind = path.suffix.lower()
@@ -144,13 +148,15 @@ def _read_path(path: Path, named: _Named, csv_format: CsvFormat, key: str | None
         return read_archive(path, labels, key, require=require)
     if kind == ".h5ad":
         return read_h5ad(path, labels, key, aside=aside, require=require)
+    found = None
     if kind in BINARY_TABLES:
         table, note = read_table_file(path, key, csv_format.header)
     else:
-        table, note = read_csv(path, csv_format)
-    return from_table(
+        table, note, found = read_csv(path, csv_format, before)
+    source = from_table(
         str(path), table, labels, note, aside=aside, require=require, kinds=named.kinds
     )
+    return replace(source, csv_format=found)
 
 
 def check_path(path: Path) -> None:

@@ -1,5 +1,6 @@
 """Whether new data are like those of a fit: their columns, shape, levels and labels."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -8,6 +9,9 @@ import numpy as np
 from ..common.lookup import did_you_mean
 from .checks import check_finite, name_columns
 from .source import Source
+
+MOST_ONES = 0.1
+"""With a larger share of ones, several rows of bytes 0 and 1 are bits, and no levels."""
 
 
 def align_columns(source: Source, columns: Sequence[str]) -> Source:
@@ -23,7 +27,7 @@ def align_columns(source: Source, columns: Sequence[str]) -> Source:
     missing = [name for name in columns if name not in source.columns]
     other = [name for name in source.columns if name not in columns]
     if missing:
-        near = did_you_mean(missing[0], other)
+        near = did_you_mean(missing[0], other) if len(other) > 1 else ""
         raise ValueError(
             f"{source.name} lacks {name_columns(missing)} of the data of the fit"
             f"{f', and has {name_columns(other)}' if other else ''}{near and f': {near}'}"
@@ -132,7 +136,16 @@ def check_levels(source: Source, divisor: float, largest: float, dtypes: Sequenc
         return
     # Fractions, or nothing beyond 1, are values that were divided already, or bits.
     fractions = values.dtype.kind == "f" and not np.array_equal(values, np.floor(values))
-    if whole and (fractions or 0 < values.max() <= 1):
+    few = values.size and 0 < values.max() <= 1
+    seems_black = len(values) == 1 or (values > 0).mean() < MOST_ONES
+    if few and seems_black and values.dtype == np.uint8 and dtypes == ("uint8",):
+        warnings.warn(
+            f"{source.name} holds bytes up to 1, taken for levels as in the fit, divided by "
+            f"{divisor:g}, so it is almost black: if they are bits, multiply them by {divisor:g}",
+            stacklevel=2,
+        )
+        few = False
+    if whole and (fractions or few):
         raise ValueError(
             f"{source.name} holds {values.dtype} up to {values.max():g}, and the data of the fit "
             f"were levels up to {largest:g}, divided by {divisor:g}: give levels; or give what the "

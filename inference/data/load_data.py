@@ -15,11 +15,17 @@ from .checks import check_finite, exceeds_float32, plain
 from .column import CONTINUOUS
 from .contexts import context_names, encode_context, fit_context_columns, given_elements
 from .csv_format import CsvFormat
+from .data_notes import (
+    describe_aside,
+    describe_groups,
+    describe_parts,
+    remark_on_levels,
+)
 from .known_rows import remember_rows
 from .layout import Layout, channels_first, find_layout
 from .reading_options import ReadingOptions
 from .rows import BLOCK_ROWS, Rows, Streamed
-from .source import Source
+from .source import Source, join_notes
 from .splits import Split, check_positions
 from .tables import check_columns, refuse_wide
 from .test_set import append_test_set
@@ -228,8 +234,14 @@ def load_data(
         shape=None if shape is None else tuple(map(plain, shape)),
         key=key,
     )
-    loaded = options.read(source, labels, kinds)
-    options = replace(options, pixel_columns=loaded.pixel_columns)
+    try:
+        loaded = options.read(source, labels, kinds)
+    except ValueError as error:
+        question = division.question(str(error))
+        if not question:
+            raise
+        raise ValueError(f"{error}{question}") from error
+    options = options.remember(loaded)
     if division.has_test_set:
         loaded = append_test_set(loaded, test, labels, options)
     mask = given_elements(given, loaded)
@@ -255,6 +267,13 @@ def load_data(
     if transform.given == "labels" and loaded.labels is not None:
         of_labels = int(loaded.labels.min()), int(loaded.labels.max())
         transform = replace(transform, label_range=of_labels)
+    roles = {"labels": labels, "groups": groups, "order": order, "split": split}
+    told = [
+        describe_aside(loaded, roles, names) if loaded.note.startswith("read ") else "",
+        describe_groups(loaded, groups),
+        describe_parts(parts) if loaded.note.startswith("read ") else "",
+    ]
+    loaded = replace(loaded, note=join_notes(loaded.note, *told))
     return _assemble(loaded, parts, transform, stream=stream, standardize=standardize)
 
 
@@ -299,12 +318,9 @@ def _assemble(
         encode_context(loaded, part, transform.given, transform.context_columns) for part in parts
     ]
     note = loaded.note
-    if loaded.values.dtype == np.uint16 and transform.divisor == 1 and transform.largest > 255:
-        note = (
-            f"whole numbers up to {transform.largest:g}: give scale=65535 if they are grey levels"
-        )
+    note = join_notes(note, remark_on_levels(loaded, transform.largest))
     if transform.layout == "channels_last":
-        note = "; ".join(filter(None, [note, "channels moved from the last place to the first"]))
+        note = join_notes(note, "channels moved from the last place to the first")
     if _is_streamed(loaded.values, stream):
         if standardize or transform.given_flags is not None:
             raise ValueError(

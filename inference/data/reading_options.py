@@ -1,8 +1,9 @@
 """The options that data are read with."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from .codes import are_codes
 from .csv_format import CsvFormat
 from .files import applicable, read
 from .likeness import align_columns
@@ -16,6 +17,9 @@ class ReadingOptions:
     """The options of :func:`load_data` that say how a file, a table or an array is read."""
 
     csv_format: CsvFormat = field(default_factory=CsvFormat)
+    found_format: CsvFormat | None = None
+    """The format that was found in the text of the data of the fit, for new ones; of other data
+    the columns of codes alone."""
     label_column: str | None = None
     aside: tuple[str, ...] = ()
     """Names of the columns of a table that are no part of x."""
@@ -28,6 +32,20 @@ class ReadingOptions:
     pixel_columns: tuple[str, ...] = ()
     """The columns of a table that are pixels, in their order, once they are known."""
 
+    def remember(self, found: Source) -> "ReadingOptions":
+        """The options with what was found in the data of the fit: format, codes, pixels."""
+        words: dict[str, Any] = {str(column.name): column.categories for column in found.kinds}
+        words |= {name: values.tolist() for name, values in found.aside.items()}
+        if self.label_column is not None:
+            words[self.label_column] = found.label_names
+        codes = [name for name, cells in words.items() if all(isinstance(c, str) for c in cells)]
+        known = tuple(name for name in codes if are_codes(words[name]))
+        return replace(
+            self,
+            pixel_columns=found.pixel_columns,
+            found_format=found.csv_format or CsvFormat(code_columns=known),
+        )
+
     def read(self, source: Any, labels: Any = None, kinds: Kinds = None) -> Source:
         """Read data to fit a model to.
 
@@ -35,7 +53,10 @@ class ReadingOptions:
             kinds: as for :func:`from_table`.
         """
         labels = self.label_column if labels is None else labels
-        found = read(source, labels, self.csv_format, aside=self.aside, key=self.key, kinds=kinds)
+        found = read(
+            source, labels, self.csv_format, aside=self.aside, key=self.key, kinds=kinds,
+            before=self.found_format,
+        )  # fmt: skip
         found = align_columns(found, self.pixel_columns)
         return as_pixels(found, self.scale, self.shape)
 
@@ -51,8 +72,9 @@ class ReadingOptions:
         labels = self.label_column if labels is None else labels
         csv_format = applicable(self.csv_format, source)
         found = read(
-            source, labels, csv_format, aside=self.aside, require=False, key=self.key, kinds=kinds
-        )
+            source, labels, csv_format, aside=self.aside, require=False, key=self.key, kinds=kinds,
+            before=self.found_format,
+        )  # fmt: skip
         found = align_columns(found, self.pixel_columns)
         shape = None if tuple(found.values.shape[1:]) in seen else self.shape
         return as_pixels(found, self.scale, shape)

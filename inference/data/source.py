@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .column import Column
+from .csv_format import CsvFormat
 
 BLOCK_ROWS = 4096
 """Rows that are processed together in a pass over a whole data set."""
@@ -46,6 +47,8 @@ class Source:
     """Columns of a table that are no data, as they are, by name."""
     note: str = ""
     """How it was read, in one line."""
+    csv_format: CsvFormat | None = None
+    """The format of a text, as it was found."""
     channels_last: bool = False
     """Whether the values are images (N, H, W, C), with their channels on the last axis."""
 

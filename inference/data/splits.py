@@ -70,10 +70,6 @@ class Split:
     seed: int
 
     def __post_init__(self) -> None:
-        if isinstance(self.split, str) and not self._is_way(*get_args(SplitName)):
-            question = did_you_mean(self.split, get_args(SplitName))
-            if question:
-                raise ValueError(f"split {self.split!r}: {question}")
         if self.groups is not None and not self._is_way("random"):
             raise ValueError("groups are split at random: leave split= out, or groups=")
         if self.order is not None and not self._is_way("in-order"):
@@ -91,6 +87,14 @@ class Split:
         if isinstance(self.split, str) and self.split not in get_args(SplitName):
             named.append(self.split)
         return tuple(name for name in named if isinstance(name, str))
+
+    def question(self, message: str) -> str:
+        """Ask whether a way was meant, where there is no column of the name that an error tells."""
+        is_column = isinstance(self.split, str) and self.split in self.columns
+        if not is_column or f"{self.split!r}" not in message:
+            return ""
+        question = did_you_mean(self.split, get_args(SplitName))
+        return question and f"; as a way to split, {question}"
 
     def rows(self, source: Source) -> list[np.ndarray]:
         """The row numbers of the three parts of a source.
@@ -124,11 +128,13 @@ class Split:
         if given is None:
             return None
         values = source.aside[given] if isinstance(given, str) else np.asarray(given)
-        if values.shape != (len(source.values),):
-            raise ValueError(
-                f"{argument} must be one value for each of {len(source.values)} rows, got shape "
-                f"{values.shape}"
-            )
+        pool = len(source.values) - (source.num_test or 0)
+        is_own = self.has_test_set and argument != "split"
+        if values.shape not in [(len(source.values),), *[(pool,)] * is_own]:
+            which = f"each of {len(source.values)} rows"
+            if is_own:
+                which = f"each of {pool} rows, or of {len(source.values)} with the test set's"
+            raise ValueError(f"{argument} must be one value for {which}, got shape {values.shape}")
         missing = [
             row for row, value in enumerate(values.tolist()) if value is None or value != value
         ]

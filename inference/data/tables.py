@@ -1,5 +1,6 @@
 """Tables: which columns are data, and which columns have no density."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -8,19 +9,23 @@ import numpy as np
 
 from ..common.lookup import did_you_mean
 from .checks import name_columns, number_of
-from .column import Column
+from .column import CODED, Column
 from .column_kinds import infer_columns
 from .column_values import encode_columns
-from .csv_format import NUMBER_PATTERNS
 from .labels import code_labels
-from .source import Source
+from .source import Source, join_notes
+from .words import objects_as_numbers, refuse_words
 
 Kinds = Mapping[str, str] | Sequence[Column] | None
 """How a table of several kinds is encoded: kinds by the names of columns, of which the others are
 inferred; or the columns as they were found before. ``None``: all columns are numbers."""
 
-NAMELESS_COLUMNS = ("", "Unnamed: 0")
-"""Names of a first column without a name; the second one is from pandas."""
+NAMELESS = re.compile(r"|Unnamed: \d+(\.\d+)?")
+"""Names of a column without a name; the second one is from pandas."""
+EXACT_WHOLE = 2**53
+"""Larger whole numbers are not exact in float64."""
+MISSING_NUMBERS = (-99, -999, -9999, -99999, -999999)
+"""Numbers that often stand for a missing value, where no other is below 0."""
 LOST_SPREAD_SHARE = 1e-3
 """A column's spread is lost if float32 rounds a value by more than this share of its
 standard deviation."""
@@ -67,20 +72,27 @@ def from_table(
             labels = None
     if len(table) == 0:
         raise ValueError(f"{name} holds no rows")
-    table, dropped = _drop_row_numbers(name, table)
+    table, dropped = _drop_nameless(name, table)
     if len(table.columns) == 0:
         raise ValueError(f"{name} holds no columns of data")
+    asked = kinds if isinstance(kinds, Mapping) else {str(c.name): c.kind for c in kinds or ()}
+    numeric = {title for title, kind in asked.items() if kind not in CODED}
+    table = objects_as_numbers(table, numeric, is_plain=kinds is None)
     found: tuple[Column, ...] = ()
     if kinds is None:
         values = _numbers(name, table)
     else:
-        found = infer_columns(table, kinds) if isinstance(kinds, Mapping) else tuple(kinds)
-        values = encode_columns(table, found)
+        try:
+            found = infer_columns(table, kinds) if isinstance(kinds, Mapping) else tuple(kinds)
+            values = encode_columns(table, found)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
     columns = tuple(str(column.name) for column in found) or tuple(map(str, table.columns))
     wide = wide_columns(values, columns)
     dtypes = () if found else tuple(dtype.name.lower() for dtype in table.dtypes)
     read = f"read {number_of(len(values), 'row')} of {number_of(len(columns), 'column')}"
-    note = "; ".join(filter(None, [", ".join(filter(None, [read, note])), dropped]))
+    remarks = remark_on(values, columns) if len(values) >= MIN_ROWS else ""
+    note = join_notes(", ".join(filter(None, [read, note])), dropped, remarks)
     codes, names = code_labels(labels)
     return Source(
         name, values, codes, names, columns=columns, dtypes=dtypes, wide_columns=wide, note=note,
@@ -92,12 +104,43 @@ def _numbers(name: str, table: Any) -> np.ndarray:
     """The values of a table of numbers."""
     for place, dtype in enumerate(table.dtypes):
         if dtype.kind not in "fiub":
-            raise ValueError(
-                f"column {str(table.columns[place])!r} of {name} is not numeric"
-                f"{_example(table.iloc[:, place])}: drop it, or name it as the labels; or give "
-                "kinds={} (on the command line --likelihood columns) to model columns of all kinds"
-            )
+            refuse_words(name, str(table.columns[place]), table.iloc[:, place])
+        if dtype.kind in "iu":
+            _refuse_rounded(name, str(table.columns[place]), table.iloc[:, place])
     return table.to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def _refuse_rounded(name: str, title: str, column: Any) -> None:
+    """Refuse whole numbers whose differences are lost in float64."""
+    if column.isna().any() or max(abs(int(column.max())), abs(int(column.min()))) <= EXACT_WHOLE:
+        return
+    least = int(column.min())
+    exact = np.array([int(number) - least for number in column], dtype=np.float64)
+    rounded = column.to_numpy(dtype=np.float64) - float(least)
+    if np.abs(exact - rounded).max() > LOST_SPREAD_SHARE * exact.std():
+        raise ValueError(
+            f"column {title!r} of {name} holds {int(column.max())}, which float64 rounds: drop it "
+            "if it is an identifier, else subtract an offset"
+        )
+
+
+def remark_on(values: np.ndarray, columns: Sequence[str]) -> str:
+    """A note on columns that may count the rows, or hold a number for a missing value.
+
+    >>> remark_on(np.array([[1.0, 5], [2, -999], [3, 7]]), ["id", "x"])
+    "column 'id' counts the rows: drop what is no measurement; -999 in column 'x' may stand \
+for a missing value"
+    """
+    found = []
+    counting = [title for title, of in zip(columns, values.T, strict=True) if counts_rows(of)]
+    if counting:
+        verb = "counts" if len(counting) == 1 else "count"
+        found.append(f"{name_columns(counting)} {verb} the rows: drop what is no measurement")
+    for title, of in zip(columns, values.T, strict=True):
+        below = np.unique(of[of < 0])
+        if len(below) == 1 and below[0] in MISSING_NUMBERS:
+            found.append(f"{below[0]:g} in column {title!r} may stand for a missing value")
+    return join_notes(*found)
 
 
 def _take_column(name: str, table: Any, column: str) -> tuple[Any, Any]:
@@ -112,9 +155,29 @@ def _take_column(name: str, table: Any, column: str) -> tuple[Any, Any]:
     return table.iloc[:, places[0]].to_numpy(), table.iloc[:, others]
 
 
+def _drop_nameless(name: str, table: Any) -> tuple[Any, str]:
+    """Drop columns without a name that hold nothing, or count the rows; also returns a note."""
+    nameless = [NAMELESS.fullmatch(str(title)) is not None for title in table.columns]
+    empty = [flag and table.iloc[:, n].isna().all() for n, flag in enumerate(nameless)]
+    notes = []
+    if any(empty) and not all(empty):
+        table = table.iloc[:, np.flatnonzero(~np.array(empty))]
+        notes.append("columns without name and values dropped")
+    table, dropped = _drop_row_numbers(name, table)
+    while dropped and len(table.columns) > 1 and NAMELESS.fullmatch(str(table.columns[0])):
+        first = table.iloc[:, 0]  # written with row numbers twice
+        if first.dtype.kind not in "iu" or not counts_rows(first.to_numpy()):
+            break
+        table = table.iloc[:, 1:]
+    others = [title for title in map(str, table.columns) if NAMELESS.fullmatch(title)]
+    if others:
+        notes.append(f"{name_columns(others)} {'have' if len(others) > 1 else 'has'} no name")
+    return table, join_notes(*notes, dropped)
+
+
 def _drop_row_numbers(name: str, table: Any) -> tuple[Any, str]:
     """Drop a first column that has no name and counts the rows; also returns a note."""
-    if len(table.columns) < 2 or str(table.columns[0]) not in NAMELESS_COLUMNS:
+    if len(table.columns) < 2 or NAMELESS.fullmatch(str(table.columns[0])) is None:
         return table, ""
     first = table.iloc[:, 0]
     if first.dtype.kind not in "fiu":
@@ -138,22 +201,6 @@ def counts_rows(numbers: np.ndarray) -> bool:
     """
     count = np.arange(len(numbers))
     return np.array_equal(numbers, count) or np.array_equal(numbers, count + 1)
-
-
-def _example(column: Any) -> str:
-    """A value of a column that is not a number, or unlike most of its numbers, in words."""
-    if column.dtype.kind not in "OT":
-        return f" ({column.dtype})"
-    cells = [str(cell) for cell in column]
-    bad = min(
-        (
-            [row for row, cell in enumerate(cells) if not number.fullmatch(cell)]
-            for number in NUMBER_PATTERNS.values()
-        ),
-        key=len,
-    )
-    row = next(iter(bad), 0)
-    return f" ({cells[row][:40]!r} in row {row}, counted from 0)"
 
 
 def wide_columns(values: np.ndarray, columns: Sequence[str]) -> tuple[str, ...]:

@@ -28,8 +28,11 @@ def append_test_set(source: Source, test: Any, labels: Any, options: ReadingOpti
         test, labels = test
     elif labels is not None and not isinstance(labels, str):
         raise ValueError("labels beside an array: give those of the test set too, test=(x, labels)")
-    other = options.read(test, labels, source.kinds or None)
-    other = codes_like(align_columns(other, source.columns), source.label_names)
+    try:
+        other = options.read(test, labels, source.kinds or None)
+        other = codes_like(align_columns(other, source.columns), source.label_names)
+    except ValueError as error:
+        raise ValueError(f"in the test set, {error}") from error
     if other.values.shape[1:] != source.values.shape[1:]:
         raise ValueError(
             f"rows of the test set {other.name} have shape {other.values.shape[1:]}, and those of "

@@ -46,7 +46,10 @@ def from_json(plain: Mapping[str, Any]) -> Transform:
     try:
         values = {name: _tuples(value) for name, value in plain.items()}
         options = {name: _tuples(value) for name, value in plain["options"].items()}
-        options["csv_format"] = CsvFormat(**options["csv_format"])
+        for name in ("csv_format", "found_format"):
+            if options.get(name) is not None:
+                of_text = {key: _tuples(value) for key, value in options[name].items()}
+                options[name] = CsvFormat(**of_text)
         values["options"] = ReadingOptions(**options)
         values["kinds"] = tuple(map(Column.from_json, plain["kinds"]))
         values["context_columns"] = tuple(
