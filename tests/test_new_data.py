@@ -18,6 +18,7 @@ from latente.inference.recipes.plan import Plan, read_plan
 from latente.inference.recipes.plan_data import find_plan_data, load_plan_data
 
 FEW = ["--num-samples", 50]
+OUTPUTS = shutil.ignore_patterns("samples.*", "scores.csv", "evaluation*", "figures")
 
 
 def latente(*arguments, code=0):
@@ -112,7 +113,7 @@ def test_rows_are_scored_and_encoded_with_their_numbers(run, moved, tmp_path):
     result = latente("score", run, *FEW)
     assert str(run / "scores.csv") in result.stdout
     scores, new = pd.read_csv(run / "scores.csv"), tmp_path / "new.csv"
-    assert list(scores.columns) == ["row", "log_px", "standard_error", "khat"]
+    assert list(scores.columns) == ["row", "age", "site", "log_px", "standard_error", "khat"]
     assert scores["row"].tolist() == list(range(120, 160))  # the test file follows the data
     evidence = load_run(run).log_evidence(moved / "held out.csv", num_samples=50)
     assert np.array_equal(scores["log_px"], evidence.log_px)
@@ -124,7 +125,7 @@ def test_rows_are_scored_and_encoded_with_their_numbers(run, moved, tmp_path):
     latente("encode", run, *FEW, "--data", moved / "held out.csv", "--out", new)
     codes = pd.read_csv(new)
     figures = ["z_1_mean", "z_1_sd", "z_2_mean", "z_2_sd"]
-    assert list(codes.columns) == ["row", *figures, "khat"]
+    assert list(codes.columns) == ["row", "age", "site", *figures, "khat"]
     assert codes["row"].tolist() == list(range(40))
     expected = load_run(run).encode(moved / "held out.csv", num_samples=50)
     values = codes[figures].to_numpy(np.float32)
@@ -143,14 +144,14 @@ def test_rows_are_scored_and_encoded_with_their_numbers(run, moved, tmp_path):
 
 
 def test_samples_of_a_table_have_its_columns(run):
-    latente("sample", run, "--num", 300, "--temperature", 0.5)
+    latente("sample", run, "--num", 300, "--temperature", 0.5, "--overwrite")
     samples = pd.read_csv(run / "samples.csv")
     assert list(samples.columns) == ["a", "b", "c"]
     assert np.allclose(samples, np.load(run / "samples.npy"))
     assert np.allclose(
         samples.mean(), pd.read_csv(run.parents[1] / "all.csv")[["a", "b", "c"]].mean(), atol=1
     )
-    refused = latente("sample", run, "--temperature", -1, code=2).stderr
+    refused = latente("sample", run, "--temperature", -1, "--overwrite", code=2).stderr
     assert "--temperature must be a number of at least 0" in refused
 
 
@@ -167,7 +168,7 @@ def test_samples_of_words_are_not_pickled(tmp_path):
 
 
 def test_a_run_is_told_where_its_data_are(run, moved, tmp_path):
-    alone = Path(shutil.copytree(run, tmp_path / "deep" / "er" / "alone"))
+    alone = Path(shutil.copytree(run, tmp_path / "deep" / "er" / "alone", ignore=OUTPUTS))
     was = read_plan(alone).data
     gone = [tmp_path / "deep" / name for name in ("all.csv", "held out.csv")]
     for command in ("evaluate", "plot", "diagnose", "sample"):
@@ -187,8 +188,8 @@ def test_a_run_is_told_where_its_data_are(run, moved, tmp_path):
     assert read_plan(alone).data == str(renamed / "every.csv")
     latente("evaluate", alone, *FEW)  # a resumed run knows where they are
     table(120, 7).to_csv(renamed / "every.csv", index=False)
-    for command in ("evaluate", "sample"):
-        other = latente(command, alone, *there, code=2).stderr
+    for command in (["evaluate"], ["sample", "--overwrite"]):
+        other = latente(*command, alone, *there, code=2).stderr
         assert f"{renamed / 'every.csv'} holds other data than {there[1]} did" in other
     both = ["score", alone, "--data", moved / "all.csv", *there, "--overwrite"]
     assert "--moved-to is for the data of the run" in latente(*both, code=2).stderr

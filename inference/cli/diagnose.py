@@ -6,6 +6,7 @@ import typer
 from rich.console import Console
 
 from .options import Device, DrawSeed, MovedTo, RunFolder
+from .outputs import say_written
 
 
 def diagnose(
@@ -34,4 +35,4 @@ def diagnose(
         run.model, run.guide, data, budget=budget, seed=seed, show_progress=True
     )
     Console(highlight=False).print(diagnosis.verdict, markup=False)
-    typer.echo(str(save_report(diagnosis, folder / "diagnosis")[0]))
+    say_written(save_report(diagnosis, folder / "diagnosis")[:1], folder, "plot")

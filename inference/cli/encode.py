@@ -1,37 +1,21 @@
 """The command ``latente encode``."""
 
-from pathlib import Path
-from typing import Annotated
+from typing import Any
 
-import typer
-
-from .options import Device, DrawSeed, MovedTo, NewData, NumSamples, Overwrite, RunFolder
-from .row_figures import columns_of_sites, free_path, write_figures
-from .run_data import rows_of, units_of
+from .row_figures import Found, command_of_rows
 
 
-def encode(
-    folder: RunFolder,
-    data: NewData = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="CSV", help="File to write.", show_default="DIR/codes.csv"),
-    ] = None,
-    overwrite: Overwrite = False,
-    num_samples: NumSamples = 1000,
-    seed: DrawSeed = 0,
-    device: Device = "auto",
-    moved_to: MovedTo = None,
-) -> None:
-    """The posterior of each datum: mean and sd of each latent dimension, and k̂; a CSV file."""
-    from ..evaluation.encoding import encode as encode_rows
-    from ..recipes.load_run import load_run
+def _encode(*pair_and_rows: Any, **options: Any) -> Found:
+    """The posterior of each datum: mean and sd of each latent dimension, and k̂; a CSV file.
 
-    path = free_path(out, folder / "codes.csv", overwrite=overwrite)
-    run = load_run(folder, device=device)
-    rows, numbers = rows_of(run, folder, data, moved_to)
-    codes = encode_rows(
-        run.model, run.guide, rows, num_samples=num_samples, seed=seed, show_progress=True
-    )
-    columns = {"row": numbers, **dict(columns_of_sites(codes.mean, codes.sd))}
-    write_figures(path, {**columns, "khat": codes.khat.numpy()}, codes, units_of(folder))
+    Its columns are row (counted from 0), labels and further columns of the data where there are
+    any, z_1_mean, z_1_sd, z_2_mean, …, and khat: above the threshold that is printed, q(z|x) is far
+    from p(z|x).
+    """
+    from ..evaluation.encoding import encode
+
+    codes = encode(*pair_and_rows, **options)
+    return codes, codes.figures()
+
+
+encode = command_of_rows(_encode, name="encode", file="codes.csv", following="score")

@@ -6,13 +6,23 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from .options import Device, DrawSeed, MovedTo, NewData, NumSamples, RunFolder
+from .options import (
+    Device,
+    DrawSeed,
+    MovedTo,
+    NewData,
+    NewLabels,
+    NumSamples,
+    RunFolder,
+)
+from .outputs import say_written
 from .run_data import rows_of, stem_of, units_of
 
 
 def evaluate(
     folder: RunFolder,
     data: NewData = None,
+    labels: NewLabels = None,
     num_samples: NumSamples = 1000,
     seed: DrawSeed = 0,
     device: Device = "auto",
@@ -20,7 +30,8 @@ def evaluate(
 ) -> None:
     """Evidence, bound and posterior health on the test data; writes DIR/evaluation.json.
 
-    With --data FILE the figures are of new data, and DIR/evaluation-FILE.json has them.
+    Figures are in nats per datum. With --data FILE they are of new data, and written to
+    DIR/evaluation-FILE.json.
     """
     from ..common.files import write_json
     from ..evaluation.metrics import describe_posterior
@@ -28,14 +39,15 @@ def evaluate(
     from ..recipes.load_run import load_run
     from ..training.run_folder import EVALUATION
 
-    run = load_run(folder, device=device)
-    rows, _ = rows_of(run, folder, data, moved_to)
-    figures: dict[str, Any] = evaluate_pair(
-        run.model, run.guide, rows, num_samples=num_samples, seed=seed, show_progress=True
-    )
     kind, path = "test data", folder / EVALUATION
     if data is not None:
         kind, path = f"data of {data}", path.with_stem(f"{path.stem}-{stem_of(data)}")
+    run = load_run(folder, device=device)
+    rows = rows_of(run, folder, data, labels, moved_to)[0]
+    figures: dict[str, Any] = evaluate_pair(
+        run.model, run.guide, rows, num_samples=num_samples, seed=seed, show_progress=True
+    )
+    if data is not None:
         figures["data"] = data
     write_json(path, figures)
     console = Console()
@@ -43,6 +55,7 @@ def evaluate(
     console.print(tabulate_evaluation(figures, title))
     if "khat_bad_fraction" in figures:
         console.print(describe_posterior(figures), highlight=False)
+    say_written([path], folder, "diagnose")
 
 
 def tabulate_evaluation(figures: dict[str, Any], title: str) -> Table:

@@ -398,7 +398,7 @@ Seed = Annotated[
 ]
 
 
-DrawSeed = Annotated[int, typer.Option(help="Seed of the draws.")]
+DrawSeed = Annotated[int, typer.Option(help="Seed of the draws: equal seeds, equal figures.")]
 
 
 NumSamples = Annotated[
@@ -411,8 +411,19 @@ NewData = Annotated[
     typer.Option(
         "--data",
         metavar="FILE",
-        help="New data, of the units and columns of the data of the fit.",
+        help="New data, in the units and with the columns of the data of the fit.",
         show_default="the test data of the run",
+    ),
+]
+
+
+NewLabels = Annotated[
+    Path | None,
+    typer.Option(
+        "--labels",
+        metavar="FILE.npy",
+        help="Labels beside new data that are an array; a table has a column of them.",
+        show_default="those in the file of the data",
     ),
 ]
 
@@ -428,7 +439,7 @@ MovedTo = Annotated[
 
 
 Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Write over a file that is there already.")
+    bool, typer.Option("--overwrite", help="Replace files of an earlier call; else they are kept.")
 ]
 
 
@@ -470,7 +481,7 @@ Out = Annotated[
     typer.Option(
         metavar="DIR",
         help="Folder for the run.",
-        show_default="runs/DATA_PANEL-RECIPE[-CHOICE…]-kK",
+        show_default="runs/DATA-RECIPE[-CHOICE…]-kK",
         rich_help_panel=RUN_PANEL,
     ),
 ]

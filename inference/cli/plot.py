@@ -1,16 +1,22 @@
 """The command ``latente plot``."""
 
-import typer
+from dataclasses import replace
 
 from .options import MovedTo, RunFolder
+from .outputs import say_written
 
 
 def plot(folder: RunFolder, moved_to: MovedTo = None) -> None:
-    """Pictures of a run: training curve, reconstructions, samples, latent space, interpolation."""
+    """Pictures of a run: training curve, reconstructions, samples, latent space, interpolation.
+
+    They are DIR/figures/training.png, reconstructions.png and so on, of the test data; the samples
+    of a table are a panel for each column, beside the training data.
+    """
     from ..common.plotting import save_figures
     from ..recipes.load_run import load_run
     from ..recipes.plan import read_plan
     from ..recipes.plan_data import load_plan_data
+    from ..reporting.column_figures import data_beside_samples, plot_columns
     from ..reporting.run_figures import plot_all
     from ..training.run_folder import FIGURES
 
@@ -21,5 +27,8 @@ def plot(folder: RunFolder, moved_to: MovedTo = None) -> None:
     if labels is not None and data.label_names:
         labels = [data.label_names[code] for code in labels.tolist()]
     figures = plot_all(run.model, run.guide, data.rows("test"), labels=labels, history=run.history)
-    for path in save_figures(figures, folder / FIGURES):
-        typer.echo(str(path))
+    if data.transform.columns:
+        samples = replace(run, transform=data.transform).sample(1000, like=data)
+        beside = data_beside_samples(data)
+        figures["samples"] = plot_columns(samples, *beside, kinds=data.transform.kinds)
+    say_written(save_figures(figures, folder / FIGURES), folder, "sample")

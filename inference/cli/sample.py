@@ -1,58 +1,115 @@
 """The command ``latente sample``."""
 
-from typing import Annotated, Any
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import DrawSeed, MovedTo, RunFolder
+from .messages import say
+from .options import DrawSeed, MovedTo, Overwrite, RunFolder
+from .outputs import check_free, say_written
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..data.load_data import Data
+    from ..data.transform import Transform
 
 
 def sample(
     folder: RunFolder,
-    num: Annotated[int, typer.Option(help="How many.")] = 64,
+    num: Annotated[int, typer.Option(help="How many draws.")] = 64,
     temperature: Annotated[
         float,
-        typer.Option(help="Scales draws of z around the centre of a normal prior, or in a flow."),
+        typer.Option(
+            help="Below 1, draws of z are nearer to the centre of a prior that is normal or a flow."
+        ),
     ] = 1.0,
+    overwrite: Overwrite = False,
     seed: DrawSeed = 0,
     moved_to: MovedTo = None,
 ) -> None:
-    """Draw from the model: DIR/samples.npy has draws of x, DIR/figures/sampled.png their means.
+    """Draw x from the model, in the units of the data, and a picture, DIR/figures/sampled.png.
 
-    For a table, DIR/samples.csv has the draws too, under the names of its columns; if some hold
-    words, it alone.
+    Draws of a table are in DIR/samples.csv, under the names of its columns; draws that are numbers
+    alone are in DIR/samples.npy too. The picture has the means of images; of a table, a panel for
+    each column, the draws beside the data.
     """
     import numpy as np
 
     from ..common.files import write_atomically
     from ..common.plotting import save_figures
+    from ..data.transform import has_context
     from ..recipes.load_run import load_run
     from ..recipes.plan import read_plan
     from ..recipes.plan_data import load_plan_data
+    from ..reporting.column_figures import data_beside_samples, plot_columns
     from ..reporting.run_figures import plot_samples
-    from ..simulation.predictive import sample_prior
     from ..training.run_folder import FIGURES
 
-    run = load_run(folder)
-    like: Any = np.zeros((1, *run.config["event_shape"]), dtype=np.float32)
-    transform = run.transform
-    if run.config.get("context") or transform is None:
+    table, array = folder / "samples.csv", folder / "samples.npy"
+    check_free(table, array, folder / FIGURES / "sampled.png", overwrite=overwrite)
+    run, data = load_run(folder), None
+    transform, options = run.transform, {"temperature": temperature, "seed": seed}
+    if transform is None or has_context(transform):
         data = load_plan_data(read_plan(folder), folder, moved_to)
         transform = data.transform
-        if run.config.get("context"):  # a conditional model is given what the test data are
-            like = data.rows("test")
-    options = {"num": num, "temperature": temperature, "seed": seed}
-    # The model of a recipe observes x alone.
-    drawn: Any = sample_prior(run.model, run.guide, like=like, **options)[1]
-    samples, paths = transform.inverse(drawn), []
+    elif transform.columns:
+        data = _load_for_picture(folder, moved_to)
+    # A conditional model is given what the test data are.
+    given = data.rows("test") if data is not None and has_context(transform) else None
+    samples = replace(run, transform=transform).sample(num, like=given, **options)
+    paths = []
+    if transform.columns:
+        beside = (None, "") if data is None else data_beside_samples(data)
+        figure = plot_columns(samples, *beside, kinds=transform.kinds)
+        samples = readable(samples, transform)
+        paths.append(table)
+        with write_atomically(table) as temporary:
+            samples.to_csv(temporary, index=False)
+    else:
+        like: Any = np.zeros((1, *run.config["event_shape"]), dtype=np.float32)
+        like = like if given is None else given
+        figure = plot_samples(run.model, run.guide, like, num=num, **options)
     values = np.asarray(samples)
     if values.dtype.kind != "O":  # objects would be pickled
-        paths.append(folder / "samples.npy")
-        np.save(paths[-1], values)
-    if transform.columns:
-        paths.append(folder / "samples.csv")
-        with write_atomically(paths[-1]) as temporary:
-            samples.to_csv(temporary, index=False)
-    figure = plot_samples(run.model, run.guide, like, **options)
-    for path in [*save_figures({"sampled": figure}, folder / FIGURES), *paths]:
-        typer.echo(str(path))
+        paths.append(array)
+        with write_atomically(array) as temporary, temporary.open("wb") as file:
+            np.save(file, values)
+    paths += save_figures({"sampled": figure}, folder / FIGURES)
+    say_written(paths, folder, "diagnose")
+
+
+def _load_for_picture(folder: Path, moved_to: Path | None) -> "Data | None":
+    """The data of a run that are drawn beside its samples, which need none; ``None`` if lost."""
+    from ..recipes.plan import read_plan
+    from ..recipes.plan_data import load_plan_data
+
+    try:
+        return load_plan_data(read_plan(folder), folder, moved_to)
+    except (ValueError, OSError) as error:
+        if moved_to is not None:
+            raise
+        say(f"latente: the picture is of samples alone: {error}", "yellow")
+        return None
+
+
+def readable(table: "pd.DataFrame", transform: "Transform") -> "pd.DataFrame":
+    """A table of samples with no more digits than its values have.
+
+    Values of a model in float32 have 7, and are written as the shortest number that float32 reads
+    as the same. Those around a large offset are rounded to 7 digits of their standard deviation.
+    """
+    import numpy as np
+
+    table, scale = table.copy(), transform.of_x(transform.scale)
+    for place, column in enumerate(table.dtypes):
+        if column != np.float64 or transform.dtype == "float64":
+            continue
+        if transform.precision == "float32":
+            table.isetitem(place, table.iloc[:, place].astype(np.float32))
+        elif scale is not None:
+            decimals = int(np.ceil(7 - np.log10(float(scale[place]))))
+            table.isetitem(place, table.iloc[:, place].round(decimals))
+    return table

@@ -58,6 +58,7 @@ from .options import (
     Validation,
     WeightDecay,
 )
+from .outputs import say_written
 
 if TYPE_CHECKING:
     from ..data.load_data import Data
@@ -114,7 +115,11 @@ def train(
     resume: Resume = False,
     moved_to: MovedTo = None,
 ) -> None:
-    """Fit a recipe to data, into a run folder; options override the choices of the recipe."""
+    """Fit a recipe to data, into a run folder; options override the choices of the recipe.
+
+    The folder holds config.json, checkpoint.safetensors and metrics.csv (nats per datum, a row an
+    epoch). One that holds a run already is left alone, unless --resume continues it.
+    """
     from ..recipes.plan import complete, read_plan
     from ..recipes.train import train as train_plan
 
@@ -178,11 +183,8 @@ def _report(run: "Run", folder: Path) -> None:
         say(f"steps could not be recorded, so they were slower: {run.note}", "yellow")
     if run.stopped:
         say(f"stopped early: {run.stopped}")
-    say(
-        f"{run.epoch} epochs{kept}: {describe_epoch(row)} per datum\n"
-        f"run folder: {folder}\n"
-        f"next: latente evaluate {folder}; latente diagnose {folder}; latente plot {folder}"
-    )
+    say(f"{run.epoch} epochs{kept}: {describe_epoch(row)} per datum")
+    say_written([folder], folder, "evaluate", "diagnose", "plot")
 
 
 def _tabulate_profile(times: dict[str, float]) -> Table:

@@ -1,15 +1,20 @@
 """Codes: the posterior of each datum in numbers."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from ..data.arguments import open_pair
+from ..data.load_data import Data
 from ..evidence.importance_sampling import log_evidence
 from ..pairs.programs import Program
 from ..simulation.predictive import posterior_means
 from .posterior_sds import posterior_sds
+from .rows_beside import beside_test_rows, frame_of
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,37 @@ class Codes:
     """log p(x) from the same draws, (N,), nats."""
     standard_error: Tensor
     """Monte Carlo standard error of ``log_px``, (N,)."""
+    index: np.ndarray | None = field(default=None, repr=False)
+    """Numbers of the rows in what was read, (N,); ``None``: 0, 1, …"""
+    beside: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
+    """Labels, and columns of a table that are no part of x, such as groups, (N,), by name."""
+
+    def to_frame(self) -> Any:
+        """The codes as a pandas DataFrame: a row for each datum, with its number as index.
+
+        Columns are those of :attr:`beside`; ``z_1_mean``, ``z_1_sd``, … for each dimension of each
+        site, by its name; and ``khat``.
+
+        Raises:
+            ValueError: if latent variables are global: k̂ is then of the whole data set.
+        """
+        index = np.arange(len(self.khat)) if self.index is None else self.index
+        return frame_of(index, self.beside, self.figures())
+
+    def figures(self) -> dict[str, np.ndarray]:
+        """The columns of :meth:`to_frame` that are not :attr:`beside`."""
+        found = {}
+        for site, value in self.mean.items():
+            if len(value) != len(self.khat):
+                raise ValueError(
+                    "latent variables are global, and k̂ is of the whole data set: there is no k̂ "
+                    "for each row; take .mean and .sd"
+                )
+            for place in product(*map(range, value.shape[1:])):
+                name = "_".join([site, *(str(number + 1) for number in place)])
+                found[f"{name}_mean"] = value[:, *place].numpy()
+                found[f"{name}_sd"] = self.sd[site][:, *place].numpy()
+        return {**found, "khat": self.khat.numpy()}
 
     def __repr__(self) -> str:
         sites = ", ".join(f"{name} {tuple(value.shape[1:])}" for name, value in self.mean.items())
@@ -69,11 +105,14 @@ def encode(
     >>> codes = encode(vae, guide, torch.ones(5, 8, 8))
     >>> codes.mean["z"].shape, codes.sd["z"].shape, codes.khat.shape
     (torch.Size([5, 2]), torch.Size([5, 2]), torch.Size([5]))
+    >>> list(codes.to_frame())
+    ['z_1_mean', 'z_1_sd', 'z_2_mean', 'z_2_sd', 'khat']
     """
     model, guide, rows = open_pair(model, guide, data, data_plate=data_plate)
     evidence = log_evidence(
         model, guide, rows, num_samples=num_samples, seed=seed, show_progress=show_progress
     )
+    own = isinstance(data, Data) and len(evidence.khat) == len(data.test)
     return Codes(
         posterior_means(model, guide, rows),
         posterior_sds(model, guide, rows),
@@ -81,4 +120,6 @@ def encode(
         evidence.khat_threshold,
         evidence.log_px,
         evidence.standard_error,
+        index=data.test_index if own else None,
+        beside=beside_test_rows(data) if own else {},
     )

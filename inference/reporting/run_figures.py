@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+FIGURE_NAMES = ("training", "samples", "reconstructions", "latent", "manifold", "interpolation")
+"""Names of the figures that :func:`plot_all` may plot."""
+
+
 def plot_training(history: Sequence[Mapping[str, float]]) -> "Figure":
     """Plot the ELBO and its two terms over epochs, on training and validation data.
 

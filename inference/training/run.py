@@ -1,7 +1,7 @@
 """``Run``: a fitted pair with its history."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from ..data.fitted_transform import like, refuse_transformed
 from ..data.load_data import Data
 from ..data.transform import Transform, has_context
 from ..evaluation.encoding import Codes, encode
+from ..evaluation.metrics import evaluate
+from ..evaluation.rows_beside import beside_new_rows
 from ..evidence.importance_sampling import Evidence, log_evidence
 from ..pairs.programs import Program
 from ..simulation.predictive import reconstruct, sample_prior
@@ -97,10 +99,25 @@ class Run:
     ) -> Codes:
         """Compute the posterior of new data in numbers, by :func:`encode`.
 
-        The arguments are those of :meth:`log_evidence`.
+        The arguments are those of :meth:`log_evidence`. Labels of new data, and columns of a table
+        that are no part of x, are :attr:`Codes.beside`.
         """
         rows = self.rows(data, labels)
-        return encode(self.model, self.guide, rows, num_samples=num_samples, seed=seed)
+        codes = encode(self.model, self.guide, rows, num_samples=num_samples, seed=seed)
+        if rows is data or self.transform is None:
+            return codes
+        return replace(codes, beside=beside_new_rows(self.transform, data, labels))
+
+    def evaluate(
+        self, data: Any, labels: Any = None, *, num_samples: int = 1000, seed: int = 0
+    ) -> dict[str, float]:
+        """Compute evidence, ELBO and posterior health on new data, by :func:`evaluate`.
+
+        The arguments are those of :meth:`log_evidence`. For :func:`diagnose`, give
+        ``run.rows(data)``: ``diagnose(run.model, run.guide, run.rows(data))``.
+        """
+        rows = self.rows(data, labels)
+        return evaluate(self.model, self.guide, rows, num_samples=num_samples, seed=seed)
 
     def reconstruct(self, data: Any, labels: Any = None) -> Any:
         """Compute E[x|z] at one draw z ~ q(z|x) for new data, in the data's own terms.
