@@ -186,3 +186,26 @@ def test_a_class_with_too_few_data_is_named():
     with pytest.raises(ValueError, match="smallest class has 1"):
         load_data(np.zeros((20, 2)) + RNG.normal(size=(20, 2)), labels=[1] + [0] * 19,
                   split="by-class")  # fmt: skip
+
+
+def test_columns_are_dropped_by_name(tmp_path):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(60, 3)), columns=["a", "b", "c"])
+    frame["id"] = [f"p{i}" for i in range(60)]
+    frame["day"] = pd.date_range("2026-01-01", periods=60)
+    frame["site"] = np.arange(60) // 6
+    path = tmp_path / "own.csv"
+    frame.to_csv(path, index=False)
+    for source in (frame, path):
+        data = load_data(source, drop=("id", "day"), groups="site")
+        assert data.transform.columns == ("a", "b", "c")
+        assert "'site' is set aside as groups; 'id', 'day' dropped" in data.note
+        for new in (frame, frame[["c", "a", "b"]]):  # with them, or without
+            assert torch.allclose(data.transform(new)[0][data.train_index], data.train)
+    assert load_data(frame.drop(columns=["day", "site"]), drop="id").transform.columns == (
+        "a", "b", "c",
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="no column 'idd'"):
+        load_data(frame, drop=["idd"])
+    with pytest.raises(ValueError, match="leave it out by drop="):
+        load_data(frame.drop(columns="day"))

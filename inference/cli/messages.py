@@ -30,7 +30,7 @@ ARGUMENTS = (
 
 VALUED = (
     "delimiter", "decimal", "labels", "scale", "layout", "test", "validation", "split", "groups",
-    "order", "temperature", "key", "given",
+    "order", "temperature", "key", "given", "drop",
 )  # fmt: skip
 """Arguments with a value that are options of the same name, and are words of English too."""
 

@@ -155,6 +155,16 @@ Order = Annotated[
 ]
 
 
+Drop = Annotated[
+    str | None,
+    typer.Option(
+        help="Columns of a table that are not modelled, such as identifiers: names as in id,date.",
+        show_default="none",
+        rich_help_panel=DATA_PANEL,
+    ),
+]
+
+
 Kinds = Annotated[
     str | None,
     typer.Option(

@@ -23,12 +23,15 @@ def describe_parts(parts: Sequence[np.ndarray]) -> str:
     )
 
 
-def describe_aside(source: Source, roles: Mapping[str, Any], context: Sequence[str]) -> str:
+def describe_aside(
+    source: Source, roles: Mapping[str, Any], context: Sequence[str], dropped: Sequence[str] = ()
+) -> str:
     """The columns that are not modelled, with what each is for, in words.
 
     Args:
         roles: what was given for labels, groups, order and split; a name of a column or not.
         context: the columns that are the context of a conditional model.
+        dropped: the columns that are of no use.
     """
     used: dict[str, list[str]] = {}
     for role, name in roles.items():
@@ -37,8 +40,10 @@ def describe_aside(source: Source, roles: Mapping[str, Any], context: Sequence[s
             used.setdefault(name, []).append(role)
     for name in context:
         used.setdefault(name, []).append("context")
+    listed = ", ".join(repr(name) for name in dropped)
     return join_notes(
-        *(f"{name!r} is set aside as {' and '.join(what)}" for name, what in used.items())
+        *(f"{name!r} is set aside as {' and '.join(what)}" for name, what in used.items()),
+        f"{listed} dropped" if listed else "",
     )
 
 

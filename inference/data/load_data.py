@@ -132,6 +132,7 @@ def load_data(
     split: Any = "random",
     groups: Any = None,
     order: Any = None,
+    drop: Sequence[str] = (),
     stream: bool | None = None,
     seed: int = 0,
     delimiter: str | None = None,
@@ -183,6 +184,8 @@ def load_data(
             part. ``validation`` and ``test`` are then fractions of the groups.
         order: a value for each row, or the name of a column, such as a date, that sorts the rows of
             a split in order.
+        drop: names of columns of a table that are not modelled, such as identifiers and dates. New
+            data may have them, or not.
         stream: keep a ``.npy`` file on disk and read it batch by batch; ``None``: if it would fill
             more than half of the available memory.
         seed: seed of the split and of the fixed draws.
@@ -201,7 +204,8 @@ def load_data(
         keep_degenerate: keep columns of a table that are constant, or copies of another, although
             they have no density.
 
-    Columns of a table that ``split``, ``groups``, ``order`` or ``given`` name are not modelled.
+    Columns of a table that ``split``, ``groups``, ``order``, ``given`` or ``drop`` name are not
+    modelled.
 
     Raises:
         FileNotFoundError: if the file or the data set does not exist.
@@ -225,11 +229,11 @@ def load_data(
             "scale= and shape= out, or kinds="
         )
     division = Split(validation, test, split, groups, order, seed)
-    names = context_names(given)
+    names, dropped = context_names(given), _names_of(drop)
     options = ReadingOptions(
         CsvFormat(delimiter, decimal, header),
         label_column=labels if isinstance(labels, str) else None,
-        aside=tuple(dict.fromkeys([*division.columns, *names])),
+        aside=tuple(dict.fromkeys([*division.columns, *names, *dropped])),
         scale=scale,
         shape=None if shape is None else tuple(map(plain, shape)),
         key=key,
@@ -269,12 +273,17 @@ def load_data(
         transform = replace(transform, label_range=of_labels)
     roles = {"labels": labels, "groups": groups, "order": order, "split": split}
     told = [
-        describe_aside(loaded, roles, names) if loaded.note.startswith("read ") else "",
+        describe_aside(loaded, roles, names, dropped) if loaded.note.startswith("read ") else "",
         describe_groups(loaded, groups),
         describe_parts(parts) if loaded.note.startswith("read ") else "",
     ]
     loaded = replace(loaded, note=join_notes(loaded.note, *told))
     return _assemble(loaded, parts, transform, stream=stream, standardize=standardize)
+
+
+def _names_of(drop: Sequence[str]) -> Sequence[str]:
+    """The names of columns to drop; one alone is not taken for a sequence of letters."""
+    return (drop,) if isinstance(drop, str) else drop
 
 
 def _describe(loaded: Source, layout: Layout | None, standardize: bool) -> Transform:

@@ -109,7 +109,7 @@ def refuse_words(name: str, title: str, column: Any) -> None:
             f"{where}, but most of its values are: mend that value{unit}; missing values are not "
             "supported"
         )
-    raise ValueError(f"{where}: drop it{_OTHERWISE}")
+    raise ValueError(f"{where}: leave it out by drop={_OTHERWISE}")
 
 
 _OTHERWISE = (

@@ -51,6 +51,8 @@ class Plan:
     split: str = "random"
     groups: str | None = None
     order: str | None = None
+    drop: str | None = None
+    """Columns of a table that are not modelled, as in ``id,date``."""
     kinds: str | None = None
     """Kinds of columns in place of those inferred, as in ``age=count,site=categorical``."""
     standardize: bool = False
@@ -256,7 +258,7 @@ def read_plan(out: str | Path) -> Plan:
     return fill_axes(Plan(**{**plan, **{name: tuple(value) for name, value in sizes.items()}}))
 
 
-OPTIONAL_TEXTS = ("recipe", "delimiter", "decimal", "layout", "groups", "order", "kinds")
+OPTIONAL_TEXTS = ("recipe", "delimiter", "decimal", "layout", "groups", "order", "drop", "kinds")
 """Fields that are a text or ``None``, beside those of the axes."""
 
 

@@ -125,6 +125,7 @@ def _load(plan: Plan) -> Data:
         split=plan.split,
         groups=plan.groups,
         order=plan.order,
+        drop=() if plan.drop is None else tuple(name.strip() for name in plan.drop.split(",")),
         seed=plan.seed,
         delimiter=plan.delimiter,
         decimal=plan.decimal,
