@@ -1,16 +1,28 @@
 """Fixtures that many tests share."""
 
+import functools
+import gc
 import os
 from pathlib import Path
 
 import pyro
 import pytest
 import torch
+from sklearn import datasets
+from sklearn.utils import Bunch
 
 from latente.guides import DiagonalNormal
 from latente.models import VAE, Bernoulli, StandardNormal, mlp
 
 from . import THREADS
+
+gc.disable()  # till all is imported and collected: nothing of it is garbage
+
+
+def pytest_collection_finish():
+    """What is there before the first test stays to the end: it need not be looked at again."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +54,20 @@ def make_pair():
         return vae.to(dtype), guide.to(dtype)
 
     return make
+
+
+@functools.cache
+def _first_digits():
+    digits = datasets.load_digits()
+    return Bunch(images=digits.images[:300], target=digits.target[:300])
+
+
+@pytest.fixture
+def few_digits(monkeypatch):
+    """Let the data set ``digits`` have its first 300 alone: 240, 30 and 30 of the parts."""
+    few = _first_digits()
+    monkeypatch.setattr(datasets, "load_digits", lambda: few)
+    return few
 
 
 @pytest.fixture
