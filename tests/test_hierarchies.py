@@ -375,3 +375,43 @@ def test_an_upper_level_that_is_larger_warns():
     levels = {"z2": StandardNormal(6), "z1": ConditionalNormal(mlp(6, out=4), 2)}
     with pytest.warns(UserWarning, match="'z2' has 6 dimensions and 'z1' below it has 2"):
         Hierarchy(levels, mlp(2, out=16), Bernoulli((4, 4)))
+
+
+# --- Contracts.
+
+
+@EVERY
+def test_contract_of_guides_and_models(hierarchy, make):
+    """As those of one level in test_guides.py: plates, samples, gradients, weights kept."""
+    levels = hierarchy.levels()
+    model, guide, x = hierarchy.model(levels), make(hierarchy, levels), data(hierarchy, 7)
+    guide_trace = pyro.poutine.trace(guide).get_trace(x)
+    model_trace = pyro.poutine.trace(pyro.poutine.replay(model, trace=guide_trace)).get_trace(x)
+    for trace in (guide_trace, model_trace):
+        trace.compute_log_prob()
+        for name in hierarchy.names:
+            (frame,) = trace.nodes[name]["cond_indep_stack"]
+            assert (frame.name, frame.dim, frame.size) == ("data", -1, 7)
+            assert trace.nodes[name]["log_prob"].shape == (7,)
+    with pyro.plate("samples", 4, dim=-2):
+        drawn = guide(x)
+        assert {name: z.shape for name, z in drawn.items()} == dict.fromkeys(
+            hierarchy.names, (4, 7, 1)
+        )
+        assert model(x).shape == (7, 4)
+
+    sum(z.pow(3).sum() for z in guide(x).values()).backward()
+    own = [value for name, value in guide.named_parameters() if name.startswith("posteriors")]
+    assert all((value.grad != 0).any() for value in own)
+
+    for part in (model, guide):
+        other = LinearHierarchy(seed=1)
+        fresh = other.levels()
+        again = other.model(fresh) if part is model else make(other, fresh)
+        again.load_state_dict(part.state_dict())
+        pairs = zip(again.state_dict().values(), part.state_dict().values(), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+    torch.manual_seed(3)
+    first = guide(x)
+    torch.manual_seed(3)
+    assert all(torch.equal(z, first[name]) for name, z in guide(x).items())
