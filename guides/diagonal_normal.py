@@ -3,6 +3,7 @@
 import pyro.distributions as dist
 from torch import Tensor, nn
 
+from ..models.bounded_scale import bound_log_scale, check_max_log_scale
 from .amortized import Amortized
 
 
@@ -19,10 +20,12 @@ class DiagonalNormal(Amortized):
     Args:
         encoder: a network from x (N, *event_shape) to features (N, 2 · latent_dim).
         latent_dim: dimension of z.
+        max_log_scale: m, with log σ = m tanh(feature / m): σ stays between e⁻ᵐ and eᵐ, where in a
+            deep hierarchy exp of a feature may overflow (5.0, say). ``None``: log σ is the feature.
 
     Raises:
-        ValueError: if ``latent_dim`` is less than 1, or, when run, if the encoder does not give
-            2 · latent_dim features.
+        ValueError: if ``latent_dim`` is less than 1 or ``max_log_scale`` is not positive, or, when
+            run, if the encoder does not give 2 · latent_dim features.
 
     >>> import torch
     >>> from latente.models import mlp
@@ -34,8 +37,10 @@ class DiagonalNormal(Amortized):
 
     layout = "μ, log σ"
 
-    def __init__(self, encoder: nn.Module, latent_dim: int):
+    def __init__(self, encoder: nn.Module, latent_dim: int, *, max_log_scale: float | None = None):
         super().__init__(encoder, latent_dim, self.num_features(latent_dim))
+        check_max_log_scale(max_log_scale)
+        self.max_log_scale = max_log_scale
 
     @staticmethod
     def num_features(latent_dim: int) -> int:
@@ -45,4 +50,5 @@ class DiagonalNormal(Amortized):
     def family(self, features: Tensor) -> dist.TorchDistribution:
         """Features (…, 2 · latent_dim) to q(z|x)."""
         mean, log_scale = features.chunk(2, dim=-1)
+        log_scale = bound_log_scale(log_scale, self.max_log_scale)
         return dist.Normal(mean, log_scale.exp()).to_event(1)

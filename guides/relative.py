@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from ..models.bounded_scale import bound_log_scale, check_max_log_scale
 from ..models.contexts import context_for
 from .amortized import Amortized
 
@@ -18,8 +19,10 @@ class Relative(Amortized):
 
     layout = "μ, log σ"
 
-    def __init__(self, encoder: nn.Module, latent_dim: int):
+    def __init__(self, encoder: nn.Module, latent_dim: int, *, max_log_scale: float | None = None):
         super().__init__(encoder, latent_dim, self.num_features(latent_dim))
+        check_max_log_scale(max_log_scale)
+        self.max_log_scale = max_log_scale
 
     @staticmethod
     def num_features(latent_dim: int) -> int:
@@ -54,6 +57,7 @@ class Relative(Amortized):
         encoded = self.encoder(features, *context_for(self.encoder, state))
         self.check_width(encoded)
         mean, log_scale = encoded.chunk(2, dim=-1)
+        log_scale = bound_log_scale(log_scale, self.max_log_scale)
         return self.combine(mean, log_scale, normal.loc, normal.scale)
 
 
@@ -73,10 +77,13 @@ class PrecisionWeighted(Relative):
             that takes a context, such as :class:`latente.models.Conditional`, gets the state of the
             level above.
         latent_dim: dimension of z.
+        max_log_scale: m, with log σ̂ = m tanh(feature / m), which stays between −m and m; with
+            one for the priors too, no scale overflows. ``None``: log σ̂ is the feature.
 
     Raises:
-        ValueError: if ``latent_dim`` is less than 1; when run, if the prior of the level is no
-            diagonal normal, or the encoder does not give 2 · latent_dim features.
+        ValueError: if ``latent_dim`` is less than 1 or ``max_log_scale`` is not positive; when run,
+            if the prior of the level is no diagonal normal, or the encoder does not give
+            2 · latent_dim features.
 
     >>> import torch
     >>> prior = dist.Normal(torch.zeros(5, 2), 1.0).to_event(1)
@@ -113,10 +120,13 @@ class Residual(Relative):
             that takes a context, such as :class:`latente.models.Conditional`, gets the state of the
             level above.
         latent_dim: dimension of z.
+        max_log_scale: m, with log Δσ = m tanh(feature / m), which stays between −m and m; with
+            one for the priors too, no scale overflows. ``None``: log Δσ is the feature.
 
     Raises:
-        ValueError: if ``latent_dim`` is less than 1; when run, if the prior of the level is no
-            diagonal normal, or the encoder does not give 2 · latent_dim features.
+        ValueError: if ``latent_dim`` is less than 1 or ``max_log_scale`` is not positive; when run,
+            if the prior of the level is no diagonal normal, or the encoder does not give
+            2 · latent_dim features.
 
     >>> import torch
     >>> prior = dist.Normal(torch.ones(5, 2), 3.0).to_event(1)

@@ -86,6 +86,7 @@ from .simulation.predictive import posterior_means as posterior_means
 from .simulation.predictive import reconstruct as reconstruct
 from .simulation.predictive import sample_prior as sample_prior
 from .simulation.simulate import simulate as simulate
+from .training.average import ExponentialMovingAverage as ExponentialMovingAverage
 from .training.callbacks import Callback as Callback
 from .training.callbacks import EarlyStopping as EarlyStopping
 from .training.callbacks import FitView as FitView
@@ -99,3 +100,4 @@ from .training.optimizers import decay_weights as decay_weights
 from .training.optimizers import named_optimizer as named_optimizer
 from .training.optimizers import rate_by_prefix as rate_by_prefix
 from .training.run import Run as Run
+from .training.skipping import SkipSteps as SkipSteps

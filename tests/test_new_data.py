@@ -70,7 +70,7 @@ def test_the_options_of_a_plan_reach_the_loader(monkeypatch):
         recipe="vae-normal", data="x.csv", labels="l", delimiter=";", decimal=",", header=True,
         keep_degenerate=True, scale=2.0, shape=(1, 3), layout="channels_first", test="t.csv",
         validation=0.3, split="s", groups="g", order="o", standardize=True, seed=5, given="a,b",
-        key="k",
+        key="k", drop="c, d",
     )  # fmt: skip
     called = {}
     monkeypatch.setattr(plan_data, "load_data", lambda source, **given: called.update(given))
@@ -78,8 +78,9 @@ def test_the_options_of_a_plan_reach_the_loader(monkeypatch):
     assert called.pop("given") == ["a", "b"]
     assert called.pop("binarize") == "none"
     assert called.pop("kinds") is None
+    assert called.pop("drop") == ("c", "d")
     shared = {*inspect.signature(load_data).parameters} & {*Plan.__dataclass_fields__}
-    assert called.keys() >= shared - {"given", "binarize", "kinds"}
+    assert called.keys() >= shared - {"given", "binarize", "kinds", "drop"}
     assert called == {name: getattr(plan, name) for name in called}
 
 

@@ -12,7 +12,7 @@ from latente.inference import fit
 from .test_callbacks import Writer
 
 PAGE = (Path(__file__).parents[1] / "docs" / "training.md").read_text(encoding="utf-8")
-START, EVIDENCE, TENSORBOARD, EARLY, NAMED, GROUPED, RULE, *PYROS, STEPS, PLATEAU, LOAD = (
+START, EVIDENCE, TENSORBOARD, EARLY, AVERAGE, NAMED, GROUPED, RULE, *PYROS, STEPS, PLATEAU, LOAD = (
     re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 )
 
@@ -58,6 +58,12 @@ def test_early_stopping_goes_by_the_column_of_the_page(names, capsys):
     assert max(figures) == figures[-6]
 
 
+def test_the_average_of_the_page_is_evaluated(names, capsys):
+    exec(AVERAGE, names)
+    assert float(capsys.readouterr().out) < 0
+    assert "ema_validation_elbo" in names["run"].history[-1]
+
+
 def test_the_optimizers_of_the_page_move_the_pair_at_their_rates(names):
     exec(NAMED, names)
     assert names["run"].history[0]["learning_rate"] == 1e-3
@@ -97,4 +103,6 @@ def test_the_page_names_the_columns_of_a_history(names):
     table = PAGE.split("| column |")[1].split("\n\n")[0]
     named = set(re.findall(r"`(\w+)`", table))
     assert {name for name in row if not name.startswith("validation_")} <= named
-    assert named - {"beta", "wake_theta_loss", "phi_loss", "ReweightedWakeSleep"} <= set(row)
+    elsewhere = {"beta", "wake_theta_loss", "phi_loss", "ReweightedWakeSleep"}
+    elsewhere |= {"skipped_steps", "SkipSteps", "kl_z1", "kl_z2", "ema_elbo", "ema_validation_elbo"}
+    assert named - elsewhere <= set(row)

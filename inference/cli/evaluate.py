@@ -78,6 +78,9 @@ def tabulate_evaluation(figures: dict[str, Any], title: str) -> Table:
     table.add_row("reconstruction", f"{figures['reconstruction']:.2f}", escape("E_q[log p(x|z)]"))
     if "kl" in figures:
         table.add_row("KL", f"{figures['kl']:.2f}", "from the posterior to the prior")
+    for name in (name for name in figures if name.startswith("kl_")):
+        site = name.removeprefix("kl_")
+        table.add_row(f"KL of {site}", f"{figures[name]:.2f}", "the part of this latent site")
     active = f"{figures['active_units']} of {figures['latent_dim']}"
     table.add_row("active units", active, "latent dimensions in use")
     if "khat_bad_fraction" in figures:

@@ -1,6 +1,7 @@
 """How much do the latent variables say about x? KL by dimension, and mutual information."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,10 @@ TOLERATED_MARGINAL_KL = 1.0
 """KL(q(z) ‖ p(z)) in nats that gives no warning."""
 
 
+MOST_SITES = 8
+"""The most latent sites whose KL is told in a sentence, or in the legend of a figure."""
+
+
 NAMED_DIMENSIONS = 20
 """The most dimensions whose names are written below a figure."""
 
@@ -98,6 +103,8 @@ class LatentInformation:
     """For which data a part counts, (N, J): not where it is masked. ``None`` if for all."""
     set_rows: int = 0
     """Rows of the data set, where it is one datum as latent variables are global; else 0."""
+    sites: tuple[str, ...] = ()
+    """The latent sites, where there are several whose KLs are told apart."""
 
     @property
     def num_data(self) -> int:
@@ -113,8 +120,29 @@ class LatentInformation:
     def idle(self) -> tuple[str, ...]:
         """The parts whose KL is below 0.01 nats for 99 % of the data or more, masked ones apart."""
         counted = torch.ones_like(self.kl) if self.counted is None else self.counted.double()
-        share = ((self.kl < IDLE_KL) * counted).sum(0) / counted.sum(0)  # NaN of none
+        # By draws from the bottom up a level's term of the KL may be below zero, and it is in use.
+        share = ((self.kl.abs() < IDLE_KL) * counted).sum(0) / counted.sum(0)  # NaN of none
         return tuple(name for name, one in zip(self.names, share, strict=True) if one >= IDLE_SHARE)
+
+    @property
+    def kl_by_site(self) -> dict[str, float]:
+        """Mean KL of each latent site, where there are several; they sum to that of all."""
+        mean = self.kl.mean(0)
+        return {site: mean[self.parts_of(site)].sum().item() for site in self.sites}
+
+    @property
+    def sites_in_use(self) -> tuple[str, ...]:
+        """The latent sites, of several, that say something: not all of their parts are idle."""
+        idle = set(self.idle)
+        return tuple(
+            site
+            for site in self.sites
+            if any(self.names[part] not in idle for part in self.parts_of(site))
+        )
+
+    def parts_of(self, site: str) -> list[int]:
+        """Where the parts of a latent site stand among :attr:`names`."""
+        return [at for at, name in enumerate(self.names) if is_part_of(name, site)]
 
     @property
     def active_units(self) -> int:
@@ -224,7 +252,24 @@ def latent_information(
         note=note,
         counted=_by_part(count, names) if is_masked else None,
         set_rows=size,
+        sites=_sites_apart(names, count),
     )
+
+
+def _sites_apart(names: tuple[str, ...], sites: Iterable[str]) -> tuple[str, ...]:
+    """The latent sites, if there are several and each part of the KL belongs to one of them."""
+    found = tuple(sites)
+    apart = all(any(is_part_of(name, site) for site in found) for name in names)
+    return found if len(found) > 1 and apart else ()
+
+
+def is_part_of(name: str, site: str) -> bool:
+    """Whether a part of the KL is a site, or one of its dimensions.
+
+    >>> is_part_of("z1[0]", "z1"), is_part_of("z1", "z1"), is_part_of("z10", "z1")
+    (True, True, False)
+    """
+    return name == site or name.startswith(f"{site}[")
 
 
 def _counts(reading: Reading) -> dict[str, Tensor]:
@@ -251,7 +296,7 @@ def _by_part(counts: dict[str, Tensor], names: tuple[str, ...]) -> Tensor:
     """The same by the parts of the KL, (N, J)."""
     parts = []
     for name, count in counts.items():
-        size = sum(part == name or part.startswith(f"{name}[") for part in names)
+        size = sum(is_part_of(part, name) for part in names)
         parts.append(count.repeat_interleave(size // count.shape[-1], -1))
     return torch.cat(parts, dim=-1)
 
@@ -346,6 +391,8 @@ def judge_information(found: LatentInformation) -> list[Finding]:
         said += f", {found.active_units} of {found.latent_dim} latent dimensions are in use"
     if found.set_rows:
         return [_judge_set(found, said)]
+    if found.sites:
+        said += f" ({_say_sites(found)})"
     if found.collapsed:
         text = f"{said}: the posterior has collapsed onto the prior, z says nothing about x."
         return [Finding("information", Level.BAD, text)]
@@ -378,6 +425,18 @@ def judge_information(found: LatentInformation) -> list[Finding]:
     return [Finding("information", level, f"{said}.")]
 
 
+def _say_sites(found: LatentInformation) -> str:
+    """The KL of each latent site, and which of them say nothing about x."""
+    shown = list(found.kl_by_site.items())[:MOST_SITES]
+    told = ", ".join(f"{name} {in_nats(kl)}" for name, kl in shown)
+    told += ", …" if len(found.sites) > MOST_SITES else ""
+    unused = [name for name in found.sites if name not in found.sites_in_use]
+    if not unused:
+        return f"by site: {told}; all {len(found.sites)} are in use"
+    names = ", ".join(unused[:MOST_SITES]) + (", …" if len(unused) > MOST_SITES else "")
+    return f"by site: {told}; not in use: {names}"
+
+
 def _judge_set(found: LatentInformation, said: str) -> Finding:
     """What is said of a whole data set: it may well say nothing about one of many variables."""
     if found.collapsed:
@@ -401,7 +460,10 @@ def plot_information(information: LatentInformation) -> "Figure":
     mean = information.kl.mean(0)
     lost = int((~mean.isfinite()).sum())
     mean = mean.nan_to_num(0.0, 0.0, 0.0).numpy()
-    order = np.argsort(-mean, kind="stable")
+    rank = np.zeros(len(mean))
+    for number, site in enumerate(information.sites):
+        rank[information.parts_of(site)] = number
+    order = np.lexsort((-mean, rank))
     idle = np.array([information.names[index] in information.idle for index in order])
     place = np.arange(len(mean))
     with grid(2.9, 1, 2, width_ratios=(3, 1.3)) as (figure, ((ax, whole),)):
@@ -425,7 +487,9 @@ def plot_information(information: LatentInformation) -> "Figure":
         )
         ax.set(ylabel="mean KL, nats", xlim=(-0.6, max(len(mean), 4) - 0.4))
         note = f"not drawn: {lost} whose KL is not finite" if lost else ""
-        write_below(ax, "latent dimensions, by KL", note)
+        by = "by site, and by KL" if information.sites else "by KL"
+        write_below(ax, f"latent dimensions, {by}", note)
+        _mark_sites(ax, information)
         if len(mean) <= NAMED_DIMENSIONS:
             names = [shorten(information.names[index]) for index in order]
             crowded = len(names) * max(map(len, names)) > 40
@@ -439,6 +503,23 @@ def plot_information(information: LatentInformation) -> "Figure":
         _draw_whole(whole, information)
         legend_below(figure, ax, whole, columns=4)
     return figure
+
+
+def _mark_sites(ax: "Axes", information: LatentInformation) -> None:
+    """Separate the bars of latent sites, and write the KL of each above them."""
+    start, kls = 0, information.kl_by_site
+    if kls:
+        ax.set_ylim(top=2 * ax.get_ylim()[1])
+    for site, kl in kls.items():
+        stop = start + len(information.parts_of(site))
+        if start:
+            ax.axvline(start - 0.5, color="black", linewidth=0.6)
+        if len(kls) <= MOST_SITES:
+            style: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": "small"}
+            place = (start + stop - 1) / 2, 0.98
+            text = f"{shorten(site)}\n{signed(f'{kl:.2f}')}"
+            ax.text(*place, text, transform=ax.get_xaxis_transform(), **style)
+        start = stop
 
 
 def _plain_ticks(ax: "Axes") -> None:
@@ -484,6 +565,7 @@ def _numbers(found: LatentInformation) -> list[Number]:
         return [kl, Number("idle", list(found.idle)), Number("collapsed", found.collapsed)]
     return [
         kl,
+        *_numbers_of_sites(found),
         Number("mutual_information", found.mutual_information, "I(x; z)", "nats"),
         Number(
             "marginal_kl",
@@ -497,6 +579,16 @@ def _numbers(found: LatentInformation) -> list[Number]:
     ]
 
 
+def _numbers_of_sites(found: LatentInformation) -> list[Number]:
+    if not found.sites:
+        return []
+    of_sites = [
+        Number(f"kl_{name}", kl, f"KL of {name}", "nats per datum", is_part=True)
+        for name, kl in found.kl_by_site.items()
+    ]
+    return [*of_sites, Number("sites_in_use", list(found.sites_in_use))]
+
+
 LATENT_INFORMATION = Diagnostic(
     name="information",
     question="How much do the latent variables say about x?",
@@ -508,7 +600,8 @@ LATENT_INFORMATION = Diagnostic(
             "information",
             "Left: mean KL of each latent dimension, on a scale that is linear up to the dashed "
             "line and logarithmic above. Good: all above the line. Those below it are idle; if all "
-            "are, the posterior has collapsed. Right: the mutual information I(x; z), and the KL "
+            "are, the posterior has collapsed. Several latent sites stand side by side, each with "
+            "the KL of all its dimensions. Right: the mutual information I(x; z), and the KL "
             "from the aggregated posterior to the prior. Where the blue bar is close to log N, the "
             "data are too few: I(x; z) is then at least that large, and the KL at most as large as "
             "drawn.",

@@ -65,7 +65,8 @@ def evaluate(
 
     Returns:
         ``log_evidence`` and its Monte Carlo standard error ``log_evidence_se``; ``elbo`` =
-        ``reconstruction`` − ``kl``; ``gap`` = ``log_evidence`` − ``elbo``; for discrete data also
+        ``reconstruction`` − ``kl``; where there are several latent sites, the KL of each,
+        ``kl_<site>``; ``gap`` = ``log_evidence`` − ``elbo``; for discrete data also
         ``bits_per_dimension``, of all observed sites together; ``active_units`` of ``latent_dim``;
         ``khat_bad_fraction``, the fraction of data above ``khat_threshold``; ``ess_median``;
         ``num_samples`` and ``num_data``. A guide that is a point has no evidence: the result then
@@ -98,6 +99,7 @@ def evaluate(
         "elbo": evidence.elbo,
         "reconstruction": evidence.reconstruction.mean().item(),
         "kl": evidence.kl.mean().item(),
+        **{f"kl_{name}": kl.mean().item() for name, kl in evidence.kl_by_site.items()},
         "gap": evidence.mean - evidence.elbo,
         **bits,
         **_count_units(model, guide, rows),

@@ -1,7 +1,8 @@
 """Importance-sampled evidence: estimate log p(x) of each datum, with the guide as proposal."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Never
 
 import pyro
@@ -71,6 +72,9 @@ class Evidence:
     exact: bool = False
     """Whether nothing is drawn, as all latent sites are summed out: then ``log_px`` is log p(x)
     itself, all weights are equal, and ``standard_error`` is 0."""
+    kl_by_site: Mapping[str, Tensor] = field(default_factory=dict)
+    """E_q[log q(z|x) − log p(z)] of each latent site, (N,), where there are several: they sum to
+    :attr:`kl`. Empty where there is one, or a KL belongs to no single site."""
 
     @property
     def mean(self) -> float:
@@ -217,6 +221,7 @@ def log_evidence(
         first = place(tuple(part[:step] for part in rows), device, dtype)
         structure = inspect_local(model, guide, first)
         scorer = Scorer(model, guide, structure, compile=compile, precision=precision)
+        by_site: dict[str, list[Tensor]] = {name: [] for name in scorer.told_apart}
         set_seed(seed)
         with progress("evidence", num_rows, show=show_progress) as advance:
             for start in range(0, num_rows, step):
@@ -225,6 +230,9 @@ def log_evidence(
                     terms = list(scorer.terms(args, num_samples, chunk_size))
                 for name, values in _summarize(terms, (model, guide, args)).items():
                     figures[name][start : start + step] = values
+                for name, parts in by_site.items():
+                    kls = [one.kl_by_site[name].double() for one in terms]
+                    parts.append(torch.cat(kls).mean(0).cpu())
                 advance(len(args[0]), f"{start + len(args[0])} of {num_rows} data")
     return Evidence(
         **figures,
@@ -232,6 +240,7 @@ def log_evidence(
         note=scorer.note,
         set_rows=rows_of_set(model, rows),
         exact=bool(structure.enumerated) and not structure.local_latents,
+        kl_by_site={name: torch.cat(parts) for name, parts in by_site.items()},
     )
 
 

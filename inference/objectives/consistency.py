@@ -21,7 +21,6 @@ from ..pairs.sites import sample_sites
 from ..pairs.structure import Structure
 from .beta import Beta_ELBO
 from .pyro_objectives import LossFunction
-from .schedules import Constant
 
 SAME_DRAWS = 4
 """Draws of which each must agree to rounding, so that no more are compared."""
@@ -124,7 +123,7 @@ def claims_elbo(objective: ELBO | LossFunction) -> bool:
     (True, False)
     """
     if isinstance(objective, Beta_ELBO) and type(objective) is Beta_ELBO:
-        return objective.beta.schedule == Constant(1.0) and not objective.free_bits
+        return objective.is_elbo
     return type(objective) in (Trace_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO)
 
 

@@ -151,6 +151,16 @@ class Weight:
         for epoch in (self.schedule.settled, self.schedule.settled / 2, 0.0):
             self.move_to(epoch)
 
+    @property
+    def is_constant(self) -> bool:
+        """Whether it is one number, and no schedule."""
+        return isinstance(self.schedule, Constant)
+
+    @property
+    def full(self) -> float:
+        """Its full value: where the schedule first settles."""
+        return self.schedule(self.schedule.settled)
+
     def move_to(self, epoch: float) -> None:
         """Set the weight to its value after so many epochs.
 

@@ -1,7 +1,7 @@
 """Per-datum log terms log p(x|z), log p(z), log q(z|x) of draws from the guide."""
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import pyro
@@ -54,6 +54,8 @@ class Terms:
     """log p of the global latent variables, (S,)."""
     log_posterior_global: Tensor
     """log q of the global latent variables, (S,)."""
+    kl_by_site: Mapping[str, Tensor] = field(default_factory=dict)
+    """log q(z|x) − log p(z) of each local latent site, (S, N), where they were asked for."""
 
     @property
     def log_weight(self) -> Tensor:
@@ -212,8 +214,8 @@ def score(model: Program, draws: Draws, start: int = 0, stop: int | None = None)
     stop = draws.num_samples if stop is None else stop
     if draws.apart and draws.enumerated:  # traces with all values of a site are not stacked
         parts = [score(model, one_sample(draws, sample)) for sample in range(start, stop)]
-        rows = [[vars(part)[name] for part in parts] for name in vars(parts[0])]
-        return Terms(*map(torch.cat, rows))
+        names = [one.name for one in fields(Terms) if one.name != "kl_by_site"]
+        return Terms(**{n: torch.cat([getattr(part, n) for part in parts]) for n in names})  # pyright: ignore
     if draws.apart:
         return _score_apart(model, draws, start, stop)
     return read_terms(trace_model(model, draws, start, stop), draws, start, stop)

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ..execution.precision import Precision
 from ..execution.recorded import Compile, Recorded
-from .log_terms import Draws, Terms, draw, samples, score
+from .kl_by_site import density_of_site
+from .log_terms import Draws, Terms, draw, read_terms, samples, score, trace_model
 from .programs import Program
 from .sites import latent_sites
 from .structure import Structure
@@ -73,6 +74,7 @@ class Scorer:
         self.model, self.guide, self.structure = model, guide, structure
         if structure.apart:  # a recording would hold each run
             compile = "plain"
+        self.told_apart = () if structure.apart else structure.told_apart
         self._record = partial(Recorded, compile=compile, precision=precision)
         self._draw: dict[int, Recorded] = {}
         self._score: dict[tuple[bool, int], Recorded] = {}
@@ -93,7 +95,7 @@ class Scorer:
         for size in self._sizes(num_samples, num_data):
             if size not in self._draw:
                 self._draw[size] = self._record(partial(self._drawn, size))
-            *values, log_posterior = self._draw[size](*args)
+            values, log_posterior, posteriors = self._draw[size](*args)
             if self.structure.enumerated and not values:  # all samples are the same
                 yield from self._exact_terms(args, log_posterior, chunk_size)
                 continue
@@ -108,13 +110,19 @@ class Scorer:
                 key = plated, stop - start
                 if key not in self._score:
                     self._score[key] = self._record(partial(self._scored, *key))
-                log_likelihood, log_prior = self._score[key](*chunk, *args)
+                log_likelihood, log_prior, priors = self._score[key](*chunk, *args)
                 yield Terms(
                     log_likelihood.clone(),
                     log_prior.clone(),
                     log_posterior[start:stop].clone(),
                     nothing[start:stop],
                     nothing[start:stop],
+                    {
+                        name: log_q[start:stop] - log_p
+                        for name, log_q, log_p in zip(
+                            self.told_apart, posteriors, priors, strict=True
+                        )
+                    },
                 )
 
     def _exact_terms(
@@ -123,7 +131,7 @@ class Scorer:
         """The terms of a pair that draws nothing: those of one run of the model, repeated."""
         if (False, 1) not in self._score:
             self._score[False, 1] = self._record(partial(self._scored, False, 1))
-        log_likelihood, log_prior = (term.clone() for term in self._score[False, 1](*args))
+        log_likelihood, log_prior = (term.clone() for term in self._score[False, 1](*args)[:2])
         for rows in log_posterior.split(chunk_size):
             nothing = rows.new_zeros(len(rows))
             shape = rows.shape
@@ -137,13 +145,15 @@ class Scorer:
         full, rest = divmod(num_samples, size)
         return [size] * full + [rest] * (rest > 0)
 
-    def _drawn(self, size: int, *args: Tensor) -> tuple[Tensor, ...]:
+    def _drawn(self, size: int, *args: Tensor) -> tuple[Any, ...]:
         draws = draw(self.guide, args, size, self.structure)
         sites = latent_sites(draws.trace)
         self._sites = self._sites or {name: {**s, "value": None} for name, s in sites.items()}
-        return *(site["value"] for site in sites.values()), draws.log_posterior
+        values = tuple(site["value"] for site in sites.values())
+        by_site = tuple(density_of_site(sites[name], draws) for name in self.told_apart)
+        return values, draws.log_posterior, by_site
 
-    def _scored(self, plated: bool, count: int, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+    def _scored(self, plated: bool, count: int, *tensors: Tensor) -> tuple[Any, ...]:
         values, args = tensors[: len(self._sites)], tensors[len(self._sites) :]
         trace = Trace()
         for (name, site), value in zip(self._sites.items(), values, strict=True):
@@ -152,5 +162,10 @@ class Scorer:
         nesting, summed = self.structure.nesting, self.structure.enumerated
         apart = plated and self.structure.apart
         draws = Draws(trace, args, unknown, unknown[:, 0], nesting, plated, summed, apart)
-        terms = score(self.model, draws)
-        return terms.log_likelihood, terms.log_prior
+        if not self.told_apart:
+            terms = score(self.model, draws)
+            return terms.log_likelihood, terms.log_prior, ()
+        model_trace = trace_model(self.model, draws)
+        terms, sites = read_terms(model_trace, draws), latent_sites(model_trace)
+        by_site = tuple(density_of_site(sites[name], draws) for name in self.told_apart)
+        return terms.log_likelihood, terms.log_prior, by_site

@@ -49,6 +49,16 @@ class Structure:
         what = f"latent sites {names} stand" if many else f"latent site {names} stands"
         return f"the {what} outside {self.data_plate}"
 
+    @property
+    def told_apart(self) -> tuple[str, ...]:
+        """The latent sites of the data plate whose KLs are told apart: where there are several.
+
+        There are none where a KL belongs to no single site: of sites that are summed out, on a
+        point, or made from auxiliary ones.
+        """
+        known = not (self.enumerated or self.points or self.auxiliary)
+        return self.local_latents if known and len(self.local_latents) > 1 else ()
+
     def plated(self, num_samples: int) -> bool:
         """Whether so many samples lie along a dimension of their own."""
         return num_samples > 1 and (self.vectorized or not self.repeatable)

@@ -75,7 +75,11 @@ def load_run(
     best = facts["best_epoch"] if checkpoints.with_prefix(tensors, "best.") else None
     transform = from_json(config["transform"]) if "transform" in config else None
     remember_transform(guide, transform)
-    return Run(model, guide, history, facts["epoch"], best, out, config, transform=transform)
+    average = checkpoints.with_prefix(tensors, "average.")
+    return Run(
+        model, guide, history, facts["epoch"], best, out, config, transform=transform,
+        average={name: value.to(where) for name, value in average.items()},
+    )  # fmt: skip
 
 
 def _call_for_parameters(

@@ -1,5 +1,6 @@
 """Figures of a run: training curves, reconstructions, samples, latent space."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+MOST_SITES = 8
+"""The most latent sites that a legend names; of more, the first and the last."""
+
 
 FIGURE_NAMES = ("training", "samples", "reconstructions", "latent", "manifold", "interpolation")
 """Names of the figures that :func:`plot_all` may plot."""
@@ -23,6 +27,8 @@ FIGURE_NAMES = ("training", "samples", "reconstructions", "latent", "manifold", 
 
 def plot_training(history: Sequence[Mapping[str, float]]) -> "Figure":
     """Plot the ELBO and its two terms over epochs, on training and validation data.
+
+    Where there are several latent sites, a further panel has the KL of each.
 
     Args:
         history: rows as in ``metrics.csv`` and ``Run.history``.
@@ -36,22 +42,48 @@ def plot_training(history: Sequence[Mapping[str, float]]) -> "Figure":
     from matplotlib.ticker import MaxNLocator
 
     panels = [("elbo", "ELBO"), ("reconstruction", "E[log p(x|z)]"), ("kl", "KL(q(z|x) ‖ p(z))")]
-    panels = [(name, label) for name, label in panels if name in history[0]]
-    with new_figure(2.4, columns=len(panels)) as (figure, axes):
-        for ax, (name, label) in zip(axes, panels, strict=True):
+    panels = [(name, label) for name, label in panels if name in history[-1]]
+    sites = [name for name in history[-1] if name.startswith("kl_")]
+    with new_figure(2.4, columns=len(panels) + bool(sites)) as (figure, axes):
+        for ax, (name, label) in zip(axes, panels, strict=False):
             marker = "o" if len(epochs) < 3 else None
-            ax.plot(epochs, [row[name] for row in history], label="training", marker=marker)
-            if f"validation_{name}" in history[0]:
-                validation = [row[f"validation_{name}"] for row in history]
+            ax.plot(epochs, _column(history, name), label="training", marker=marker)
+            if f"validation_{name}" in history[-1]:
+                validation = _column(history, f"validation_{name}")
                 ax.plot(epochs, validation, "--", label="validation", marker=marker)
+            ax.set(title=label)
+        if sites:
+            _plot_sites(axes[-1], epochs, {name: _column(history, name) for name in sites})
+        for ax in axes:
             _ignore_start(ax)
             ax.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
-            ax.set(title=label, xlabel="epoch")
+            ax.set(xlabel="epoch")
         axes[0].set_ylabel("nats per datum")
         handles, names = axes[0].get_legend_handles_labels()
         if len(names) > 1:
             figure.legend(handles, names, loc="outside lower center", ncols=len(names))
     return figure
+
+
+def _column(history: Sequence[Mapping[str, float]], name: str) -> list[float]:
+    """A figure of each epoch; NaN where a resumed run did not have it yet."""
+    return [row.get(name, math.nan) for row in history]
+
+
+def _plot_sites(ax: "Axes", epochs: list[float], columns: Mapping[str, list[float]]) -> None:
+    """Plot the KL of each latent site on training data, a line each, in order of the sites."""
+    from matplotlib import colormaps
+
+    for place, (name, values) in enumerate(columns.items()):
+        colour = colormaps["viridis"](0.9 * place / (len(columns) - 1))
+        marker = "o" if len(epochs) < 3 else None
+        ax.plot(epochs, values, color=colour, label=name.removeprefix("kl_"), marker=marker)
+    ax.set(title="KL of each site")
+    if len(columns) <= MOST_SITES:
+        ax.legend()
+    else:
+        first, last = ax.lines[0], ax.lines[-1]
+        ax.legend(handles=[first, last])
 
 
 def _ignore_start(ax: "Axes") -> None:

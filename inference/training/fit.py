@@ -184,7 +184,7 @@ def fit(
     best = state.best_epoch if patience is not None else None
     return Run(
         model, guide, state.history, state.epoch, best, folder, facts, fitted.step.note, times,
-        stopped, transform,
+        stopped, transform, state.average,
     )  # fmt: skip
 
 

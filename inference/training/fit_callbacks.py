@@ -14,11 +14,13 @@ from ..execution.side_effects import undone
 from ..pairs.parameters import buffers
 from ..pairs.programs import attributes_kept, evaluation_mode, private_store
 from . import checkpoints
+from .average import ExponentialMovingAverage, KeepAverage
 from .callbacks import Callback, EarlyStopping, FitView, Stop
-from .history import append_history, describe_epoch
+from .history import append_history, describe_epoch, write_history
 from .preparation import Preparation
 from .run_folder import METRICS
 from .saved_fit import save_fit
+from .skipping import Skipping, SkipSteps
 from .state import State
 
 
@@ -35,7 +37,15 @@ def all_callbacks(
     Best weights and metrics come before the checkpoint, so that it agrees with them. The user's
     callbacks come after it, so that an error in them loses nothing.
     """
-    callbacks: list[Callback] = []
+    averages = [one for one in users if isinstance(one, ExponentialMovingAverage)]
+    if len(averages) > 1:
+        raise ValueError("callbacks has two of ExponentialMovingAverage: a fit keeps one average")
+    if state.average and not averages:
+        raise ValueError(
+            f"{folder} was run with callbacks=[ExponentialMovingAverage({state.average_decay})]: "
+            "give it to resume the run"
+        )
+    callbacks: list[Callback] = [KeepAverage(fit, state, one.decay) for one in averages]
     patience = fit.settings.patience
     if patience is not None:
         callbacks.append(KeepBest(fit, state))
@@ -45,7 +55,13 @@ def all_callbacks(
         callbacks.append(ShowProgress())
     if patience is not None:
         callbacks.append(EarlyStopping(patience))
-    return [*callbacks, *(Isolated(callback, fit) for callback in users)]
+    rules = [one for one in users if isinstance(one, SkipSteps)]
+    if len(rules) > 1:
+        raise ValueError("callbacks has two of SkipSteps: give one")
+    for rule in rules:
+        fit.step.skipping = Skipping(rule, fit.data.num_data, state.skipped_in_a_row)
+    rest = [one for one in users if one not in averages and one not in rules]
+    return [*callbacks, *(Isolated(callback, fit) for callback in rest)]
 
 
 class KeepBest(Callback):
@@ -73,8 +89,11 @@ class WriteMetrics(Callback):
         self.folder = folder
 
     def on_epoch_end(self, view: FitView) -> None:
-        """Write the row."""
-        append_history(self.folder / METRICS, view.last)
+        """Write the row; or all rows, where it has other columns than those before it."""
+        if [*view.history[0]] == [*view.last]:
+            append_history(self.folder / METRICS, view.last)
+        else:
+            write_history(self.folder / METRICS, view.history)
 
 
 class SaveCheckpoint(Callback):

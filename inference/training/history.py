@@ -9,13 +9,18 @@ from ..common.files import write_atomically
 
 
 def write_history(path: Path, history: Sequence[Mapping[str, float]]) -> None:
-    """Write all rows of a history, in place of the former file."""
+    """Write all rows of a history, in place of the former file.
+
+    A figure that not all rows have is NaN in the others: those of an older version, or of a run
+    that was resumed with one more callback.
+    """
     with (
         write_atomically(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
     ):
         if history:
-            writer = csv.DictWriter(file, fieldnames=list(history[0]))
+            names = dict.fromkeys(name for row in reversed(history) for name in row)
+            writer = csv.DictWriter(file, fieldnames=list(names), restval="nan")
             writer.writeheader()
             writer.writerows(history)
 

@@ -1,5 +1,6 @@
 """The loop of a fit: epochs of steps, their figures, and the callbacks between them."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from ..objectives.objective import Objective
 from ..objectives.pyro_objectives import loss_names
+from .average import measure_average
 from .callbacks import Callback, FitView, Stop
 from .history import best_epoch, main_metric
 from .measurement import measure
@@ -133,8 +135,17 @@ def _finish_epoch(
     folder: Path | None,
 ) -> None:
     """Check the losses of an epoch, measure the pair, and update the learning rate."""
+    skipped: dict[str, float] = {}
+    if fit.step.skipping is not None:
+        flags = fit.step.skipping.finish_epoch()
+        state.skipped_in_a_row = int(fit.step.skipping.in_a_row)
+        skipped["skipped_steps"] = int(flags.sum())
+        losses = losses[~flags]
     _check_finite(fit, state.epoch, losses if losses.dim() == 1 else losses.sum(1), folder)
     state.epoch += 1
+    # The mean of the steps that were taken: NaN without one.
+    share = len(losses) / fit.steps_per_epoch
+    losses = losses / share if share else losses.new_full((1, *losses.shape[1:]), math.nan)
     row: dict[str, float] = {"epoch": state.epoch, "loss": losses.sum().item()}
     if losses.dim() == 2:
         parts = loss_names(fit.objective, losses.shape[1])
@@ -143,7 +154,9 @@ def _finish_epoch(
     row |= measure(fit, "", fit.measured)
     if fit.data.validation is not None:
         row |= measure(fit, "validation_", fit.data.validation)
-    row |= {"learning_rate": rate, "seconds": seconds}
+    if state.average:
+        row |= measure_average(fit, state)
+    row |= {**skipped, "learning_rate": rate, "seconds": seconds}
     row["rows_per_second"] = fit.data.num_data / seconds
     state.history.append(row)
     if fit.settings.patience is not None:

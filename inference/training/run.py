@@ -1,15 +1,15 @@
 """``Run``: a fitted pair with its history."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from ..data.arrays import is_table
-from ..data.fitted_transform import like, refuse_transformed
-from ..data.load_data import Data
+from ..data.new_rows import new_rows
 from ..data.transform import Transform, has_context
 from ..evaluation.encoding import Codes, encode
 from ..evaluation.metrics import evaluate
@@ -17,6 +17,7 @@ from ..evaluation.rows_beside import beside_new_rows
 from ..evidence.importance_sampling import Evidence, log_evidence
 from ..pairs.programs import Program
 from ..simulation.predictive import reconstruct, sample_prior
+from .average import averaged
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,21 @@ class Run:
     transform: Transform | None = field(default=None, repr=False)
     """What was done to the data of :func:`load_data`, or the columns of a DataFrame, and is done to
     new data; ``None`` for a fit to arrays as the model sees them."""
+    average: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    """The moving average of the weights by name, of a fit with an
+    :class:`ExponentialMovingAverage`; see :meth:`averaged`."""
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator["Run"]:
+        """Put the moving average of the weights into the pair, for the time of a ``with`` block.
+
+        In the block ``model`` and ``guide`` have the averaged weights; after it, their own.
+
+        Raises:
+            ValueError: if the fit kept no average.
+        """
+        with averaged(self.model, self.guide, self.average):
+            yield self
 
     def rows(self, data: Any, labels: Any = None) -> Any:
         """New data as model and guide see them, (x, *context); what the fit had as it is.
@@ -62,23 +78,7 @@ class Run:
             ValueError: if they are not like the data of the fit; see :class:`Transform`; if there
                 are labels that the model is not given.
         """
-        own_form = isinstance(data, Data | Mapping) or type(data) is tuple
-        directly = self.transform is None or bool(self.transform.argument_columns)
-        takes_labels = self.transform is not None and self.transform.given == "labels"
-        if labels is not None and (own_form or not (directly or takes_labels)):
-            raise ValueError(
-                "the run takes no labels beside these data: leave them out, or, for a program of "
-                "several arguments, give (x, context) as a tuple"
-            )
-        if own_form:
-            return data
-        if self.transform is None:
-            return data if labels is None else (data, labels)
-        if directly and (labels is not None or is_table(data)):
-            rows = (data,) if labels is None else (data, labels)
-            return like(self.transform, rows, "data")
-        refuse_transformed(self.transform, data)
-        return self.transform(data, labels)
+        return new_rows(self.transform, data, labels)
 
     def log_evidence(
         self, data: Any, labels: Any = None, *, num_samples: int = 1000, seed: int = 0

@@ -95,6 +95,9 @@ def save_fit(folder: Path, fit: Preparation, state: State) -> None:
     tensors, facts = checkpoints.pack(fit.optimizer)
     tensors |= fit.weights
     tensors |= {f"best.{name}": value for name, value in state.best.items()}
+    tensors |= {f"average.{name}": value for name, value in state.average.items()}
+    facts["average_decay"] = state.average_decay
+    facts["skipped_in_a_row"] = state.skipped_in_a_row
     facts |= {"epoch": state.epoch, "best_epoch": state.best_epoch, **_identity(fit)}
     facts["optimizer_groups"] = fit.optimizer_groups
     scheduler = fit.rate_steps.scheduler
@@ -132,7 +135,13 @@ def load_fit(folder: Path, fit: Preparation) -> State:
     fit.rate_steps.load(facts["schedule"])
     history = read_history(folder / METRICS, facts["epoch"])
     best = checkpoints.with_prefix(tensors, "best.")
-    return State(facts["epoch"], history, facts["best_epoch"], best)
+    device = next(iter(fit.weights.values())).device
+    average = checkpoints.with_prefix(tensors, "average.")
+    return State(
+        facts["epoch"], history, facts["best_epoch"], best,
+        {name: value.to(device) for name, value in average.items()}, facts.get("average_decay"),
+        facts.get("skipped_in_a_row", 0),
+    )  # fmt: skip
 
 
 def _objective_name(fit: Preparation) -> str:

@@ -17,6 +17,7 @@ from ..objectives.pyro_objectives import LossFunction, differentiable_loss
 from ..pairs.minibatch_scaling import ScaleData
 from ..pairs.parameters import buffers
 from ..pairs.programs import Program, attributes_kept, modules
+from .skipping import Skipping
 
 
 class Step:
@@ -60,6 +61,8 @@ class Step:
         self.model, self.guide, self.objective = model, guide, objective
         self.parameters, self.optimizer = list(named.values()), optimizer
         self.num_data, self.clip_norm = num_data, clip_norm
+        self.skipping: Skipping | None = None
+        """Which steps are skipped, if a fit has :class:`SkipSteps`."""
         self.differentiable_loss = differentiable_loss(objective)
         differentiable = self.differentiable_loss is not None
         self.loss_and_gradients = Recorded(
@@ -87,7 +90,10 @@ class Step:
         loss, gradients = self.loss_and_gradients(*batch)
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
-        self.move()
+        if self.skipping is None:
+            self.move()
+        else:
+            self.skipping.update(loss, self.parameters, self.optimizer, self.move)
         return loss.clone() if self.loss_and_gradients.stays else loss
 
     def move(self) -> None:

@@ -3,6 +3,7 @@
 import pyro.distributions as dist
 from torch import Tensor, nn
 
+from ..bounded_scale import bound_log_scale, check_max_log_scale
 from .checks import check_latent_dim
 
 
@@ -13,9 +14,12 @@ class ConditionalNormal(nn.Module):
         network: from the context c (N, …) to features (N, 2 · latent_dim), which are (μ, log σ);
             for several contexts a :class:`Conditional`.
         latent_dim: dimension of z.
+        max_log_scale: m, with log σ = m tanh(feature / m): σ stays between e⁻ᵐ and eᵐ, where in a
+            deep hierarchy exp of a feature may overflow (5.0, say). ``None``: log σ is the feature.
 
     Raises:
-        ValueError: if ``latent_dim`` is less than 1, or, when called, if there is no context or the
+        ValueError: if ``latent_dim`` is less than 1 or ``max_log_scale`` is not positive, or, when
+            called, if there is no context or the
             network does not give 2 · latent_dim features.
 
     >>> import torch
@@ -28,9 +32,11 @@ class ConditionalNormal(nn.Module):
     conditional = True
     """It takes the context; see :class:`TakesContext`."""
 
-    def __init__(self, network: nn.Module, latent_dim: int):
+    def __init__(self, network: nn.Module, latent_dim: int, *, max_log_scale: float | None = None):
         super().__init__()
         check_latent_dim(latent_dim)
+        check_max_log_scale(max_log_scale)
+        self.max_log_scale = max_log_scale
         self.network = network
         self.latent_dim = latent_dim
 
@@ -46,8 +52,10 @@ class ConditionalNormal(nn.Module):
                 f"{tuple(features.shape)}: give it out={2 * self.latent_dim}"
             )
         mean, log_scale = features.chunk(2, dim=-1)
+        log_scale = bound_log_scale(log_scale, self.max_log_scale)
         return dist.Normal(mean, log_scale.exp()).to_event(1)
 
     def extra_repr(self) -> str:
         """The constructor's arguments except the network."""
-        return f"latent_dim={self.latent_dim}"
+        bound = "" if self.max_log_scale is None else f", max_log_scale={self.max_log_scale}"
+        return f"latent_dim={self.latent_dim}{bound}"
