@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -85,7 +87,12 @@ def fit_context_columns(
     for name in names:
         values = source.aside[name]
         _check_complete(values, f"column {name!r} of {source.name}")
-        if values.dtype.kind in "fiub":
+        if values.dtype.kind in "mM":
+            raise ValueError(
+                f"column {name!r} of {source.name} holds dates or durations, which are no context: "
+                "convert it to a number, such as of days, or to words, with .astype(str)"
+            )
+        if values.dtype.kind in "fiub" or all(isinstance(v, Real | Decimal) for v in values):
             numbers = values[rows].astype(np.float64)
             if not numbers.std() > 0:
                 raise ValueError(f"column {name!r} of {source.name} is constant: it tells nothing")

@@ -209,13 +209,11 @@ def _check_values(transform: Transform, x: Tensor, name: str) -> None:
 def refuse_transformed(transform: Transform, x: Any) -> None:
     """Refuse rows that were transformed already, where a run transforms what it is given.
 
-    The parts of a data set of :func:`load_data` are known. Other arrays are told by their values:
-    standardized ones have a mean near 0 and a standard deviation near 1, and have them no more if
-    they are standardized as the fit's data were; or, of few rows, are then far from 0 and were not
-    before.
+    The parts of a data set of :func:`load_data` are known; of others the transform looks at the
+    values.
 
     Raises:
-        ValueError: if they are known to be, or look so.
+        ValueError: if they are known to be.
     """
     known = transform_of_rows(x)
     if known is not None and not difference(transform, known):
@@ -223,8 +221,6 @@ def refuse_transformed(transform: Transform, x: Any) -> None:
         if done:
             _refuse_twice(done)
         return
-    if _looks_standardized(transform, x):
-        _refuse_twice("standardized")
 
 
 def _done_to_values(transform: Transform) -> str:
@@ -238,26 +234,3 @@ def _refuse_twice(done: str) -> Never:
         f"the data are {done} already, as the run does it to what it is given: give them raw, or "
         "call the function itself, as in log_evidence(run.model, run.guide, x)"
     )
-
-
-def _looks_standardized(transform: Transform, x: Any) -> bool:
-    location, scale = transform.of_x(transform.location), transform.of_x(transform.scale)
-    head = None if location is None else _head(x)
-    if head is None or location is None or scale is None or head.shape[1:] != location.shape:
-        return False
-    given = head.double()
-    again = (given - location) / scale
-    sizes = (given.abs().median(0).values, again.abs().median(0).values)
-    twice = bool(((sizes[0] < NEAR) & (sizes[1] > NEAR)).any())
-    if len(given) >= ENOUGH_ROWS:
-        twice = twice or (_is_standard(given) and not _is_standard(again))
-    return twice
-
-
-ENOUGH_ROWS = 10
-"""Rows from which a mean and a standard deviation say something."""
-
-
-def _is_standard(x: Tensor) -> bool:
-    sd = x.std(0)
-    return bool((x.mean(0).abs() < 1).all() and (sd > 0.4).all() and (sd < 2.5).all())

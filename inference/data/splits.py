@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from ..common.arguments import name_rows
 from ..common.lookup import did_you_mean
 from .arrays import is_table
+from .checks import plain
 from .source import Source
 
 
@@ -182,6 +184,7 @@ def split_rows(
     own = [np.arange(0), np.arange(pool, first_test), np.arange(first_test, num_rows)]
     validation = 0 if num_validation else validation
     if groups is not None:
+        _check_comparable(groups, pool)
         shared = sorted(set(groups[:pool].tolist()) & set(groups[pool:].tolist()), key=str)
         if shared:
             raise ValueError(
@@ -201,6 +204,26 @@ def split_rows(
         first, second = pool - sum(held_out), pool - held_out[1]
         parts = [rows[:first], rows[first:second], rows[second:]]
     return _with_own(parts, own)
+
+
+def _check_comparable(groups: np.ndarray, pool: int) -> None:
+    """Refuse groups that are numbers in some rows and words in others: "1" would be no 1.
+
+    Raises:
+        ValueError: naming two of them.
+    """
+    if groups.dtype.kind != "O":
+        return
+    kinds = {}  # the kind of a value, and the first row that has it
+    for row, value in enumerate(groups.tolist()):
+        kinds.setdefault("number" if isinstance(value, Real) else type(value).__name__, row)
+    if len(kinds) > 1:
+        first, second = list(kinds.values())[:2]
+        where = "in the test set" if second >= pool else f"in row {second}, counted from 0"
+        raise ValueError(
+            f"groups must be of one type to be compared, and are {plain(groups[first])!r} in row "
+            f"{first} and {plain(groups[second])!r} {where}: convert them, with .astype(str)"
+        )
 
 
 def _with_own(parts: list[np.ndarray], own: list[np.ndarray]) -> list[np.ndarray]:

@@ -16,6 +16,7 @@ from .layout import Layout, channels_first, channels_last
 from .likeness import align_columns, check_levels, check_rows, check_shape, codes_like
 from .reading_options import ReadingOptions
 from .source import Source
+from .twice_standardized import refuse_standardized
 
 
 @dataclass(frozen=True)
@@ -86,12 +87,12 @@ class Transform:
         Raises:
             FileNotFoundError: if the file does not exist.
             ValueError: if the data are not like those of the fit: columns of other names, rows of
-                another shape, fractions where there were levels, unknown labels; or if they hold
-                NaN or infinity.
+                another shape, fractions where there were levels, unknown labels; if they seem to
+                be standardized already; or if they hold NaN or infinity.
         """
         loaded = self.read(source, labels)
         numbers = np.arange(len(loaded.values))
-        x, *elements = self.split(self.standardize(self.divide(loaded.values)))
+        x, *elements = self.split(_standardize_new(self, loaded))
         if self.binarize != "none":
             check_unit_interval(x.numpy(), loaded.name, is_new=True)
             x = draw_bits(x, numbers, self.seed)
@@ -168,6 +169,16 @@ class Transform:
             return _as_table(array, names, kinds)
         array = array if flags is not None else channels_last(array, self.layout)
         return array if self.divisor == 1 else _as_levels(array, self)
+
+
+def _standardize_new(fitted: Transform, new: Source) -> Tensor:
+    """Rows of new data in standardized units, which they must not have already."""
+    given = fitted.divide(new.values)
+    rows, location, scale = fitted.standardize(given), fitted.location, fitted.scale
+    if location is not None and scale is not None and fitted.divisor == 1:
+        is_table = bool(new.columns)
+        refuse_standardized(given, rows, location, scale, new.name, is_table=is_table)
+    return rows
 
 
 def _as_levels(values: np.ndarray, fitted: Transform) -> np.ndarray:
