@@ -20,10 +20,13 @@ from .likelihoods.ordinal import Ordinal
 from .likelihoods.poisson import Poisson
 from .likelihoods.student_t import StudentT
 from .linear_gaussian import PPCA, FactorAnalysis
+from .networks.autoregressive_network import AutoregressiveNetwork
 from .networks.column_features import ColumnFeatures
 from .networks.convolutional import conv_decoder, conv_encoder
 from .networks.flatten import FlattenEvent
+from .networks.masked_mlp import MaskedMLP
 from .networks.mlp import mlp
+from .networks.pixel_cnn import PixelCNN
 from .networks.stages import Stages
 from .priors.conditional_normal import ConditionalNormal
 from .priors.flow_prior import FlowPrior
@@ -37,6 +40,7 @@ __all__ = [
     "VAE",
     "Autoregressive",
     "AutoregressiveLikelihood",
+    "AutoregressiveNetwork",
     "Bernoulli",
     "Categorical",
     "ColumnFamily",
@@ -55,11 +59,13 @@ __all__ = [
     "Level",
     "Likelihood",
     "LogNormal",
+    "MaskedMLP",
     "NegativeBinomial",
     "Normal",
     "NormalMixture",
     "OneHot",
     "Ordinal",
+    "PixelCNN",
     "Poisson",
     "Stages",
     "StandardNormal",
