@@ -1,5 +1,6 @@
 """A generative model of several levels of latent variables, as a Pyro program."""
 
+import inspect
 import itertools
 import warnings
 from collections.abc import Mapping
@@ -102,6 +103,7 @@ class Hierarchy(PyroModule):
     def _check_levels(self) -> None:
         """Draw two data from the model to see that its parts fit, and warn of growing levels."""
         top, *below = self._levels()
+        _check_order([top[0], *(name for name, _ in below)], below)
         if context_for(top[1].prior, (torch.empty(0),)) or context_for(
             self.decoder, (torch.empty(0),)
         ):
@@ -131,6 +133,18 @@ class Hierarchy(PyroModule):
         except (ValueError, RuntimeError, IndexError) as error:
             raise ValueError(_do_not_meet("the decoder", above, state, error)) from error
         _warn_of_growth({name: tuple(draw.shape[1:]) for name, draw in draws.items()})
+
+
+def _check_order(names: list[str], below: list[tuple[str, Level]]) -> None:
+    """Refuse priors below the top that take no state, as in levels listed from the bottom up."""
+    for above, (name, level) in zip(names, below, strict=False):
+        # Of a prior of one's own, only its signature tells.
+        if not inspect.signature(level.prior.forward).parameters:
+            raise ValueError(
+                f"level {name!r} takes nothing from level {above!r} above it: list the levels from "
+                "the top down, and give those below the top a prior such as ConditionalNormal, got "
+                f"{type(level.prior).__name__}"
+            )
 
 
 def _do_not_meet(part: str, above: str, state: Tensor, error: Exception) -> str:

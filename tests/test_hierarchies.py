@@ -311,6 +311,16 @@ def refusals():
         lambda: Hierarchy(chain(), mlp(6, out=15), bits),
         "the decoder does not fit",
     )
+    yield (
+        "levels from the bottom up",
+        lambda: Hierarchy(dict(reversed(chain().items())), mlp(2, out=16), bits),
+        "level 'z2' takes nothing from level 'z1' above it: list the levels from the top down",
+    )
+    yield (
+        "a prior without an argument below the top",
+        lambda: Hierarchy({**chain(), "z1": StandardNormal(6)}, mlp(6, out=16), bits),
+        "level 'z1' takes nothing from level 'z2' .* got StandardNormal",
+    )
     one = {"z2": DiagonalNormal(mlp(16, out=4), 2)}
     two = {**one, "z1": DiagonalNormal(mlp(16, out=12), 6)}
     yield "a level missing", lambda: TopDown(one, chain()), "has posteriors of z2, and the model"

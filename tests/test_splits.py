@@ -158,7 +158,11 @@ REFUSED = {
     "a way that is misspelt": (
         {"split": "by_class"}, "no column 'by_class'.*; as a way .* did you mean 'by-class'",
     ),
-    "a word that is no part": ({"split": ["train"] * 59 + ["hold"]}, "says 'hold'"),
+    "a word that is no part": ({"split": ["train"] * 59 + ["Hold"]}, "says 'Hold': .* groups="),
+    "a kind of a column that is set aside": (
+        {"groups": "site", "kinds": {"site": "categorical"}},
+        "column 'site' has a kind, and is not modelled",
+    ),
     "no row to train on": ({"split": ["test"] * N}, "no row .* is for training"),
     "too few values": ({"groups": [1, 2]}, "one value for each of 60 rows"),
     "missing values": ({"groups": [np.nan] * N}, "groups are missing in row"),

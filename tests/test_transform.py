@@ -327,6 +327,43 @@ def test_a_run_of_arrays_needs_to_be_told_what_to_sample():
     assert len(run.log_evidence(x, num_samples=100).log_px) == 20
 
 
+@pytest.mark.parametrize("form", ["by position", "by keyword", "a Series"])
+def test_draws_have_the_columns_of_what_the_model_observes(form):
+    frame = pd.DataFrame(np.random.default_rng(0).normal(size=(40, 4)), columns=list("abcd"))
+    covariates, observed = (
+        frame[["a", "b"]],
+        frame["c"] if form == "a Series" else frame[["c", "d"]],
+    )
+
+    def model(seen, y):
+        noise = dist.Normal(100 + 0 * seen.sum(1), 1.0)
+        with pyro.plate("data", len(y)):
+            z = pyro.sample("z", noise)
+            loc = z if y.ndim == 1 else z[:, None].expand(-1, 2)
+            pyro.sample("y", dist.Normal(loc, 1.0).to_event(y.ndim - 1), obs=y)
+
+    def guide(seen, y):
+        mean = pyro.param("mean", torch.tensor(100.0))
+        with pyro.plate("data", len(y)):
+            pyro.sample("z", dist.Normal(mean + 0 * seen.sum(1), 1.0))
+
+    data = (covariates, observed)
+    if form == "by keyword":
+        data = {"seen": covariates, "y": observed}
+    run = fit(model, guide, data, epochs=1, show_progress=False)
+    with pytest.raises(
+        ValueError, match="to sample, data as those of the fit must be given: like="
+    ):
+        run.sample(3)
+    for values, num in ((run.sample(3, like=data), 3), (run.reconstruct(data), 40)):
+        assert (np.asarray(values) > 50).all()
+        if form == "a Series":
+            assert values.shape == (num,)
+        else:
+            assert list(values) == ["c", "d"]
+            assert len(values) == num
+
+
 def test_a_transform_that_was_edited_is_refused():
     plain = to_json(load_data(GREY).transform)
     with pytest.raises(ValueError, match="not the values of a transform"):

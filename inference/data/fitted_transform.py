@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..pairs.calling import AdaptedProgram
 from ..pairs.programs import Program, WrappedProgram
 from .arrays import is_array_like, is_table, to_array
 from .known_rows import transform_of_rows
@@ -27,27 +28,41 @@ FAR, NEAR = 30.0, 5.0
 that of the same values, standardized as in the fit, below the second, it was not standardized."""
 
 
-def transform_of(data: Any) -> Transform | None:
+def transform_of(data: Any, model: Program | None = None, rows: Any = None) -> Transform | None:
     """How data to fit to were transformed; ``None`` where they are arrays as the model sees them.
 
-    The columns of DataFrames that are given directly are noted, by argument.
+    The columns of DataFrames that are given directly are noted, by argument. Those of draws are the
+    columns of the argument that the model observes, the y of ``model(X, y)``.
+
+    Args:
+        model: the model as :func:`open_pair` returns it, where it has been opened.
+        rows: x as the model sees it, (N, *event_shape).
     """
     if isinstance(data, Data):
         return data.transform
+    parts = _parts(data)
     tables = {
         str(place): from_table("the DataFrame", part)
-        for place, part in _parts(data).items()
+        for place, part in parts.items()
         if is_table(part)
     }
     if not tables:
         return None
-    first = next(iter(tables.values()))
-    return Transform(
-        (len(first.columns),),
-        columns=first.columns,
-        dtypes=first.dtypes,
-        argument_columns={place: source.columns for place, source in tables.items()},
-    )
+    columns = {place: source.columns for place, source in tables.items()}
+    x = next(iter(tables.values())) if rows is None else tables.get(_place_of_x(model, parts))
+    shape = tuple(rows.shape[1:]) if rows is not None else (len(columns[next(iter(columns))]),)
+    if x is None or shape != (len(x.columns),):  # rows along columns, or one datum of all rows
+        return Transform(shape, argument_columns=columns)
+    return Transform(shape, columns=x.columns, dtypes=x.dtypes, argument_columns=columns)
+
+
+def _place_of_x(model: Program | None, parts: Mapping[Any, Any]) -> str:
+    """The position or keyword of the argument that the model observes."""
+    if isinstance(model, AdaptedProgram):
+        for number, argument in enumerate(model.calling.arguments):
+            if argument.row == 0:
+                return str(number if argument.keyword is None else argument.keyword)
+    return str(next(iter(parts)))
 
 
 def _parts(data: Any) -> dict[Any, Any]:

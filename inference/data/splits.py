@@ -282,10 +282,12 @@ def split_given(words: Sequence[Any] | np.ndarray, name: str) -> list[np.ndarray
     [array([0, 2]), array([], dtype=int64), array([1])]
     """
     parts = np.asarray([str(word).strip().lower() for word in words])
-    other = sorted(set(parts.tolist()) - {*PARTS, "val", "valid"})
-    if other:
+    known = np.isin(parts, [*PARTS, "val", "valid"])
+    if not known.all():
+        other = min(str(word) for word, right in zip(words, known, strict=True) if not right)
         raise ValueError(
-            f"the parts of {name} are {', '.join(PARTS)}, and one of them says {other[0]!r}"
+            f"split= names a column whose rows say {', '.join(PARTS)}, and one row of {name} says "
+            f"{other!r}: to keep rows of one value in one part, give that column as groups="
         )
     parts[np.isin(parts, ["val", "valid"])] = "validation"
     found = [np.flatnonzero(parts == part) for part in PARTS]

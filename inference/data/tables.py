@@ -76,6 +76,11 @@ def from_table(
     if len(table.columns) == 0:
         raise ValueError(f"{name} holds no columns of data")
     asked = kinds if isinstance(kinds, Mapping) else {str(c.name): c.kind for c in kinds or ()}
+    if beside := sorted((there - set(map(str, table.columns))) & set(asked)):
+        raise ValueError(
+            f"{name}: {name_columns(beside)} has a kind, and is not modelled: leave its kind out, "
+            "or do not set it aside or drop it"
+        )
     numeric = {title for title, kind in asked.items() if kind not in CODED}
     table = objects_as_numbers(table, numeric, is_plain=kinds is None)
     found: tuple[Column, ...] = ()

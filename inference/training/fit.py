@@ -143,7 +143,7 @@ def fit(
     callbacks = check_callbacks(() if callbacks is None else callbacks)
     opened = open_fit(model, guide, data, validation, data_plate, seed)
     model, guide, rows = opened.model, opened.guide, opened.rows
-    transform = transform_of(data)
+    transform = transform_of(data, model, rows[0])
     batch_size = opened.batch_size if batch_size is None else batch_size
     learning_rate = _learning_rate(learning_rate, optimizer)
     settings = Settings(epochs, batch_size, learning_rate, clip_norm, patience, seed, precision)

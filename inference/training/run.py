@@ -150,19 +150,22 @@ class Run:
         Raises:
             ValueError: if ``like`` is needed and not given; or as :func:`sample_prior` does.
         """
-        rows = self._zeros() if like is None else self.rows(like, labels)
+        rows = _zeros(self.transform) if like is None else self.rows(like, labels)
         options = {"temperature": temperature, "seed": seed}
         return self._in_own_terms(sample_prior(self.model, self.guide, num, rows, **options)[1])
-
-    def _zeros(self) -> Any:
-        """A row of the model's x, where that is all that it sees."""
-        if self.transform is None or has_context(self.transform):
-            what = "data as those of the fit" if self.transform is None else "the context"
-            raise ValueError(f"to sample, {what} must be given: like=")
-        kind = getattr(torch, self.transform.dtype)
-        return torch.zeros(1, *self.transform.seen_shape, dtype=kind)
 
     def _in_own_terms(self, values: Any) -> Any:
         if self.transform is None or not isinstance(values, torch.Tensor):
             return values
         return self.transform.inverse(values)
+
+
+def _zeros(transform: Transform | None) -> torch.Tensor:
+    """A row of the model's x, where that is all that it sees."""
+    given = {} if transform is None else transform.argument_columns
+    # Of several tables, or one that is not x, the model takes others beside x.
+    if transform is None or len(given) > 1 or (given and not transform.columns):
+        raise ValueError("to sample, data as those of the fit must be given: like=")
+    if has_context(transform):
+        raise ValueError("to sample, the context must be given: like=")
+    return torch.zeros(1, *transform.seen_shape, dtype=getattr(torch, transform.dtype))
