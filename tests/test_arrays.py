@@ -62,7 +62,7 @@ SAME = {
     "bfloat16": torch.tensor(X).bfloat16(),
     "half": torch.tensor(X).half(),
     "float8": torch.tensor(X).to(torch.float8_e5m2),
-    "matrix": np.asmatrix(X),
+    "matrix": X.view(np.matrix),
     "frame": pd.DataFrame(X),
     "sparse frame": pd.DataFrame(X).astype(pd.SparseDtype(float, 0.0)),
 }

@@ -8,7 +8,7 @@ from pyro import poutine
 
 from .pages import blocks
 
-(BLOCK,) = blocks("docs/own_parts.md", "python")
+BLOCK, NETWORK = blocks("docs/own_parts.md", "python")
 CODE = BLOCK.code
 
 
@@ -28,6 +28,16 @@ def test_the_parts_of_the_page_fit(capsys):
     x[3, 0] = -1.0
     with pytest.raises(ValueError, match=r"outside the support of Exponential .* row 3"):
         names["fit"](names["vae"], names["guide"], x, epochs=1, show_progress=False)
+
+
+def test_the_network_of_the_page_sees_the_element_before(capsys):
+    names: dict = {"torch": torch, "nn": torch.nn}
+    exec(NETWORK.code, names)
+    assert "tensor(" in capsys.readouterr().out
+    x = torch.eye(6)[:1]
+    logits = names["chain"].network(x)[0]
+    assert logits[1] != logits[0]
+    assert bool((logits[2:] == logits[0]).all())
 
 
 def test_the_bound_of_the_page_is_renyis():
