@@ -299,8 +299,11 @@ class StepMeddler(Meddler):
         loss.zero_()
 
 
-@pytest.mark.parametrize("hook", [*HOOKS, "on_step_end"])
-@pytest.mark.parametrize("compile", ["plain", "recorded"])
+@pytest.mark.parametrize(
+    ("compile", "hook"),
+    [("plain", hook) for hook in (*HOOKS, "on_step_end")]
+    + [("recorded", "on_step_end"), ("recorded", "on_epoch_end")],
+)
 def test_a_callback_leaves_the_numbers_of_the_fit(hook, compile, binary_images, monkeypatch):
     """With dropout, batch statistics, bits drawn anew, and a step that is recorded at once."""
     monkeypatch.setattr(preparation, "Step", partial(Step, record_after=0.0))

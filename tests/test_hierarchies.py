@@ -187,8 +187,10 @@ def test_evidence_and_annealing_agree_where_the_guide_is_off(hierarchy, make):
     exact = hierarchy.marginal.log_prob(x)
     found = log_evidence(model, guide, x, num_samples=4_000)
     assert found.elbo < exact.mean().item() - 0.05
-    annealed = annealed_evidence(model, guide, x, num_chains=200, num_temperatures=30)
-    for one in (found, annealed):
+    found_by = [found]
+    if make in (ladder, bottom_up):  # it starts from the prior: guides matter by their order alone
+        found_by.append(annealed_evidence(model, guide, x, num_chains=200, num_temperatures=30))
+    for one in found_by:
         assert ((one.log_px - exact).abs() < 5 * one.standard_error + 1e-6).all()
         assert one.standard_error.max() < 0.1
 
@@ -217,7 +219,7 @@ def losses(objective, model, guide, x):
 def test_closed_form_of_a_level_is_used_only_where_it_is_a_term_of_the_bound(hierarchy):
     """Top-down: both forms have one mean. Bottom-up: Pyro's own objective is no bound."""
     levels = hierarchy.levels()
-    model, x = hierarchy.model(levels), data(hierarchy, 200)
+    model, x = hierarchy.model(levels), data(hierarchy, 100)
     exact = -hierarchy.marginal.log_prob(x).mean()
     for make in (normal, bottom_up):
         guide = make(hierarchy, levels)
