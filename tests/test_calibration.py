@@ -120,8 +120,8 @@ def test_a_narrow_guide_is_called_narrow_and_covers_as_little_as_it_should():
 
     VSBC looks at bias alone, and its p-values are above 1e-3 but for chance (2e-3).
     """
-    exact = calibrate(*oracle().pair(), LIKE, num_simulations=2000, num_draws=400, seed=3)
-    found = calibrate(*oracle().pair(widen=0.5), LIKE, num_simulations=2000, num_draws=400, seed=3)
+    exact = calibrate(*oracle().pair(), LIKE, num_simulations=1000, num_draws=200, seed=3)
+    found = calibrate(*oracle().pair(widen=0.5), LIKE, num_simulations=1000, num_draws=200, seed=3)
     assert {found.miscalibrated[name] for name in COORDINATES} == {"too narrow"}
     assert found.miscalibrated[LOG_Q] == "overconfident"
     assert found.bias_p_value.min() > 1e-3
@@ -132,7 +132,7 @@ def test_a_narrow_guide_is_called_narrow_and_covers_as_little_as_it_should():
     region = stats.chi2.cdf(0.25 * stats.chi2.ppf(0.8, 2), 2)
     wanted = torch.tensor([narrow, narrow, region], dtype=torch.float64)
     assert (
-        (coverage.share[:, 1] - wanted).abs() < 4 * coverage.standard_error[:, 1] + 1 / 400
+        (coverage.share[:, 1] - wanted).abs() < 4 * coverage.standard_error[:, 1] + 1 / 200
     ).all()
     wanted = torch.tensor([0.5, 0.8], dtype=torch.float64)
     assert ((right.share - wanted).abs() < 4 * right.standard_error).all()

@@ -163,7 +163,17 @@ def test_monte_carlo_and_analytic_elbo_agree_in_expectation(make, request):
         assert abs(losses[0] - losses[1]) < 4 * kl.std().item() / math.sqrt(4000)
 
 
-@pytest.mark.parametrize("make", GUIDES.values(), ids=GUIDES)
+ALIKE = ("NormalizingFlow NSF", "NormalizingFlow planar, hidden")
+"""Guides whose like is there too: the same flow the other way, or without hidden units."""
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(make, id=name, marks=[pytest.mark.slow] if name in ALIKE else [])
+        for name, make in GUIDES.items()
+    ],
+)
 def test_the_score_function_agrees_with_the_path_for_every_guide(make):
     """Up to 10 gradients by either way, 40 means of 250 draws: false alarm 4e-5, by Student's t."""
     guide, x = make(2, 4).double(), linear_data(4, 2, 3)
