@@ -291,7 +291,9 @@ def test_evaluation_names_a_collapse_and_only_that(make_pair, binary_images):
         guide.encoder[-1].bias.zero_()
     collapsed = evaluate(model, guide, binary_images, num_samples=30)
     assert collapsed["kl"] == pytest.approx(0, abs=1e-6)
-    assert "collapsed onto the prior" in describe_posterior(collapsed)
+    advice = describe_posterior(collapsed)
+    assert "collapsed onto the prior" in advice
+    assert "--beta warmup:100, --free-bits 0.1" in advice
     assert "collapsed" not in describe_posterior(
         evaluate(model, guide, binary_images[:1], num_samples=30)
     )

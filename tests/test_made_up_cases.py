@@ -54,6 +54,10 @@ READ = {
         "id,a\n1,0.5\n2,1.5\n3,-2.25\n", [[1, 0.5], [2, 1.5], [3, -2.25]],
         "column 'id' counts the rows: drop what is no measurement",
     ),
+    "a column that counts from any number": (
+        "id,a\n123,0.5\n124,1.5\n125,-2.25\n", [[123, 0.5], [124, 1.5], [125, -2.25]],
+        "column 'id' counts the rows: drop what is no measurement",
+    ),
     "a nameless column of values": (
         "a,,b\n1,7,2\n4,5,4\n9,1,3\n", [[1, 7, 2], [4, 5, 4], [9, 1, 3]], "'Unnamed: 1' has no name",
     ),

@@ -168,7 +168,13 @@ REFUSED = {
     "missing values": ({"groups": [np.nan] * N}, "groups are missing in row"),
     "groups in order": ({"groups": "site", "split": "in-order"}, "leave split= out, or groups="),
     "an order at random": ({"order": "day"}, "split='in-order'"),
-    "one group": ({"groups": ["a"] * N}, "1 groups cannot be split"),
+    "one group": ({"groups": ["a"] * N}, "1 groups cannot be split .* needs one at least$"),
+    "few groups": (
+        {"groups": [*"abcde"] * (N // 5)}, "needs one at least: give validation=0.2 and test=0.2",
+    ),
+    "few groups and no validation": (
+        {"groups": [*"abcde"] * (N // 5), "validation": 0}, "at least: give test=0.2$",
+    ),
     "groups of the test set": ({"groups": "site", "test": only("site")[:3]}, "of the group 'a'"),
     "classes without labels": ({"split": "by-class"}, "needs labels"),
     "test rows of other columns": ({"test": FRAME[["x"]]}, "in the test set, the DataFrame lacks"),

@@ -38,7 +38,7 @@ AS_OPTIONS = {
     rf"({'|'.join(ARGUMENTS)})\b(?!=)": r"--\1",
     r"(header|keep_degenerate|standardize)=True": r"--\1",
     r"header=False": "--no-header",
-    rf"({'|'.join(VALUED)}|header)=(?=$|[\s,:])": r"--\1",
+    rf"({'|'.join(VALUED)}|header)=(?=$|[\s,:;])": r"--\1",
     rf"({'|'.join(VALUED)})=(?=['\"\d])": r"--\1 ",
     rf"({'|'.join(VALUED)}|header)(?= must be)": r"--\1",
 }
@@ -50,6 +50,8 @@ def as_options(message: str) -> str:
 
     >>> as_options("give header=True, or delimiter=';'; num_samples must be positive")
     "give --header, or --delimiter ';'; --num-samples must be positive"
+    >>> as_options("leave it out by drop=; or set it aside, by labels=")
+    'leave it out by --drop; or set it aside, by --labels'
     """
     for argument, option in AS_OPTIONS.items():
         message = re.sub(

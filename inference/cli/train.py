@@ -185,7 +185,7 @@ def _report(run: "Run", folder: Path) -> None:
         say(f"steps could not be recorded, so they were slower: {run.note}", "yellow")
     if run.stopped:
         say(f"stopped early: {run.stopped}")
-    say(f"{run.epoch} epochs{kept}: {describe_epoch(row)} per datum")
+    say(f"{run.epoch} epoch{'s' * (run.epoch > 1)}{kept}: {describe_epoch(row)} per datum")
     say_written([folder], folder, "evaluate", "diagnose", "plot")
 
 

@@ -273,8 +273,8 @@ def _check_few(categories: Sequence[Any], num_rows: int, name: str) -> None:
     if len(categories) > MAX_CATEGORIES or many:
         raise ValueError(
             f"column {name!r} holds {len(categories)} different words in {num_rows} rows, such as "
-            f"{categories[0]!r}: leave it out by drop= (--drop on the command line) if they are "
-            "names, dates or text, join rare ones into one, or ask for the kind categorical"
+            f"{categories[0]!r}: leave it out by drop= if they are names, dates or "
+            "text, join rare ones into one, or ask for the kind categorical"
         )
 
 

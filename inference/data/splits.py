@@ -264,9 +264,12 @@ def _by_group(groups: np.ndarray, validation: float, test: float, seed: int) -> 
     order = np.random.default_rng(seed).permutation(len(names))
     sizes = [round(fraction * len(names)) for fraction in (validation, test)]
     if (validation > 0) > sizes[0] or (test > 0) > sizes[1] or sum(sizes) >= len(names):
+        wanted = [name for name, of in (("validation", validation), ("test", test)) if of > 0]
+        enough = " and ".join(f"{name}={1 / len(names):.2g}" for name in wanted)
+        advice = f": give {enough}" if len(names) > len(wanted) else ""
         raise ValueError(
             f"{len(names)} groups cannot be split with validation={validation} and test={test}: "
-            "each part needs one at least"
+            f"fractions are of the groups, and each part needs one at least{advice}"
         )
     of_part = [order[sum(sizes) :], order[: sizes[0]], order[sizes[0] : sum(sizes)]]
     return [np.flatnonzero(np.isin(codes, chosen)) for chosen in of_part]

@@ -130,14 +130,19 @@ def _refuse_rounded(name: str, title: str, column: Any) -> None:
 
 
 def remark_on(values: np.ndarray, columns: Sequence[str]) -> str:
-    """A note on columns that may count the rows, or hold a number for a missing value.
+    """A note on columns that may count the rows, from any number on, or say what is missing.
 
     >>> remark_on(np.array([[1.0, 5], [2, -999], [3, 7]]), ["id", "x"])
     "column 'id' counts the rows: drop what is no measurement; -999 in column 'x' may stand \
 for a missing value"
     """
     found = []
-    counting = [title for title, of in zip(columns, values.T, strict=True) if counts_rows(of)]
+    # Identifiers need not start at 0 or 1: a file may be a part of a larger one.
+    counting = [
+        title
+        for title, of in zip(columns, values.T, strict=True)
+        if float(of[0]).is_integer() and counts_rows(of - of[0])
+    ]
     if counting:
         verb = "counts" if len(counting) == 1 else "count"
         found.append(f"{name_columns(counting)} {verb} the rows: drop what is no measurement")

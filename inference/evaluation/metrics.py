@@ -158,7 +158,8 @@ def describe_posterior(metrics: dict[str, float]) -> str:
     if metrics["latent_dim"] and not metrics["active_units"] and metrics["num_data"] > 1:
         return (
             "No latent dimension is in use: the posterior has collapsed onto the prior. A smaller "
-            "KL weight, a warm-up or free bits may prevent this (vae-warmup, vae-free-bits)."
+            "KL weight, a warm-up of more epochs or free bits may prevent this: --beta warmup:100, "
+            "--free-bits 0.1, in Python Beta_ELBO(Warmup(100)), Beta_ELBO(free_bits=0.1)."
         )
     fraction, threshold = metrics["khat_bad_fraction"], metrics["khat_threshold"]
     if fraction == 0:
