@@ -22,6 +22,7 @@ gc.disable()  # till all is imported and collected: nothing of it is garbage
 def pytest_collection_finish():
     """What is there before the first test stays to the end: it need not be looked at again."""
     gc.freeze()
+    gc.set_threshold(7_000, 10, 10)  # traces and autograd graphs are many small objects
     gc.enable()
 
 

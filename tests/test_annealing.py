@@ -31,7 +31,7 @@ def idle_pair(oracle):
 @pytest.mark.parametrize(
     ("oracle", "num_data", "settings", "off"),
     [
-        (LinearGaussian(2), 8, (200, 64, 3), 0.0),
+        (LinearGaussian(2), 8, (100, 64, 3), 0.0),
         pytest.param(LinearGaussian(10, 20, 1.2), 3, (500, 250, 5), 5.0, marks=pytest.mark.slow),
         (LinearGaussian(50, 40, 4.0), 3, (400, 100, 5), 5.0),
     ],
@@ -75,7 +75,7 @@ def test_the_exact_value_lies_between_the_bounds_which_close():
     oracle = LinearGaussian(5, scale=1.0)
     model, guide = idle_pair(oracle)
     gaps = []
-    for num_temperatures in (5, 30, 200):
+    for num_temperatures in (5, 30, 120):
         both = bidirectional_evidence(
             model, guide, torch.zeros(1, 8), num_data=12, num_temperatures=num_temperatures,
             num_chains=16, num_leapfrog=5, seed=1,
@@ -175,7 +175,7 @@ def test_counts_with_a_gamma_prior_are_negative_binomial():
     exact = dist.NegativeBinomial(torch.tensor(3.0).double(), probs=1 / 3).log_prob(x)
     for start in (None, guide_of_counts):
         annealed = annealed_evidence(
-            counts, guide_of_counts, x, num_temperatures=100, num_chains=100, num_leapfrog=3,
+            counts, guide_of_counts, x, num_temperatures=60, num_chains=100, num_leapfrog=3,
             start=start,
         )  # fmt: skip
         error = annealed.log_px - exact

@@ -255,7 +255,7 @@ def test_keywords_that_the_programs_do_not_take_are_named():
 
 def test_a_plate_of_another_place_has_the_posterior_of_nuts():
     model, guide, data = at_dimension_two()
-    found = nuts_posterior(model, guide, data[:3], num_samples=300, warmup_steps=100)
+    found = nuts_posterior(model, guide, data[:3], num_samples=150, warmup_steps=80)
     off = (found.mean.flatten() - data[:3].sum(1) / 3) * 3**0.5
     assert off.abs().max() < 0.4
 

@@ -77,7 +77,7 @@ def test_diagnose_writes_a_page_and_says_the_verdict(folder, monkeypatch):
     from latente.inference.diagnostics import budget
 
     importlib.import_module("latente.inference.diagnostics.diagnose")  # before Budget is replaced
-    few = {"nuts_data": 0, "temperatures": 10, "annealed_data": 4, "gap_steps": 20}
+    few = {"nuts_data": 0, "temperatures": 5, "annealed_data": 2, "gap_steps": 10}
     few |= {"gap_data": 5, "replications": 10, "chains": 2, "draws": 20}
     few |= {"tree_data": 5, "tree_samples": 10}
     # The command has no options for these: they would each take a while.
@@ -94,6 +94,7 @@ def test_diagnose_writes_a_page_and_says_the_verdict(folder, monkeypatch):
     assert str(report) in result.output
     assert report.read_text().index(written["verdict"].split("\n")[0]) > 0
     assert (folder / "diagnosis" / "figures" / "evidence.png").is_file()
+    few |= {"annealed_data": 0, "gap_data": 0, "replications": 0}
     again = ["--num-data", 5, "--num-samples", 10, "--simulations", 0]
     latente("diagnose", folder, *again)  # into the same folder
 

@@ -104,6 +104,19 @@ def pairs_of(row):
     return set(itertools.combinations(row.items(), 2))
 
 
+def improved(row, left):
+    """A row that trains and meets more of the pairs that are left, by changes on one axis each."""
+    gain, better = len(left & pairs_of(row)), True
+    while better:
+        better = False
+        for axis, choices in AXES.items():
+            for choice in choices:
+                other = {**row, axis: choice}
+                if len(left & pairs_of(other)) > gain and trains(other):
+                    row, gain, better = other, len(left & pairs_of(other)), True
+    return row
+
+
 def covering_design():
     """Rows that meet each pair of choices, as said above; the same rows each time."""
     rng = random.Random(0)
@@ -112,12 +125,9 @@ def covering_design():
     possible = set().union(*(pairs for _, pairs in good))
     left, rows = set(possible), []
     while left:
-        pair = min(left, key=repr)
-        row, pairs = max(
-            (entry for entry in good if pair in entry[1]), key=lambda entry: len(left & entry[1])
-        )
-        rows.append(row)
-        left -= pairs
+        row, _ = max(good, key=lambda entry: len(left & entry[1]))
+        rows.append(improved(row, left))
+        left -= pairs_of(rows[-1])
     for first, second in itertools.combinations(AXES.items(), 2):
         for a, b in itertools.product(first[1], second[1]):
             if ((first[0], a), (second[0], b)) not in possible:

@@ -17,9 +17,9 @@ from latente.models import VAE, Bernoulli, StandardNormal, mlp
 from .oracles import GlobalMean, LinearGaussian, OneBatchDimension, TutorialVAE
 
 SMALL = Budget(
-    num_data=100, num_samples=1000, annealed_data=6, temperatures=20, chains=4, gap_data=16,
+    num_data=100, num_samples=1000, annealed_data=4, temperatures=12, chains=4, gap_data=16,
     simulations=400, draws=50, nuts_data=1, nuts_samples=150, nuts_warmup=50, nuts_temperatures=10,
-    replications=300, gap_steps=100, tree_data=8, tree_samples=20,
+    replications=250, gap_steps=100, tree_data=8, tree_samples=20,
 )  # fmt: skip
 TINY = Budget(
     num_data=30, num_samples=100, annealed_data=3, temperatures=4, chains=2, gap_data=5,
@@ -89,9 +89,10 @@ def test_a_wrong_model_is_found_by_the_predictive_checks():
             pyro.sample("rate", dist.Gamma(50.0 + x, 11.0))
 
     x = torch.distributions.NegativeBinomial(torch.tensor(1.0), torch.tensor(5 / 6)).sample((100,))
-    diagnosis = diagnose(model, guide, x, budget=SMALL)
+    # That chains find a Gamma posterior exact is seen in test_nuts.py.
+    diagnosis = diagnose(model, guide, x, budget=replace(SMALL, nuts_data=0))
     assert "prior predictive" in fired(diagnosis)
-    assert not fired(diagnosis) & {"evidence", "gap", "calibration", "bias", "NUTS"}
+    assert not fired(diagnosis) & {"evidence", "gap", "calibration", "bias"}
 
 
 def test_two_sites_a_gamma_prior_and_counts_go_through_unchanged(tmp_path):

@@ -1,8 +1,9 @@
 """Priors × posteriors × likelihoods × objectives on the digits: each trains, or says why not.
 
 All 4,320 combinations are slow. A test run takes a covering design: any two parts that can be
-trained together, and any prior, posterior and class of objective, which share the latent variable,
-are met in some combination that trains, and each refusal is met once.
+trained together (of objectives with a likelihood, one of each class), and any prior, posterior and
+class of objective, which share the latent variable, are met in some combination that trains, and
+each refusal is met for some objective of its class.
 """
 
 import itertools
@@ -164,10 +165,14 @@ CLASSES = {name: type(make()) for name, make in OBJECTIVES.items()}
 
 
 def choices(combination):
-    """What a combination holds: any two parts, and prior, posterior and class of objective."""
-    prior, posterior, _, objective = combination
+    """What a combination holds: its pairs of parts, and prior, posterior and class of objective.
+
+    Likelihood and objective meet in nothing but log p(x|z), so any objective of a class will do.
+    """
+    prior, posterior, likelihood, objective = combination
     held: set[tuple] = set(itertools.combinations(enumerate(combination), 2))
-    return held | {(prior, posterior, CLASSES[objective])}
+    held -= {((2, likelihood), (3, objective))}
+    return held | {(prior, posterior, CLASSES[objective]), (likelihood, CLASSES[objective])}
 
 
 def covering(combinations):
@@ -193,13 +198,25 @@ REFUSALS = [
     for prior, posterior, objective in itertools.product(PRIORS, POSTERIOR_FAMILIES, OBJECTIVES)
     if refusal(prior, posterior, objective) is not None
 ]
-# No refusal looks at the likelihood: each is met once, with the likelihoods in turn.
-REFUSED = [
+WITH_LIKELIHOODS = [
     (prior, posterior, likelihood, objective)
     for (prior, posterior, objective), likelihood in zip(
         REFUSALS, itertools.cycle(LIKELIHOODS), strict=False
     )
 ]
+
+
+def refused_for(prior, posterior, likelihood, objective):
+    """What a refusal goes by."""
+    return prior, posterior, CLASSES[objective], refusal(prior, posterior, objective)
+
+
+# No refusal looks at the likelihood: each is met with the likelihoods in turn, for one objective of
+# a class, and for each objective once at least.
+REFUSED = list({refused_for(*one): one for one in reversed(WITH_LIKELIHOODS)}.values())
+REFUSED += list(
+    {one[3]: one for one in WITH_LIKELIHOODS if one[3] not in {met[3] for met in REFUSED}}.values()
+)
 # Among combinations that add as much, those come first that take the likelihoods in turn.
 AXES = [list(axis) for axis in (PRIORS, POSTERIOR_FAMILIES, LIKELIHOODS, OBJECTIVES)]
 TURN = {one: sum(axis.index(part) for axis, part in zip(AXES, one, strict=True)) for one in TRAINED}
@@ -248,8 +265,8 @@ def test_the_design_is_small_and_holds_every_part_and_every_refusal():
     assert len(set(DESIGN)) == len(DESIGN) < len(ALL) / 10
     for axis, parts in enumerate((PRIORS, POSTERIOR_FAMILIES, LIKELIHOODS, OBJECTIVES)):
         assert {one[axis] for one in set(DESIGN) & set(TRAINED)} == set(parts)
-    met = [(prior, posterior, objective) for prior, posterior, _, objective in REFUSED]
-    assert met == REFUSALS
+    assert {refused_for(*one) for one in REFUSED} == {refused_for(*one) for one in WITH_LIKELIHOODS}
+    assert {one[3] for one in REFUSED} == {objective for *_, objective in REFUSALS}
 
 
 def test_the_matrix_has_combinations_of_both_kinds():

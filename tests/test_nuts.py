@@ -61,6 +61,7 @@ def false_alarms(seeds):
     )
 
 
+@pytest.mark.slow
 def test_the_exact_guide_seldom_shows():
     """Of 2 repetitions none or one (false alarm 0.3 % at a rate of 5 %); 200 are a slow study.
 

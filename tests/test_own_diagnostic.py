@@ -12,6 +12,7 @@ from latente.inference import DIAGNOSTICS, Budget, Level, diagnose
 
 PAGE = (Path(__file__).parents[1] / "docs" / "own_diagnostic.md").read_text(encoding="utf-8")
 DIAGNOSTIC, USE = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+SHORT = "nuts_samples=200, nuts_warmup=100, nuts_temperatures=20, replications=50, simulations=200"
 NUTS = next(one for one in DIAGNOSTICS if one.name == "nuts")
 
 
@@ -23,7 +24,8 @@ def page(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         exec(DIAGNOSTIC, names)
-        exec(USE, names)
+        assert "simulations=200" in USE
+        exec(USE.replace("simulations=200", SHORT), names)
     return names, folder / "diagnosis"
 
 
@@ -67,7 +69,10 @@ def test_it_is_part_of_verdict_json_and_report(page):
 
 def test_an_exact_guide_and_a_pair_without_chains_do_not_warn(page):
     names, _ = page
-    budget = Budget(num_data=2, nuts_samples=200, nuts_temperatures=20, tree_data=1, tree_samples=1)
+    budget = Budget(
+        num_data=2, nuts_samples=200, nuts_warmup=100, nuts_temperatures=20, tree_data=1,
+        tree_samples=1,
+    )  # fmt: skip
     pair, mine = (names["model"], names["exact"]), names["CORRELATIONS"]
     found = diagnose(*pair, names["x"], diagnostics=(NUTS, mine), budget=budget)
     assert [one.level for one in found.findings] == [Level.GOOD, Level.GOOD]

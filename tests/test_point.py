@@ -40,7 +40,7 @@ def test_a_linear_autoencoder_is_principal_component_analysis():
     x = data().double()
     x = x - x.mean(0)
     model, guide = (part.double() for part in pair())
-    run = fit(model, guide, x, epochs=900, batch_size=200, learning_rate=0.02,
+    run = fit(model, guide, x, epochs=400, batch_size=200, learning_rate=0.04,
               show_progress=False)  # fmt: skip
     left = torch.linalg.svdvals(x)[2:].square().sum() / len(x)
     best = -0.5 * left.item() / 0.5**2 - 5 * (math.log(0.5) + 0.5 * math.log(2 * math.pi))

@@ -62,6 +62,7 @@ def plan_of(recipe, posterior, files):
 
 
 @pytest.mark.parametrize(("recipe", "posterior"), ALL, ids=["-".join(pair) for pair in ALL])
+@pytest.mark.usefixtures("few_digits")
 def test_every_recipe_is_fitted_kept_and_loaded(recipe, posterior, files, tmp_path):
     plan = replace(plan_of(recipe, posterior, files), epochs=1)
     with warnings.catch_warnings():

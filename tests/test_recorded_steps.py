@@ -106,7 +106,8 @@ def recipe_case(recipe, posterior, files, dtype):
 SLOW_RECIPES = (
     "vae-static", "vae-normal-predicted", "vae-logistic-mixture", "vae-negative-binomial",
     "vae-resnet", "vae-warmup", "vae-cyclical", "iwae", "iwae-stl", "miwae", "ciwae",
-    "cvae-quadrant",
+    "cvae-quadrant", "vae-mixture", "vae-normal", "vae-categorical", "vae-continuous-bernoulli",
+    "piwae", "beta-vae", "vae-free-bits", "hvae",
 )  # fmt: skip
 """Parts much like those of other recipes."""
 

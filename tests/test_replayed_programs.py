@@ -105,7 +105,9 @@ class Program:
         return values[-1].detach(), values[len(values) // 2].detach(), total.detach(), slopes
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize(
+    "seed", [pytest.param(seed, marks=[pytest.mark.slow] * (seed >= 24)) for seed in range(40)]
+)
 def test_a_replay_of_any_program_gives_what_it_gives(seed):
     """At numbers, weights and random states that it was not made at."""
     program, twin = Program(seed), Program(seed)

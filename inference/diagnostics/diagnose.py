@@ -95,7 +95,7 @@ def diagnose(
     >>> from latente.guides import ExactPosterior
     >>> from latente.models import PPCA
     >>> model = PPCA(4, 1)
-    >>> budget = Budget(temperatures=20, simulations=50, gap_steps=20, gap_data=8, nuts_data=0)
+    >>> budget = Budget(annealed_data=0, simulations=50, gap_steps=20, gap_data=8, nuts_data=0)
     >>> diagnosis = diagnose(model, ExactPosterior(model), torch.randn(20, 4), budget=budget)
     >>> diagnosis["evidence"].khat_bad_fraction
     0.0
