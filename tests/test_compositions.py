@@ -33,7 +33,8 @@ AXES = {
     "prior": ("standard", "mixture:components=3", "vamp:components=3", "flow", "conditional"),
     "posterior": ("diagonal", "full-rank", "planar:transforms=1", "iaf", "spline", "point"),
     "likelihood": tuple(DATA_KINDS),
-    "network": ("mlp", "conv:residual_blocks=1,channels=2-3"),
+    "network": ("mlp", "conv:residual_blocks=1,channels=2-3",
+                "pixelcnn:receptive_field=1,layers=1,channels=4,features=2"),
     "objective": ("elbo", "elbo:num_particles=2", "iwae:k=2,gradient=dreg", "info:strength=2",
                   "info:alpha=0.5,strength=2", "total-correlation", "score-function"),
     "beta": (None, "0", "4", "warmup:1", "cyclical:1,rise=0.3"),
@@ -52,7 +53,7 @@ def refusals(row):
     several = name["levels"] != "one"
     reasons = {
         "need a posterior with a density": several and point,
-        "is for one latent variable, and not for --levels": several and name["network"] == "conv",
+        "is for one latent variable, and not for --levels": several and name["network"] != "mlp",
         "take no context yet": several and (given or name["prior"] == "conditional"),
         "gives no posterior of the top level": name["levels"] == "bottom-up"
         and name["prior"] == "vamp",
@@ -73,7 +74,7 @@ def refusals(row):
         and (row["posterior"] != "diagonal" or name["prior"] not in ("standard", "conditional")),
         "needs a context": name["prior"] == "conditional" and not given,
         "pseudo-inputs of the prior vamp do not have": name["prior"] == "vamp" and given,
-        "no image for the network": name["network"] == "conv" and row["given"][:4] == "quad",
+        "no image for the network": name["network"] != "mlp" and row["given"][:4] == "quad",
         "are free to leave": name["prior"] == "vamp"
         and DATA_KINDS[row["likelihood"]] == "counts",
         "holds grey values in": row["data"] == "digits"

@@ -49,9 +49,9 @@ def build_pair(composition: Composition, sizes: Sizes) -> Pair:
         return composition.levels.build(_hierarchy_parts(composition, sizes, likelihood, reader))
     if isinstance(reader, ColumnFeatures):
         read = replace(sizes, event_shape=(reader.num_features,))
-        encoder, decoder = composition.network.build(read, likelihood, context)
+        encoder, decoder, likelihood = composition.network.build(read, likelihood, context)
     else:
-        encoder, decoder = composition.network.build(sizes, likelihood, context)
+        encoder, decoder, likelihood = composition.network.build(sizes, likelihood, context)
     if reader is not None:
         encoder = reading(reader, encoder)
     guide = composition.posterior.build(encoder, sizes.latent_dim)

@@ -8,6 +8,9 @@ from ..data.files import TABLE_SUFFIXES
 from .composition import Composition
 from .contexts import COLUMNS, GIVEN
 
+IMAGE_NETWORKS = ("conv", "pixelcnn")
+"""Networks that take neighbours in an image."""
+
 Rule = Callable[[Composition], str | None]
 """A rule returns the reason why it refuses a composition, or ``None``."""
 
@@ -97,10 +100,10 @@ def _context_reaches_the_parts(c: Composition) -> str | None:
             f"with --given {c.given} the posterior takes a context, which the pseudo-inputs of the "
             "prior vamp do not have: take --prior standard, mixture, flow or conditional"
         )
-    if c.network.name == "conv" and c.given.name.startswith("quadrant"):
+    if c.network.name in IMAGE_NETWORKS and c.given.name.startswith("quadrant"):
         return (
             f"with --given {c.given} x is what is left of an image, and no image for the network "
-            "conv: take --network mlp"
+            f"{c.network.name}: take --network mlp"
         )
     return None
 
@@ -122,8 +125,9 @@ def _pseudo_inputs_are_readable(c: Composition) -> str | None:
 def _columns_are_no_image(c: Composition) -> str | None:
     if c.likelihood.part.data != "columns":
         return None
-    if c.network.name == "conv" or c.given.name.startswith("quadrant"):
-        what = "the network conv is" if c.network.name == "conv" else f"--given {c.given} is"
+    of_images = c.network.name in IMAGE_NETWORKS
+    if of_images or c.given.name.startswith("quadrant"):
+        what = f"the network {c.network.name} is" if of_images else f"--given {c.given} is"
         return f"{what} for images, and the likelihood columns for tables: leave one of them out"
     if c.binarize != "none":
         return "the likelihood columns takes values as they are: leave --binarize out"
@@ -140,8 +144,11 @@ def _levels_suit_the_parts(c: Composition) -> str | None:
         )
     if not c.has_density:
         return "levels of latent variables need a posterior with a density: leave point out"
-    if c.network.name == "conv":
-        return "the network conv is for one latent variable, and not for --levels: leave it out"
+    if c.network.name != "mlp":
+        return (
+            f"the network {c.network.name} is for one latent variable, and not for --levels: leave "
+            "it out"
+        )
     if c.is_conditional or c.prior.name == "conditional":
         return "levels of latent variables take no context yet: leave --given out"
     if c.prior.name == "vamp" and c.levels.name == "bottom-up":
@@ -205,6 +212,11 @@ def check_data_kind(
             f"the network conv is for images, and {data} is a table: leave it out, or take "
             "--network conv:dims=1 if its columns are a signal, in order; or give --shape if they "
             "are pixels"
+        )
+    if is_table and c.network.name == "pixelcnn":
+        raise ValueError(
+            f"the network pixelcnn is for images, and {data} is a table: leave it out, or give "
+            "--shape if its columns are pixels"
         )
     if standardize and c.likelihood.part.data == "columns":
         raise ValueError(

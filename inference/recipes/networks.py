@@ -6,14 +6,23 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
-from ...models import Conditional, FlattenEvent, Likelihood, conv_decoder, conv_encoder, mlp
+from ...models import (
+    AutoregressiveLikelihood,
+    Conditional,
+    FlattenEvent,
+    Likelihood,
+    PixelCNN,
+    conv_decoder,
+    conv_encoder,
+    mlp,
+)
 from .axis import Axis, Part
-from .parameters import Kind, Natural, Widths, one_of
+from .parameters import Count, Kind, Natural, Widths, one_of
 from .posteriors import EncoderOfWidth
 from .sizes import Sizes
 
-Networks = tuple[EncoderOfWidth, nn.Module]
-"""A function that makes the encoder, and the decoder."""
+Networks = tuple[EncoderOfWidth, nn.Module, Likelihood]
+"""A function that makes the encoder, the decoder, and the likelihood that takes its features."""
 
 
 def _read_dims(text: str) -> int | str:
@@ -29,7 +38,7 @@ def _mlp(sizes: Sizes, likelihood: Likelihood, context: nn.Module | None) -> Net
     x, z = FlattenEvent(sizes.event_shape), FlattenEvent((sizes.latent_dim,))
     if context is None:
         decoder = mlp(sizes.latent_dim, *reversed(sizes.hidden), out=likelihood.num_features)
-        return partial(mlp, sizes.event_shape, *sizes.hidden), decoder
+        return partial(mlp, sizes.event_shape, *sizes.hidden), decoder, likelihood
 
     def encoder(out: int) -> nn.Module:
         network = mlp(math.prod(sizes.event_shape) + sizes.context, *sizes.hidden, out=out)
@@ -37,7 +46,7 @@ def _mlp(sizes: Sizes, likelihood: Likelihood, context: nn.Module | None) -> Net
 
     width = sizes.latent_dim + sizes.context
     network = mlp(width, *reversed(sizes.hidden), out=likelihood.num_features)
-    return encoder, Conditional(network, z, context)
+    return encoder, Conditional(network, z, context), likelihood
 
 
 def _conv(
@@ -75,13 +84,52 @@ def _conv(
         **options,
     )
     if context is None:
-        return partial(plain, hidden=width), decoder
+        return partial(plain, hidden=width), decoder, likelihood
 
     def encoder(out: int) -> nn.Module:
         image = nn.Sequential(plain(out=width, hidden=None), nn.ReLU())
         return Conditional(mlp(width + sizes.context, width, out=out), image, context)
 
-    return encoder, Conditional(decoder, FlattenEvent((sizes.latent_dim,)), context)
+    return encoder, Conditional(decoder, FlattenEvent((sizes.latent_dim,)), context), likelihood
+
+
+def _pixel_cnn(
+    sizes: Sizes,
+    likelihood: Likelihood,
+    context: nn.Module | None,
+    *,
+    receptive_field: Count = 3,
+    layers: Count = 3,
+    channels: Count = 16,
+    features: Count = 8,
+    base: Annotated[str, one_of("mlp", "conv")] = "mlp",
+) -> Networks:
+    """Networks of the part ``base``, whose decoder gives ``features`` of z for each element.
+
+    These are maps, which enter into each layer of a :class:`PixelCNN`.
+
+    Raises:
+        ValueError: if the data are no images.
+    """
+    shape = sizes.event_shape
+    if len(shape) not in (2, 3):
+        raise ValueError(
+            f"the network pixelcnn takes the pixels of images, and a datum has the shape {shape}: "
+            "take --network mlp"
+        )
+    colours = 1 if len(shape) == 2 else shape[0]
+    network = PixelCNN(
+        shape,
+        channels,
+        receptive_field=receptive_field,
+        layers=layers,
+        features_per_element=likelihood.features_per_element,
+        latent_features=(features * colours, *shape[-2:]),
+    )
+    with_memory = AutoregressiveLikelihood(likelihood, network=network)
+    if base == "mlp":
+        return _mlp(sizes, with_memory, context)
+    return _conv(sizes, with_memory, context, dims=2)
 
 
 def as_before_dims(network: str, event_shape: tuple[int, ...]) -> str:
@@ -135,6 +183,13 @@ NETWORKS: Axis[Part] = Axis(
         "Radford, Metz and Chintala 2016, arXiv 1511.06434",
         _conv,
     ),
+    Part(
+        "pixelcnn",
+        "a decoder with memory, for images: a gated PixelCNN that sees the pixels before, at most "
+        "receptive_field away, and in each layer features of z by networks of the part base",
+        "Gulrajani et al. 2017, arXiv 1611.05013",
+        _pixel_cnn,
+    ),
 )
-"""The networks; each builds a maker of encoders and a decoder from sizes, likelihood and the
-module that reads the context."""
+"""The networks; each builds a maker of encoders, a decoder and the likelihood of its features from
+sizes, the likelihood of an element and the module that reads the context."""

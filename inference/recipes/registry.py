@@ -85,6 +85,25 @@ _NETWORKS = (
         "He et al. 2016, arXiv 1603.05027",
         network="conv:residual_blocks=1",
     ),
+    Recipe(
+        "pixelvae",
+        "vae whose decoder also sees the pixels before: a gated PixelCNN, with z in each layer; "
+        "the KL warmed up over 10 epochs, 0.1 nat of each latent dimension's free",
+        "Gulrajani et al. 2017, arXiv 1611.05013",
+        network="pixelcnn",
+        beta="warmup:10",
+        free_bits=0.1,
+    ),
+    Recipe(
+        "vlae",
+        "the same with the nearest pixels alone, which leaves the whole of an image to z, and with "
+        "a masked autoregressive flow as its prior",
+        "Chen et al. 2017, arXiv 1611.02731",
+        prior="flow:transforms=3",
+        network="pixelcnn:receptive_field=1",
+        beta="warmup:10",
+        free_bits=0.1,
+    ),
 )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ...models import VAE, Hierarchy, VampPrior
+from ...models import VAE, AutoregressiveLikelihood, Hierarchy, VampPrior
 from ..data.load_data import Data
 from ..data.rows import BLOCK_ROWS, Rows
 from ..execution.recorded import Compile
@@ -41,7 +41,8 @@ def train(
 
     The learning rate is held, then falls to zero (:func:`hold_then_fall`), unless the plan names
     another schedule. The decoder's last bias starts at the value that reproduces the training mean
-    (as in Burda et al. 2016), so that training starts from the best constant, and not from noise.
+    (as in Burda et al. 2016), so that training starts from the best constant, and not from noise;
+    but a PixelCNN, which mixes the decoder's features with pixels, has no such bias.
 
     Args:
         plan: the configuration; :func:`complete` fills in what it leaves open.
@@ -70,7 +71,8 @@ def train(
     if resume:
         network = as_before_dims(network, sizes.event_shape)
     model, guide = build_planned(replace(plan, network=network), sizes)
-    model.start_at_mean(data.train[:BLOCK_ROWS])
+    if not isinstance(model.likelihood, AutoregressiveLikelihood):
+        model.start_at_mean(data.train[:BLOCK_ROWS])
     _start_at_data(model, data.train)
     return fit(
         model,

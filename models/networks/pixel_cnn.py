@@ -1,7 +1,7 @@
 """The gated PixelCNN: convolutions that see only the pixels before."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -154,40 +154,42 @@ def _sweep(
     (colours, height, width), num = network.image_shape, math.prod(batch)
     blank = next(network.parameters()).new_zeros
     layers, places = network.layers, network.order
-    maps = [layer.biases(latent) for layer in layers]
-    # The inputs of each layer, with room for the padding: of all rows, and of one row.
+    maps, steps = [y.biases(latent) for y in layers], [y.step() for y in layers]
+    hidden, last = [_by_pixels(layer) for layer in network.head if isinstance(layer, _MaskedConv)]
+    # The inputs of each layer, with room for the padding: of all rows; and of one row, pixel after
+    # pixel with its channels, so that those of a few pixels are neighbours in memory.
     above = [blank(num, y.inputs, height + y.reach, width + 2 * y.reach) for y in layers]
     above[0][:, -1, layers[0].reach :, layers[0].reach : layers[0].reach + width] = 1
     per_element = network.features_per_element
     features = blank(num, per_element, colours, height, width)
     flat = features.view(*batch, per_element * colours * height * width)
     for row in range(height):
-        left = [blank(num, layer.inputs, 1, width + layer.reach) for layer in layers]
-        left[0][:, -1, :, layers[0].reach :] = 1
+        left = [blank(num, width + layer.reach, layer.inputs) for layer in layers]
+        left[0][:, layers[0].reach :, -1] = 1
         downs: list[Tensor] = []
         for i, layer in enumerate(layers):
             biases = maps[i]
             if biases is not None and biases.shape[2] > 1:
                 biases = biases[:, :, row : row + 1]
             v, down = layer.above(above[i][:, :, row : row + layer.reach + 1], biases)
-            downs.append(down)
+            downs.append(down[:, :, 0].permute(2, 0, 1).contiguous())  # a column, (B, 2 C)
             if i + 1 < len(layers):
                 k = layers[i + 1].reach
                 above[i + 1][:, :, row + k, k : k + width] = v[:, :, 0]
         for column in range(width):
             for colour in range(colours):
-                u = left[0]
-                for i, layer in enumerate(layers):
+                u = left[0][:, 0]
+                for i, (layer, step) in enumerate(zip(layers, steps, strict=True)):
                     if i:
-                        left[i][..., column + layer.reach] = u[..., 0]
-                    window = left[i][..., column : column + layer.reach + 1]
-                    u = layer.left(window, downs[i][..., column : column + 1])
-                features[..., row, column] = network.head(u).view(num, per_element, colours)
+                        left[i][:, column + layer.reach] = u
+                    u = step(left[i][:, column : column + layer.reach + 1], downs[i][column])
+                u = F.linear(u.relu(), *hidden).relu()
+                features[..., row, column] = F.linear(u, *last).view(num, per_element, colours)
                 yield places[(row * width + column) * colours + colour], flat
                 pixel = x[..., row, column].reshape(num, colours)
-                left[0][:, colour, 0, column + layers[0].reach] = pixel[:, colour]
+                left[0][:, column + layers[0].reach, colour] = pixel[:, colour]
         k = layers[0].reach
-        above[0][:, :, row + k, k : k + width] = left[0][:, :, 0, k:]
+        above[0][:, :, row + k, k : k + width] = left[0][:, k:].transpose(1, 2)
 
 
 class _Layer(nn.Module):
@@ -232,6 +234,21 @@ class _Layer(nn.Module):
         change = self.across(self._gate(self.pixels(u) + down))
         return change if self.first else u[..., self.reach :] + change
 
+    def step(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """:meth:`left` of one pixel, as products of matrices, which are made once.
+
+        It takes the inputs of the pixel and of those to its left (B, reach + 1, inputs), and
+        ``down`` (B, 2 C), to the next inputs (B, C).
+        """
+        (weight, bias), across = _by_pixels(self.pixels), _by_pixels(self.across)
+
+        def step(u: Tensor, down: Tensor) -> Tensor:
+            values, gates = (F.linear(u.flatten(1), weight, bias) + down).chunk(2, dim=1)
+            change = F.linear(values.tanh() * gates.sigmoid(), *across)
+            return change if self.first else u[:, -1] + change
+
+        return step
+
     def _gate(self, features: Tensor) -> Tensor:
         values, gates = features.chunk(2, dim=1)
         return self.tanh(values) * gates.sigmoid()
@@ -249,11 +266,13 @@ class _MaskedConv(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Maps (B, inputs, …) to maps (B, outputs, …)."""
-        weight = self.weight * self.connected
-        if input.shape[2:] != weight.shape[2:]:
-            return F.conv2d(input, weight, self.bias)
-        # One pixel, as when x is drawn: the product takes a tenth of the convolution's time.
-        return F.linear(input.flatten(1), weight.flatten(1), self.bias)[..., None, None]
+        return F.conv2d(input, self.weight * self.connected, self.bias)
+
+
+def _by_pixels(convolution: _MaskedConv) -> tuple[Tensor, Tensor | None]:
+    """A convolution's weights as a matrix, of pixel after pixel with its channels; and its bias."""
+    weight = convolution.weight * convolution.connected
+    return weight.movedim(1, -1).flatten(1), convolution.bias
 
 
 def _at_pixel(outputs: Tensor, inputs: Tensor, *, itself: bool = True) -> Tensor:
