@@ -8,6 +8,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from ..models.contexts import context_for, takes_context
+from ..models.latent_shape import LatentDim, check_feature_shape, latent_shape
 
 
 class Amortized(PyroModule):
@@ -20,12 +21,12 @@ class Amortized(PyroModule):
 
     Args:
         encoder: a network from x (N, *event_shape) to features (N, width).
-        latent_dim: dimension of z.
-        width: number of features that the family takes.
+        latent_dim: dimension of z, K; or the shape of maps, (C, H, W).
+        width: number of features that the family takes; for maps, of their channels.
 
     Raises:
         ValueError: if ``latent_dim`` is less than 1, or, when run, if the encoder does not give
-            one row of ``width`` features for each datum.
+            one row of ``width`` features for each datum, or for maps (N, width, H, W).
 
     >>> import torch
     >>> from latente.models import mlp
@@ -45,16 +46,15 @@ class Amortized(PyroModule):
     infer: ClassVar[dict[str, Any]] = {}
     """Passed to ``pyro.sample`` as ``infer``, where objectives read it."""
 
-    def __init__(self, encoder: nn.Module, latent_dim: int, width: int):
+    def __init__(self, encoder: nn.Module, latent_dim: LatentDim, width: int):
         super().__init__()
-        if latent_dim < 1:
-            raise ValueError(f"latent_dim must be at least 1, got {latent_dim}")
+        self.event_shape = latent_shape(latent_dim)
         self.encoder = encoder
         self.latent_dim = latent_dim
         self.width = width
 
     def family(self, features: Tensor) -> dist.TorchDistribution:
-        """Features (…, width) to q(z|x): batch shape (…), event shape (latent_dim,)."""
+        """Features (…, width) to q(z|x): batch shape (…), event shape (K,) or (C, H, W)."""
         raise NotImplementedError(f"{type(self).__name__} has no posterior family")
 
     @property
@@ -66,7 +66,7 @@ class Amortized(PyroModule):
         """Encode data (N, *event_shape) to features (N, width)."""
         features = self.encoder(x, *context_for(self.encoder, context))
         self.check_width(features)
-        if features.shape[:-1] != x.shape[:1]:
+        if features.shape[: -len(self.event_shape)] != x.shape[:1]:
             raise ValueError(
                 f"the encoder gave features of shape {tuple(features.shape)} for data of shape "
                 f"{tuple(x.shape)}: it must give one row for each of the N data; an mlp takes the "
@@ -75,17 +75,16 @@ class Amortized(PyroModule):
         return features
 
     def check_width(self, features: Tensor) -> None:
-        """Refuse features that are not (…, width)."""
-        if features.shape[-1] != self.width:
-            raise ValueError(
-                f"{type(self).__name__} with {self.extra_repr()} takes {self.width} encoder "
-                f"features ({self.layout}), but the encoder gave a tensor of shape "
-                f"{tuple(features.shape)}: give it out={self.width}"
-            )
+        """Refuse features that are not (…, width), or of maps not (…, width, H, W)."""
+        part = (
+            f"{type(self).__name__} with {self.extra_repr()} takes {self.width} encoder features "
+            f"({self.layout}), but the encoder"
+        )
+        check_feature_shape(features, self.latent_dim, self.width, part)
 
     def posterior(self, x: Tensor, *context: Tensor) -> dist.TorchDistribution:
-        """q(z|x) of data (N, *event_shape): batch shape (N,), event shape (latent_dim,)."""
-        return self._of_vectors(self.family(self.features(x, *context)))
+        """q(z|x) of data (N, *event_shape): batch shape (N,), event shape (K,) or (C, H, W)."""
+        return self._of_latents(self.family(self.features(x, *context)))
 
     def posterior_of_level(
         self, features: Tensor, state: tuple[Tensor, ...], prior: dist.TorchDistribution | None
@@ -100,19 +99,19 @@ class Amortized(PyroModule):
         """
         encoded = self.encoder(features, *context_for(self.encoder, state))
         self.check_width(encoded)
-        return self._of_vectors(self.family(encoded))
+        return self._of_latents(self.family(encoded))
 
-    def _of_vectors(self, distribution: dist.TorchDistribution) -> dist.TorchDistribution:
-        if distribution.event_shape != (self.latent_dim,):
+    def _of_latents(self, distribution: dist.TorchDistribution) -> dist.TorchDistribution:
+        if distribution.event_shape != self.event_shape:
             raise ValueError(
                 f"{type(self).__name__}.family gave a distribution of event shape "
-                f"{tuple(distribution.event_shape)}, not ({self.latent_dim},): end it with "
-                ".to_event(1) to make z one variable"
+                f"{tuple(distribution.event_shape)}, not {self.event_shape}: end it with "
+                f".to_event({len(self.event_shape)}) to make z one variable"
             )
         return distribution
 
     def forward(self, x: Tensor, *context: Tensor) -> Tensor:
-        """Run the program on data (N, *event_shape); returns z of shape (…, N, latent_dim)."""
+        """Run the program on data (N, *event_shape); returns z (…, N, K), or (…, N, C, H, W)."""
         posterior = self.posterior(x, *context)
         infer: Any = dict(self.infer)
         with pyro.plate("data", len(x), dim=-1):

@@ -1,13 +1,12 @@
 """Amortized normal posterior with a diagonal covariance."""
 
 import pyro.distributions as dist
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..models.bounded_scale import bound_log_scale, check_max_log_scale
-from .amortized import Amortized
+from .normal_features import NormalFeatures
 
 
-class DiagonalNormal(Amortized):
+class DiagonalNormal(NormalFeatures):
     """The diagonal normal posterior q(z|x) = N(z; μ(x), diag σ²(x)), amortized.
 
     The encoder's features of a datum are (μ, log σ), in this order. A draw is z = μ + σ ⊙ ε with
@@ -18,14 +17,16 @@ class DiagonalNormal(Amortized):
     at dimension −1.
 
     Args:
-        encoder: a network from x (N, *event_shape) to features (N, 2 · latent_dim).
-        latent_dim: dimension of z.
+        encoder: a network from x (N, *event_shape) to features (N, 2 · latent_dim); for maps
+            (N, 2C, H, W), the channels of μ, then those of log σ.
+        latent_dim: dimension of z, K; or the shape of maps, (C, H, W).
         max_log_scale: m, with log σ = m tanh(feature / m): σ stays between e⁻ᵐ and eᵐ, where in a
             deep hierarchy exp of a feature may overflow (5.0, say). ``None``: log σ is the feature.
 
     Raises:
         ValueError: if ``latent_dim`` is less than 1 or ``max_log_scale`` is not positive, or, when
-            run, if the encoder does not give 2 · latent_dim features.
+            run, if the encoder does not give 2 · latent_dim features, or for maps 2C channels of
+            their size.
 
     >>> import torch
     >>> from latente.models import mlp
@@ -35,20 +36,7 @@ class DiagonalNormal(Amortized):
     (torch.Size([5]), torch.Size([2]))
     """
 
-    layout = "μ, log σ"
-
-    def __init__(self, encoder: nn.Module, latent_dim: int, *, max_log_scale: float | None = None):
-        super().__init__(encoder, latent_dim, self.num_features(latent_dim))
-        check_max_log_scale(max_log_scale)
-        self.max_log_scale = max_log_scale
-
-    @staticmethod
-    def num_features(latent_dim: int) -> int:
-        """Number of features that the encoder gives: 2 · latent_dim."""
-        return 2 * latent_dim
-
     def family(self, features: Tensor) -> dist.TorchDistribution:
-        """Features (…, 2 · latent_dim) to q(z|x)."""
-        mean, log_scale = features.chunk(2, dim=-1)
-        log_scale = bound_log_scale(log_scale, self.max_log_scale)
-        return dist.Normal(mean, log_scale.exp()).to_event(1)
+        """Features (…, 2K), or of maps (…, 2C, H, W), to q(z|x)."""
+        mean, log_scale = self.mean_and_log_scale(features)
+        return dist.Normal(mean, log_scale.exp()).to_event(len(self.event_shape))

@@ -8,6 +8,7 @@ from torch import Size, Tensor, nn
 from torch.distributions import AffineTransform, Transform, constraints
 
 from ..models._zuko import FlowDistribution, in_whole_space, zuko
+from ..models.latent_shape import check_vector
 from ..models.networks.mlp import shrink
 from .amortized import Amortized
 
@@ -43,8 +44,9 @@ class NormalizingFlow(Amortized):
         context: length of h; 0 for a flow that is the same for all data.
 
     Raises:
-        ValueError: if ``latent_dim`` is less than 1, ``context`` is negative, or the flow does not
-            have these dimensions; when run, if the encoder gives another number of features.
+        ValueError: if ``latent_dim`` is less than 1 or a shape, ``context`` is negative, or the
+            flow does not have these dimensions; when run, if the encoder gives another number of
+            features.
 
     >>> import zuko
     >>> from latente.models import mlp
@@ -72,6 +74,7 @@ class NormalizingFlow(Amortized):
     @staticmethod
     def num_features(latent_dim: int, context: int) -> int:
         """Number of features that the encoder gives: 2 · latent_dim + context."""
+        check_vector(latent_dim, "a NormalizingFlow")
         return 2 * latent_dim + context
 
     def _check_flow(self) -> None:
@@ -86,7 +89,7 @@ class NormalizingFlow(Amortized):
                 shapes = {distribution.event_shape, distribution.sample().shape[1:]}
         except (RuntimeError, TypeError, IndexError) as error:
             raise ValueError(f"the flow and context={self.context} do not fit: {advice}") from error
-        if shapes != {torch.Size([self.latent_dim])}:
+        if shapes != {torch.Size(self.event_shape)}:
             raise ValueError(f"the flow has {distribution.event_shape[-1]} features: {advice}")
         if not in_whole_space(distribution):
             raise ValueError(

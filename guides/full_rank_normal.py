@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions.kl import register_kl
 
+from ..models.latent_shape import check_vector
 from .amortized import Amortized
 
 
@@ -22,8 +23,8 @@ class FullRankNormal(Amortized):
         latent_dim: dimension K of z.
 
     Raises:
-        ValueError: if ``latent_dim`` is less than 1, or, when run, if the encoder does not give
-            K (K + 3) / 2 features.
+        ValueError: if ``latent_dim`` is less than 1 or a shape, or, when run, if the encoder does
+            not give K (K + 3) / 2 features.
 
     >>> from latente.models import mlp
     >>> guide = FullRankNormal(mlp(64, 16, out=FullRankNormal.num_features(2)), latent_dim=2)
@@ -39,11 +40,12 @@ class FullRankNormal(Amortized):
     @staticmethod
     def num_features(latent_dim: int) -> int:
         """Number of features that the encoder gives: K of μ, K of log σ, K (K − 1) / 2 of L′."""
+        check_vector(latent_dim, "a FullRankNormal")
         return latent_dim * (latent_dim + 3) // 2
 
     def family(self, features: Tensor) -> dist.TorchDistribution:
         """Features (…, K (K + 3) / 2) to q(z|x)."""
-        dim = self.latent_dim
+        (dim,) = self.event_shape
         mean, log_scale, below = features.split([dim, dim, self.width - 2 * dim], dim=-1)
         rows, columns = torch.tril_indices(dim, dim, -1, device=features.device)
         scale_tril = torch.diag_embed(log_scale.exp())

@@ -3,6 +3,7 @@
 import pyro.distributions as dist
 from torch import Tensor, nn
 
+from ..models.latent_shape import LatentDim, num_channels
 from .amortized import Amortized
 
 
@@ -16,7 +17,7 @@ class PointPosterior(Amortized):
 
     Args:
         encoder: a network from x (N, *event_shape) to codes (N, latent_dim).
-        latent_dim: dimension of z.
+        latent_dim: dimension of z, K; or the shape of maps, (C, H, W).
 
     Raises:
         ValueError: if ``latent_dim`` is less than 1, or, when run, if the codes do not have length
@@ -31,14 +32,14 @@ class PointPosterior(Amortized):
     layout = "z"
     infer = {"without_kl": True}  # noqa: RUF012
 
-    def __init__(self, encoder: nn.Module, latent_dim: int):
+    def __init__(self, encoder: nn.Module, latent_dim: LatentDim):
         super().__init__(encoder, latent_dim, self.num_features(latent_dim))
 
     @staticmethod
-    def num_features(latent_dim: int) -> int:
-        """Number of features that the encoder gives: latent_dim."""
-        return latent_dim
+    def num_features(latent_dim: LatentDim) -> int:
+        """Number of features, or channels, that the encoder gives: latent_dim."""
+        return num_channels(latent_dim)
 
     def family(self, features: Tensor) -> dist.TorchDistribution:
-        """Codes (…, latent_dim) to the delta distributions at them."""
-        return dist.Delta(features, event_dim=1)
+        """Codes (…, K) or (…, C, H, W) to the delta distributions at them."""
+        return dist.Delta(features, event_dim=len(self.event_shape))

@@ -2,37 +2,24 @@
 
 import pyro.distributions as dist
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import softplus
 
-from ..models.bounded_scale import bound_log_scale, check_max_log_scale
 from ..models.contexts import context_for
-from .amortized import Amortized
+from .normal_features import NormalFeatures
 
 
-class Relative(Amortized):
+class Relative(NormalFeatures):
     """Base class of the posteriors of a level below the top that start from its prior.
 
     A subclass implements :meth:`combine`. It is a part of a :class:`TopDown` guide, no guide by
     itself. The prior is a diagonal normal distribution given the levels above.
     """
 
-    layout = "μ, log σ"
-
-    def __init__(self, encoder: nn.Module, latent_dim: int, *, max_log_scale: float | None = None):
-        super().__init__(encoder, latent_dim, self.num_features(latent_dim))
-        check_max_log_scale(max_log_scale)
-        self.max_log_scale = max_log_scale
-
-    @staticmethod
-    def num_features(latent_dim: int) -> int:
-        """Number of features that the encoder gives: 2 · latent_dim."""
-        return 2 * latent_dim
-
     def combine(
         self, mean: Tensor, log_scale: Tensor, prior_mean: Tensor, prior_scale: Tensor
     ) -> dist.TorchDistribution:
-        """Features and prior, each (…, latent_dim), to q(z|x, levels above)."""
+        """Features and prior, each (…, *event_shape), to q(z|x, levels above)."""
         raise NotImplementedError(f"{type(self).__name__} has no posterior family")
 
     def family(self, features: Tensor) -> dist.TorchDistribution:
@@ -49,15 +36,14 @@ class Relative(Amortized):
         if prior is None:
             return self.family(features)
         normal = prior.base_dist if isinstance(prior, dist.Independent) else None
-        if not isinstance(normal, torch.distributions.Normal) or len(prior.event_shape) != 1:
+        if not isinstance(normal, torch.distributions.Normal):
             raise ValueError(
                 f"{type(self).__name__} starts from a diagonal normal prior of its level, such as "
                 f"ConditionalNormal, got {type(normal or prior).__name__}: take DiagonalNormal"
             )
         encoded = self.encoder(features, *context_for(self.encoder, state))
         self.check_width(encoded)
-        mean, log_scale = encoded.chunk(2, dim=-1)
-        log_scale = bound_log_scale(log_scale, self.max_log_scale)
+        mean, log_scale = self.mean_and_log_scale(encoded)
         return self.combine(mean, log_scale, normal.loc, normal.scale)
 
 
@@ -73,10 +59,10 @@ class PrecisionWeighted(Relative):
     Gaussian hierarchy with independent dimensions this is the exact posterior of a level.
 
     Args:
-        encoder: a network from the level's features to (μ̂, log σ̂), 2 · latent_dim numbers; one
-            that takes a context, such as :class:`latente.models.Conditional`, gets the state of the
-            level above.
-        latent_dim: dimension of z.
+        encoder: a network from the level's features to (μ̂, log σ̂), 2 · latent_dim numbers, or for
+            maps 2C channels; one that takes a context, such as :class:`latente.models.Conditional`,
+            gets the state of the level above.
+        latent_dim: dimension of z, K; or the shape of maps, (C, H, W).
         max_log_scale: m, with log σ̂ = m tanh(feature / m), which stays between −m and m; with
             one for the priors too, no scale overflows. ``None``: log σ̂ is the feature.
 
@@ -101,7 +87,9 @@ class PrecisionWeighted(Relative):
         # weight = σ_p²/(σ_p² + σ̂²), from log scales: no square overflows.
         log_ratio = 2 * (prior_scale.log() - log_scale)
         moved = prior_mean + log_ratio.sigmoid() * (mean - prior_mean)
-        return dist.Normal(moved, (-0.5 * softplus(log_ratio)).exp() * prior_scale).to_event(1)
+        return dist.Normal(moved, (-0.5 * softplus(log_ratio)).exp() * prior_scale).to_event(
+            len(self.event_shape)
+        )
 
 
 class Residual(Relative):
@@ -116,10 +104,10 @@ class Residual(Relative):
     2007.03898), who do not scale Δμ by σ_p.
 
     Args:
-        encoder: a network from the level's features to (Δμ, log Δσ), 2 · latent_dim numbers; one
-            that takes a context, such as :class:`latente.models.Conditional`, gets the state of the
-            level above.
-        latent_dim: dimension of z.
+        encoder: a network from the level's features to (Δμ, log Δσ), 2 · latent_dim numbers, or for
+            maps 2C channels; one that takes a context, such as :class:`latente.models.Conditional`,
+            gets the state of the level above.
+        latent_dim: dimension of z, K; or the shape of maps, (C, H, W).
         max_log_scale: m, with log Δσ = m tanh(feature / m), which stays between −m and m; with
             one for the priors too, no scale overflows. ``None``: log Δσ is the feature.
 
@@ -142,4 +130,4 @@ class Residual(Relative):
     ) -> dist.TorchDistribution:
         """Features and prior to the moved and scaled prior."""
         moved = prior_mean + prior_scale * mean
-        return dist.Normal(moved, prior_scale * log_scale.exp()).to_event(1)
+        return dist.Normal(moved, prior_scale * log_scale.exp()).to_event(len(self.event_shape))

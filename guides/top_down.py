@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from ..models.contexts import context_for, takes_context
 from ..models.level import Level, as_level
+from ..models.networks.stages import Stages
+from ..models.trial import trial
 from .amortized import Amortized
 from .relative import Relative
 
@@ -37,7 +39,9 @@ class TopDown(PyroModule):
     Raises:
         ValueError: if the names of posteriors and levels are not the same in the same order, or
             the top posterior is relative to a prior, or a posterior cannot be a part of a guide;
-            when run, if the encoder gives no features for a level, or they do not fit.
+            if the encoder gives no features for a level, or features, state and posterior of a
+            level do not fit (seen when built if the encoder is a :class:`Stages` that shows the
+            shape of its data, else when run).
 
     >>> import torch
     >>> from latente.models import Bernoulli, ConditionalNormal, Hierarchy, Stages, StandardNormal
@@ -78,6 +82,8 @@ class TopDown(PyroModule):
         # The top level's prior stays outside: a VampPrior holds this guide.
         self.join = as_level(levels[top]).join
         self.encoder = encoder
+        if isinstance(encoder, Stages) and not self.conditional:
+            self._check_levels(encoder.example())
 
     @property
     def conditional(self) -> bool:
@@ -101,6 +107,19 @@ class TopDown(PyroModule):
                 if len(draws) < len(self.posteriors):
                     state = (self._state_below(name, draws[name], state),)
         return draws
+
+    def _check_levels(self, x: Tensor | None) -> None:
+        """Draw once given data x, to see that features, states and posteriors fit."""
+        kinds = {(value.dtype, value.device) for value in self.parameters()}
+        if x is None or len(kinds) != 1:  # as in Stages.example
+            return
+        with trial(self):
+            try:
+                self.forward(x)  # not self(x), which would register parameters with Pyro
+            except (RuntimeError, IndexError) as error:
+                raise ValueError(
+                    f"the parts of the guide do not fit one another: {str(error).splitlines()[0]}"
+                ) from error
 
     def _level(self, name: str) -> Level:
         level = self.levels[name]
@@ -133,6 +152,11 @@ class TopDown(PyroModule):
     ) -> dist.TorchDistribution:
         part = self.posteriors[name]
         assert isinstance(part, Amortized)
+        if prior is not None and prior.event_shape != part.event_shape:
+            raise ValueError(
+                f"level {name!r}: the model's z has shape {tuple(prior.event_shape)}, and the "
+                f"{type(part).__name__} {part.event_shape}: give both the same latent_dim"
+            )
         try:
             return part.posterior_of_level(features[name], state, prior)
         except (ValueError, RuntimeError) as error:

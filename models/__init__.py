@@ -1,5 +1,6 @@
 """Generative models p(x, z) as Pyro programs, and their parts: priors, likelihoods, networks."""
 
+from .addition import Addition
 from .autoregressive import Autoregressive
 from .contexts import Conditional, OneHot
 from .gaussian_mixture import GaussianMixture
@@ -23,10 +24,13 @@ from .linear_gaussian import PPCA, FactorAnalysis
 from .networks.autoregressive_network import AutoregressiveNetwork
 from .networks.column_features import ColumnFeatures
 from .networks.convolutional import conv_decoder, conv_encoder
+from .networks.feature_bias import FeatureBias
 from .networks.flatten import FlattenEvent
+from .networks.maps import Maps
 from .networks.masked_mlp import MaskedMLP
 from .networks.mlp import mlp
 from .networks.pixel_cnn import PixelCNN
+from .networks.residual_block import ResidualBlock
 from .networks.stages import Stages
 from .priors.conditional_normal import ConditionalNormal
 from .priors.flow_prior import FlowPrior
@@ -38,6 +42,7 @@ from .vae import VAE
 __all__ = [
     "PPCA",
     "VAE",
+    "Addition",
     "Autoregressive",
     "AutoregressiveLikelihood",
     "AutoregressiveNetwork",
@@ -52,6 +57,7 @@ __all__ = [
     "ContinuousBernoulli",
     "DiscretizedLogistic",
     "FactorAnalysis",
+    "FeatureBias",
     "FlattenEvent",
     "FlowPrior",
     "GaussianMixture",
@@ -59,6 +65,7 @@ __all__ = [
     "Level",
     "Likelihood",
     "LogNormal",
+    "Maps",
     "MaskedMLP",
     "NegativeBinomial",
     "Normal",
@@ -67,6 +74,7 @@ __all__ = [
     "Ordinal",
     "PixelCNN",
     "Poisson",
+    "ResidualBlock",
     "Stages",
     "StandardNormal",
     "StudentT",

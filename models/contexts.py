@@ -6,6 +6,8 @@ import torch
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 
+from .level import Concatenation
+
 
 class TakesContext(Protocol):
     """A prior, decoder or encoder that may take the context after its own input."""
@@ -66,7 +68,7 @@ class OneHot(nn.Module):
 
 
 class Conditional(nn.Module):
-    """A network of several inputs, each of which is first mapped to a vector by its reader.
+    """A network of several inputs, each of which its reader first maps to a vector, or to maps.
 
     ::
 
@@ -75,15 +77,19 @@ class Conditional(nn.Module):
     As a decoder it takes z and the context, as an encoder x and the context. So a conditional VAE
     is a VAE whose networks are Conditional (Sohn, Lee and Yan 2015).
 
+    Maps (…, Cᵢ, H, W) are concatenated along their channels, with ``event_dim=3``.
+
     Args:
         network: from concatenated vectors (…, F) to features.
         *readers: one for each input, in order, that gives vectors (…, Fᵢ): ``FlattenEvent((8,))``
             for latent variables, ``FlattenEvent((8, 8))`` for images, ``OneHot(10)`` for labels, or
             any network.
+        event_dim: number of axes of what a reader gives: 1 for vectors, 3 for maps.
 
     Raises:
-        ValueError: when called, if there are more or fewer inputs than readers, or the leading
-            shapes of the inputs do not broadcast.
+        ValueError: if ``event_dim`` is less than 1; when called, if there are more or fewer inputs
+            than readers, the leading shapes of the inputs do not broadcast, or maps are not of one
+            size.
 
     >>> from latente.models import FlattenEvent, mlp
     >>> decoder = Conditional(mlp(2 + 10, 16, out=64), FlattenEvent((2,)), OneHot(10))
@@ -94,25 +100,25 @@ class Conditional(nn.Module):
     conditional = True
     """It takes the context after its own input; see :class:`TakesContext`."""
 
-    def __init__(self, network: nn.Module, *readers: nn.Module):
+    def __init__(self, network: nn.Module, *readers: nn.Module, event_dim: int = 1):
         super().__init__()
+        self.concatenate = Concatenation(event_dim)
         self.readers = nn.ModuleList(readers)  # first: the last parameter must be the network's
         self.network = network
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Inputs, each (…, *its event), to the network's features (…, out)."""
         _check_number(self, inputs, len(self.readers))
-        vectors = [reader(value) for reader, value in zip(self.readers, inputs, strict=True)]
+        read = [reader(value) for reader, value in zip(self.readers, inputs, strict=True)]
         try:
-            batch = torch.broadcast_shapes(*[vector.shape[:-1] for vector in vectors])
+            joined = self.concatenate(*read)
         except RuntimeError as error:
             shapes = ", ".join(str(tuple(value.shape)) for value in inputs)
             raise ValueError(
                 f"inputs of shapes {shapes} do not broadcast: the context must have one row for "
                 "each datum"
             ) from error
-        expanded = [vector.expand(*batch, vector.shape[-1]) for vector in vectors]
-        return self.network(torch.cat(expanded, dim=-1))
+        return self.network(joined)
 
 
 def _check_number(part: nn.Module, inputs: tuple[Any, ...], expected: int) -> None:

@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+import math
 import warnings
 from collections.abc import Mapping
 from typing import Self
@@ -15,6 +16,7 @@ from .contexts import context_for
 from .level import Level, as_level
 from .likelihoods.likelihood import Likelihood
 from .start_at_mean import start_at_mean
+from .trial import trial
 
 
 class Hierarchy(PyroModule):
@@ -35,6 +37,9 @@ class Hierarchy(PyroModule):
     With a context c the program is ``model(x, c)``; a decoder takes it after its input, and the top
     prior if it is conditional. See :class:`VAE`.
 
+    A level is a vector, or feature maps (C, H, W) where its prior is of such a shape; networks that
+    take maps with any leading batch shape are made with :class:`Maps`.
+
     Args:
         levels: the levels by the names of their sites, from the top down. The first is any prior;
             each other one is a prior given what the level above hands down, such as
@@ -49,8 +54,8 @@ class Hierarchy(PyroModule):
             does not fit the lowest one; when run, as :class:`VAE`.
 
     Warns:
-        UserWarning: if a vector of latent variables is longer than the one below it: the upper
-            level can then copy the lower one.
+        UserWarning: if a level has more dimensions than the one below it: the upper level can then
+            copy the lower one.
 
     >>> from latente.models import Bernoulli, ConditionalNormal, StandardNormal, mlp
     >>> levels = {"z2": StandardNormal(2), "z1": ConditionalNormal(mlp(2, 16, out=16), 8)}
@@ -108,16 +113,10 @@ class Hierarchy(PyroModule):
             self.decoder, (torch.empty(0),)
         ):
             return  # it cannot be drawn from without a context
-        training = {module: module.training for module in self.modules()}
-        try:
-            with torch.no_grad(), torch.random.fork_rng():
-                self._draw_levels(top, below)
-        finally:
-            for module, mode in training.items():
-                module.training = mode
+        with trial(self):
+            self._draw_levels(top, below)
 
     def _draw_levels(self, top: tuple[str, Level], below: list[tuple[str, Level]]) -> None:
-        self.eval()
         above, level = top
         draws = {above: level().expand((2,)).sample()}
         state = level.state_below(draws[above])
@@ -156,11 +155,12 @@ def _do_not_meet(part: str, above: str, state: Tensor, error: Exception) -> str:
 
 
 def _warn_of_growth(shapes: dict[str, tuple[int, ...]]) -> None:
-    for (upper, wide), (lower, narrow) in itertools.pairwise(shapes.items()):
-        if len(wide) == len(narrow) == 1 and wide > narrow:
+    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+    for (upper, wide), (lower, narrow) in itertools.pairwise(sizes.items()):
+        if wide > narrow:
             warnings.warn(
-                f"level {upper!r} has {wide[0]} dimensions and {lower!r} below it has "
-                f"{narrow[0]}: an upper level that is larger can copy the lower one; make it "
+                f"level {upper!r} has {wide} dimensions and {lower!r} below it has "
+                f"{narrow}: an upper level that is larger can copy the lower one; make it "
                 "smaller",
                 stacklevel=5,
             )

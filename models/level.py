@@ -58,7 +58,7 @@ class Concatenation(nn.Module):
             are joined along their channels.
 
     Raises:
-        ValueError: if ``event_dim`` is less than 1.
+        ValueError: if ``event_dim`` is less than 1; when called, if maps are not of one size.
 
     >>> Concatenation()(torch.zeros(4, 5, 2), torch.zeros(4, 5, 3)).shape
     torch.Size([4, 5, 5])
@@ -74,6 +74,13 @@ class Concatenation(nn.Module):
 
     def forward(self, *parts: Tensor) -> Tensor:
         """Tensors (…, Cᵢ, *sizes) to one tensor (…, Σ Cᵢ, *sizes)."""
+        sizes = {tuple(part.shape[part.dim() - self.event_dim + 1 :]) for part in parts}
+        if len(sizes) > 1:
+            listed = " and ".join(" × ".join(map(str, size)) for size in sorted(sizes))
+            raise ValueError(
+                f"maps of {listed} cannot be joined along their channels: bring them to one size, "
+                "with nn.Upsample or a convolution of stride 2"
+            )
         batch = torch.broadcast_shapes(*[part.shape[: -self.event_dim] for part in parts])
         spread = [part.expand(*batch, *part.shape[-self.event_dim :]) for part in parts]
         return torch.cat(spread, dim=-self.event_dim)

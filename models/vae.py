@@ -84,7 +84,7 @@ class VAE(PyroModule):
                 "or use ConditionalNormal or Conditional"
             )
         prior = self.prior(*for_prior)
-        if len(prior.event_shape) != 1:
+        if not prior.event_shape:
             raise ValueError(
                 f"the prior gave a distribution of event shape {tuple(prior.event_shape)}, but z "
                 "is a vector: end it with .to_event(1)"

@@ -29,7 +29,7 @@ DATA_KINDS = {
 }
 AXES = {
     "levels": ("one", "bottom-up:3-2,4-4", "top-down:3-2,4-4", "ladder:3-2,4-4,skip=true",
-               "residual:3-2,4-4"),
+               "residual:3-2,4-4", "maps:3-2,4-4"),
     "prior": ("standard", "mixture:components=3", "vamp:components=3", "flow", "conditional"),
     "posterior": ("diagonal", "full-rank", "planar:transforms=1", "iaf", "spline", "point"),
     "likelihood": tuple(DATA_KINDS),

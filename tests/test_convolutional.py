@@ -108,7 +108,7 @@ def test_each_block_of_features_is_an_image_channel_by_channel():
 
 
 def test_residual_blocks_start_near_the_identity_and_learn():
-    blocks = [m for m in small((8, 8), 2)[0].modules() if type(m).__name__ == "_Residual"]
+    blocks = [m for m in small((8, 8), 2)[0].modules() if type(m).__name__ == "ResidualBlock"]
     assert len(blocks) == 4
     x = torch.randn(20, 4, 8, 8).double()
     change = blocks[0](x) - x

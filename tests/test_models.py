@@ -75,7 +75,8 @@ def test_every_exported_part_is_under_contract():
     under_contract = {name.split()[0] for name in (*LIKELIHOODS, *PRIORS)}
     models = {"VAE", "PPCA", "FactorAnalysis", "GaussianMixture", "Autoregressive"}
     models |= {"Hierarchy", "Level", "Concatenation", "Stages"}  # test_hierarchies.py
-    networks = {"FlattenEvent", "Conditional", "OneHot", "ColumnFeatures"}
+    models |= {"Addition", "Maps", "ResidualBlock"}  # test_map_levels.py
+    networks = {"FeatureBias", "FlattenEvent", "Conditional", "OneHot", "ColumnFeatures"}
     networks |= {"AutoregressiveLikelihood"}  # no product over elements: test_autoregressive.py
     networks |= {"AutoregressiveNetwork", "MaskedMLP", "PixelCNN"}  # test_pixel_cnn.py
     networks |= {"ColumnLikelihood"}  # of one shape: test_columns.py

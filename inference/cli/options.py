@@ -233,8 +233,8 @@ LevelsText = Annotated[
     str | None,
     typer.Option(
         "--levels",
-        help="Latent variables: one, or levels from the bottom up: bottom-up, top-down, ladder or "
-        "residual, as in ladder:dims=32-8,widths=200-100.",
+        help="Latent variables: one, or levels from the bottom up: bottom-up, top-down, ladder, "
+        "residual or maps, as in ladder:dims=32-8,widths=200-100.",
         show_default=RECIPE_DEFAULT,
         rich_help_panel=COMPOSITION_PANEL,
     ),

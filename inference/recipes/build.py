@@ -15,7 +15,7 @@ from ..data.load_data import Data
 from ..data.rows import BLOCK_ROWS, Rows
 from .columns import column_families
 from .composition import Composition
-from .levels import HierarchyParts
+from .hierarchy_parts import HierarchyParts
 from .networks import Log1p, reading
 from .plan import Plan, compose
 from .posteriors import EncoderOfWidth

@@ -142,12 +142,16 @@ def _levels_suit_the_parts(c: Composition) -> str | None:
             f"--levels {c.levels} has {len(c.levels['dims'])} dims and {len(c.levels['widths'])} "
             "widths: give both, one number for each level"
         )
+    if c.levels.name == "maps" and len(c.levels["dims"]) < 2:
+        return f"--levels {c.levels} has no maps under the top level: give two dims or more"
+    if c.levels.name == "maps" and c.likelihood.part.data == "columns":
+        return "--levels maps is for images, and the likelihood columns for tables: leave one out"
     if not c.has_density:
         return "levels of latent variables need a posterior with a density: leave point out"
     if c.network.name != "mlp":
         return (
             f"the network {c.network.name} is for one latent variable, and not for --levels: leave "
-            "it out"
+            "it out; --levels maps has convolutions"
         )
     if c.is_conditional or c.prior.name == "conditional":
         return "levels of latent variables take no context yet: leave --given out"
@@ -207,6 +211,11 @@ def check_data_kind(
     is_table = is_table and shape is None
     if is_table and c.given.name.startswith("quadrant"):
         raise ValueError(f"--given {c.given} is for images, and {data} is a table: leave it out")
+    if is_table and c.levels.name == "maps":
+        raise ValueError(
+            f"--levels maps is for images, and {data} is a table: leave it out, or give --shape if "
+            "its columns are pixels"
+        )
     if is_table and c.network.name == "conv" and c.network["dims"] != 1:
         raise ValueError(
             f"the network conv is for images, and {data} is a table: leave it out, or take "

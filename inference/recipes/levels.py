@@ -1,7 +1,6 @@
 """The axis ``--levels``: one latent variable, or a hierarchy of several, by its guide."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 
 from torch import nn
@@ -14,12 +13,13 @@ from ...models import (
     FlattenEvent,
     Hierarchy,
     Level,
-    Likelihood,
     Stages,
     StandardNormal,
     mlp,
 )
 from .axis import Axis, Part
+from .hierarchy_parts import HierarchyParts
+from .map_levels import map_levels
 from .parameters import Flag, Widths
 from .posteriors import EncoderOfWidth
 
@@ -27,21 +27,6 @@ leaky = partial(nn.LeakyReLU, 0.1)
 """The nonlinearity of the networks of ladders, as in Sønderby et al. 2016."""
 
 HierarchyPair = tuple[Hierarchy, BottomUp | TopDown]
-
-
-@dataclass(frozen=True)
-class HierarchyParts:
-    """What the choices on the other axes give to a hierarchy."""
-
-    event_shape: tuple[int, ...]
-    """The shape of what the encoder reads."""
-    likelihood: Likelihood
-    posterior: Callable[[EncoderOfWidth, int], Amortized]
-    """Makes the posterior of a level of K dimensions."""
-    prior: Callable[[int, BottomUp | TopDown], nn.Module]
-    """Makes the top level's prior of K dimensions."""
-    reading: Callable[[EncoderOfWidth], EncoderOfWidth]
-    """Lets the first encoder read x as the likelihood's kind of data needs it."""
 
 
 def _bottom_up(
@@ -223,7 +208,14 @@ LEVELS: Axis[Part] = Axis(
         "Vahdat and Kautz 2020, arXiv 2007.03898",
         _residual,
     ),
+    Part(
+        "maps",
+        "feature maps at an image's size and its halves, under a vector; per_size levels each",
+        "Child 2021, arXiv 2011.10650",
+        map_levels,
+    ),
 )
 """Latent variables of one level or more; all but ``one`` build a pair from
 :class:`HierarchyParts`. ``dims`` and ``widths`` are those of the levels from the bottom up; with
-``skip`` each level and the decoder see all levels above."""
+``skip`` each level and the decoder see all levels above. Those of ``maps`` are numbers of channels,
+but for the top."""

@@ -249,6 +249,12 @@ _LEVELS = (
         levels="ladder",
         beta="warmup:10",
     ),
+    Recipe(
+        "vdvae-small",
+        "levels of feature maps at three sizes of an image under a vector; bounded scales",
+        "Child 2021, arXiv 2011.10650",
+        levels="maps",
+    ),
 )
 
 

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
+from .feature_bias import FeatureBias
 from .flatten import FlattenEvent
 from .layout import Layout, read_layout
-from .mlp import mlp, shrink
+from .mlp import mlp
+from .residual_block import ResidualBlock
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
@@ -62,12 +63,12 @@ def conv_encoder(
     """
     _check_widths(channels, residual_blocks, hidden=hidden, out=out)
     layout = read_layout(event_shape, dims)
-    sizes, convolution = _resolutions(layout, len(channels)), CONVOLUTIONS[len(layout.sizes)]
+    sizes, convolution = resolutions(layout, len(channels)), CONVOLUTIONS[len(layout.sizes)]
     layers: list[nn.Module] = []
     for before, after in zip((layout.channels, *channels), channels, strict=False):
         # A kernel of 3 with one pixel of padding turns n pixels into ⌈n/2⌉, for n even or odd.
         layers += [convolution(before, after, 3, stride=2, padding=1)]
-        layers += [_Residual(after, activation, convolution) for _ in range(residual_blocks)]
+        layers += [ResidualBlock(after, activation, convolution) for _ in range(residual_blocks)]
         layers += [activation()]
     flat = channels[-1] * math.prod(sizes[-1])
     dense = mlp(flat, *_hidden_widths(hidden), out=out, activation=activation)
@@ -130,12 +131,12 @@ def conv_decoder(
         features_per_element=features_per_element,
     )
     layout = read_layout(event_shape, dims)
-    num_axes, sizes = len(layout.sizes), _resolutions(layout, len(channels))[::-1]
+    num_axes, sizes = len(layout.sizes), resolutions(layout, len(channels))[::-1]
     deepest, planes = (channels[0], *sizes[0]), features_per_element * layout.channels
     layers: list[nn.Module] = []
     for before, after, size in zip(channels, (*channels[1:], planes), sizes[1:], strict=True):
         convolution = CONVOLUTIONS[num_axes]
-        layers += [_Residual(before, activation, convolution) for _ in range(residual_blocks)]
+        layers += [ResidualBlock(before, activation, convolution) for _ in range(residual_blocks)]
         # With a 4 × 4 kernel every output pixel depends on 2 × 2 of the weights. With a 3 × 3
         # kernel the number varies, which shows as a chequerboard (Odena et al. 2016). Upsampling
         # before a convolution is as even, but takes twice the time.
@@ -145,7 +146,7 @@ def conv_decoder(
         layers += [activation(), double, _Crop(*size)]
     widths = _hidden_widths(hidden)
     dense = mlp((in_features,), *widths, out=math.prod(deepest), activation=activation)
-    last = _Bias(features_per_element * math.prod(event_shape))
+    last = FeatureBias(features_per_element * math.prod(event_shape))
     return nn.Sequential(*dense, _Convolutional(deepest, layers), last)
 
 
@@ -167,27 +168,6 @@ class _Convolutional(nn.Module):
         return f"{self.shape}"
 
 
-class _Residual(nn.Module):
-    """A residual block x + conv(act(conv(act(x)))), close to x at first."""
-
-    # No batch normalization: the features of a datum would depend on the rest of its batch, but
-    # the data plate declares data independent.
-    def __init__(
-        self,
-        channels: int,
-        activation: Callable[[], nn.Module],
-        convolution: Callable[..., nn.Module],
-    ):
-        super().__init__()
-        inner, outer = (convolution(channels, channels, 3, padding=1) for _ in range(2))
-        shrink(outer)
-        self.change = nn.Sequential(activation(), inner, activation(), outer)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Data (B, C, *sizes) to data of the same shape."""
-        return x + self.change(x)
-
-
 class _Crop(nn.Module):
     """Crop data to their first elements along each spatial axis."""
 
@@ -203,22 +183,7 @@ class _Crop(nn.Module):
         return ", ".join(map(str, self.sizes))
 
 
-class _Bias(nn.Module):
-    """Add a learned number to each feature; 0 at first."""
-
-    def __init__(self, num_features: int):
-        super().__init__()
-        self.bias = nn.Parameter(torch.zeros(num_features))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Features (…, num_features) to features (…, num_features)."""
-        return x + self.bias
-
-    def extra_repr(self) -> str:
-        return f"{len(self.bias)}"
-
-
-def _resolutions(layout: Layout, halvings: int) -> list[tuple[int, ...]]:
+def resolutions(layout: Layout, halvings: int) -> list[tuple[int, ...]]:
     """The sizes along the spatial axes, before and after each halving, rounded up."""
     max_halvings = (max(layout.sizes) - 1).bit_length()
     if halvings > max_halvings:

@@ -7,7 +7,8 @@ import pyro.distributions as dist
 import torch
 from torch import Size, Tensor, nn
 
-from .checks import check_latent_dim, check_num_components
+from ..latent_shape import check_vector, latent_shape
+from .checks import check_num_components
 
 
 class NormalMixture(nn.Module):
@@ -20,7 +21,7 @@ class NormalMixture(nn.Module):
         num_components: C. Means start at draws of N(0, I), scales at 1, weights at 1/C.
 
     Raises:
-        ValueError: if one of them is less than 1.
+        ValueError: if one of them is less than 1, or ``latent_dim`` is a shape.
 
     >>> prior = NormalMixture(2, 10)
     >>> prior().event_shape
@@ -29,7 +30,8 @@ class NormalMixture(nn.Module):
 
     def __init__(self, latent_dim: int, num_components: int):
         super().__init__()
-        check_latent_dim(latent_dim)
+        check_vector(latent_dim, "a NormalMixture")
+        latent_shape(latent_dim)  # checks it
         check_num_components(num_components)
         self.latent_dim = latent_dim
         self.logits = nn.Parameter(torch.zeros(num_components))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..contexts import takes_context
+from ..latent_shape import check_vector
 from .normal_mixture import mixture_of
 
 
@@ -47,8 +48,8 @@ class VampPrior(nn.Module):
 
     Raises:
         ValueError: if there are no pseudo-inputs, or they hold NaN or infinity, or do not fit the
-            guide's encoder; if the guide has no method ``posterior``, takes a context, or is a
-            point without a density.
+            guide's encoder; if the guide has no method ``posterior``, takes a context, is of maps,
+            or is a point without a density.
 
     >>> from latente.guides import DiagonalNormal
     >>> from latente.models import VAE, Bernoulli, mlp
@@ -95,6 +96,8 @@ class VampPrior(nn.Module):
                 f"the posterior of {type(guide).__name__} is a point without a density, which a "
                 "VampPrior cannot mix"
             )
+        if len(distribution.event_shape) > 1:
+            check_vector(tuple(distribution.event_shape), "a VampPrior")
         self.guide = guide
         self.latent_dim = distribution.event_shape[-1]
         self.pseudo_inputs = nn.Parameter(inputs.clone())
