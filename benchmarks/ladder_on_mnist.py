@@ -7,7 +7,8 @@ normalization, as in Sønderby et al. (2016, arXiv 1602.02282), dynamic binariza
 Adam. For the first 40 epochs the KL is warmed up, over 20, and 0.1 nats of each dimension are free,
 so that all levels come into use; then the plain ELBO is maximized, at a rate of 1e-3 that falls to
 zero over the last 40 % of the epochs. log p(x) is of 2,000 test images with 5,000 samples each, and
-by annealed importance sampling from the prior of 64. The curve has a row every 20 epochs. A run that was cut off goes on.
+by annealed importance sampling from the prior of 64. The curve has a row every 20 epochs. A run
+that was cut off goes on.
 """
 
 import argparse

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..models.contexts import context_for, takes_context
 from ..models.latent_shape import LatentDim, check_feature_shape, latent_shape
+from .own_features import Features, OwnFeatures
 
 
 class Amortized(PyroModule):
@@ -87,19 +88,33 @@ class Amortized(PyroModule):
         return self._of_latents(self.family(self.features(x, *context)))
 
     def posterior_of_level(
-        self, features: Tensor, state: tuple[Tensor, ...], prior: dist.TorchDistribution | None
+        self, features: Features, state: tuple[Tensor, ...], prior: dist.TorchDistribution | None
     ) -> dist.TorchDistribution:
         """q(z|features, state) of one level of a hierarchy, with any leading batch shape.
 
         Args:
-            features: what the encoder takes.
+            features: what the encoder takes; or what each datum has for itself.
             state: what the level above hands down, for an encoder that takes a context; () at the
                 top.
             prior: the model's prior of the level, which this family does not need.
         """
-        encoded = self.encoder(features, *context_for(self.encoder, state))
+        return self._of_latents(self.family(self.encode(features, state)))
+
+    def encode(self, features: Features, state: tuple[Tensor, ...]) -> Tensor:
+        """Encode the features of a level, with the state above, to those of the family."""
+
+        def network(given: Tensor) -> Tensor:
+            return self.encoder(given, *context_for(self.encoder, state))
+
+        is_own = isinstance(features, OwnFeatures)
+        encoded = features.encode(network) if is_own else network(features)
         self.check_width(encoded)
-        return self._of_latents(self.family(encoded))
+        return encoded
+
+    @property
+    def feature_shape(self) -> tuple[int, ...]:
+        """Shape of the features of the family, for one datum."""
+        return (self.width, *self.event_shape[1:])
 
     def _of_latents(self, distribution: dist.TorchDistribution) -> dist.TorchDistribution:
         if distribution.event_shape != self.event_shape:

@@ -1,6 +1,6 @@
 """Guide of a hierarchy from the bottom up: a chain of encoders."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pyro
 from pyro.nn import PyroModule
@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from ..models.contexts import context_for, takes_context
 from .amortized import Amortized
+from .own_features import Features, OwnFeatures
+from .own_levels import part_of
 from .top_down import check_parts
 
 
@@ -52,15 +54,41 @@ class BottomUp(PyroModule):
 
     def forward(self, x: Tensor, *context: Tensor) -> dict[str, Tensor]:
         """Run the program on data (N, *event_shape); returns the draws (…, N, …) by site."""
+        first = next(iter(self.posteriors))
+        return self._run(len(x), x, context_for(part_of(self.posteriors, first), context))
+
+    def local_parameters(self, x: Tensor, *context: Tensor) -> tuple[Tensor, ...]:
+        """Numbers of which each datum may have its own, as the encoders give them, (N, …).
+
+        From the bottom up: what the first encoder gives; and zeros for each other one, which are
+        added to what it gives.
+        """
+        first, *others = (part_of(self.posteriors, name) for name in self.posteriors)
+        encoded = first.encode(x, context_for(first, context))
+        return encoded, *(encoded.new_zeros(len(x), *part.feature_shape) for part in others)
+
+    def run_local(self, parameters: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Run the program with :meth:`local_parameters` of each datum's own; returns the draws."""
+        own = dict(zip(self.posteriors, parameters, strict=True))
+        return self._run(len(parameters[0]), OwnFeatures(parameters[0]), (), own)
+
+    def _run(
+        self,
+        num_data: int,
+        first: Features,
+        context: tuple[Tensor, ...],
+        shifts: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
         draws: dict[str, Tensor] = {}
-        below = x
-        with pyro.plate("data", len(x), dim=-1):
-            for name, part in self.posteriors.items():
-                assert isinstance(part, Amortized)
-                given = context_for(part, context) if not draws else ()
+        features = first
+        with pyro.plate("data", num_data, dim=-1):
+            for name in self.posteriors:
+                part, given = part_of(self.posteriors, name), () if draws else context
+                if draws and shifts is not None:
+                    features = OwnFeatures(shifts[name], [*draws.values()][-1])
                 try:
-                    posterior = part.posterior_of_level(below, given, None)
+                    posterior = part.posterior_of_level(features, given, None)
                 except (ValueError, RuntimeError) as error:
                     raise ValueError(f"level {name!r}: {str(error).splitlines()[0]}") from error
-                draws[name] = below = pyro.sample(name, posterior)
+                draws[name] = features = pyro.sample(name, posterior)
         return draws

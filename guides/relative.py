@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from ..models.contexts import context_for
 from .normal_features import NormalFeatures
+from .own_features import Features
 
 
 class Relative(NormalFeatures):
@@ -24,26 +24,27 @@ class Relative(NormalFeatures):
 
     def family(self, features: Tensor) -> dist.TorchDistribution:
         """Refuse to be a guide by itself, without the prior of a level."""
-        raise ValueError(
+        raise self._without_prior()
+
+    def _without_prior(self) -> ValueError:
+        return ValueError(
             f"{type(self).__name__} starts from the prior of its level: make it a part of TopDown, "
             "below the top; at the top take DiagonalNormal"
         )
 
     def posterior_of_level(
-        self, features: Tensor, state: tuple[Tensor, ...], prior: dist.TorchDistribution | None
+        self, features: Features, state: tuple[Tensor, ...], prior: dist.TorchDistribution | None
     ) -> dist.TorchDistribution:
         """q(z|features, state) with any leading batch shape; see :class:`Amortized`."""
         if prior is None:
-            return self.family(features)
+            raise self._without_prior()
         normal = prior.base_dist if isinstance(prior, dist.Independent) else None
         if not isinstance(normal, torch.distributions.Normal):
             raise ValueError(
                 f"{type(self).__name__} starts from a diagonal normal prior of its level, such as "
                 f"ConditionalNormal, got {type(normal or prior).__name__}: take DiagonalNormal"
             )
-        encoded = self.encoder(features, *context_for(self.encoder, state))
-        self.check_width(encoded)
-        mean, log_scale = self.mean_and_log_scale(encoded)
+        mean, log_scale = self.mean_and_log_scale(self.encode(features, state))
         return self.combine(mean, log_scale, normal.loc, normal.scale)
 
 

@@ -1,6 +1,6 @@
 """Guide of a hierarchy from the top down, which follows the model's own network."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import pyro
 import pyro.distributions as dist
@@ -12,6 +12,8 @@ from ..models.level import Level, as_level
 from ..models.networks.stages import Stages
 from ..models.trial import trial
 from .amortized import Amortized
+from .own_features import Features
+from .own_levels import own_levels, own_parameters, part_of
 from .relative import Relative
 
 
@@ -39,6 +41,7 @@ class TopDown(PyroModule):
     Raises:
         ValueError: if the names of posteriors and levels are not the same in the same order, or
             the top posterior is relative to a prior, or a posterior cannot be a part of a guide;
+            if stages miss a level or are not listed from the bottom up;
             if the encoder gives no features for a level, or features, state and posterior of a
             level do not fit (seen when built if the encoder is a :class:`Stages` that shows the
             shape of its data, else when run).
@@ -77,6 +80,7 @@ class TopDown(PyroModule):
                 f"level {top!r} is the top, with no level above whose draws its prior depends on: "
                 f"give it a DiagonalNormal, not a {type(posteriors[top]).__name__}"
             )
+        _check_stages(encoder, [*posteriors])
         self.posteriors = nn.ModuleDict(posteriors)
         self.levels = nn.ModuleDict({name: as_level(levels[name]) for name in below})
         # The top level's prior stays outside: a VampPrior holds this guide.
@@ -97,10 +101,25 @@ class TopDown(PyroModule):
 
     def forward(self, x: Tensor, *context: Tensor) -> dict[str, Tensor]:
         """Run the program on data (N, *event_shape); returns the draws (…, N, …) by site."""
-        features = self._features(x, context)
+        return self._run(len(x), self._features(x, context))
+
+    def local_parameters(self, x: Tensor, *context: Tensor) -> tuple[Tensor, ...]:
+        """Numbers of which each datum may have its own, as the encoders give them, (N, …).
+
+        From the top down, what the encoder of a level gives. Of an encoder that takes the state
+        above: its features, and zeros, which are added to what it gives.
+        """
+        return own_parameters(self.posteriors, self._features(x, context), [*self.levels])
+
+    def run_local(self, parameters: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Run the program with :meth:`local_parameters` of each datum's own; returns the draws."""
+        own = own_levels(self.posteriors, parameters, [*self.levels])
+        return self._run(len(parameters[0]), own)
+
+    def _run(self, num_data: int, features: Mapping[str, Features]) -> dict[str, Tensor]:
         draws: dict[str, Tensor] = {}
         state: tuple[Tensor, ...] = ()
-        with pyro.plate("data", len(x), dim=-1):
+        with pyro.plate("data", num_data, dim=-1):
             for name in self.posteriors:
                 prior = self._level(name)(*state) if state else None
                 draws[name] = pyro.sample(name, self._posterior(name, features, state, prior))
@@ -135,23 +154,17 @@ class TopDown(PyroModule):
         if self.encoder is None:
             return dict.fromkeys(self.posteriors, x)
         features = self.encoder(x, *context_for(self.encoder, context))
-        missing = [name for name in self.posteriors if name not in features]
-        if missing:
-            raise ValueError(
-                f"the encoder gives features for {', '.join(features)}, but not for "
-                f"{', '.join(missing)}: give it a stage for each level"
-            )
+        _check_features(features, [*self.posteriors])
         return features
 
     def _posterior(
         self,
         name: str,
-        features: Mapping[str, Tensor],
+        features: Mapping[str, Features],
         state: tuple[Tensor, ...],
         prior: dist.TorchDistribution | None,
     ) -> dist.TorchDistribution:
-        part = self.posteriors[name]
-        assert isinstance(part, Amortized)
+        part = part_of(self.posteriors, name)
         if prior is not None and prior.event_shape != part.event_shape:
             raise ValueError(
                 f"level {name!r}: the model's z has shape {tuple(prior.event_shape)}, and the "
@@ -161,6 +174,28 @@ class TopDown(PyroModule):
             return part.posterior_of_level(features[name], state, prior)
         except (ValueError, RuntimeError) as error:
             raise ValueError(f"level {name!r}: {str(error).splitlines()[0]}") from error
+
+
+def _check_stages(encoder: nn.Module | None, names: list[str]) -> None:
+    """Refuse stages of other levels, or listed from the top down, as posteriors are."""
+    if not isinstance(encoder, Stages):
+        return
+    stages = [*encoder.stages]
+    _check_features(stages, names)
+    if [name for name in stages if name in names] != names[::-1]:
+        raise ValueError(
+            f"the stages of the encoder are {', '.join(stages)}: list them from the bottom up, "
+            f"{', '.join(names[::-1])}; posteriors and levels go from the top down"
+        )
+
+
+def _check_features(given: Collection[str], names: Collection[str]) -> None:
+    missing = [name for name in names if name not in given]
+    if missing:
+        raise ValueError(
+            f"the encoder gives features for {', '.join(given)}, but not for "
+            f"{', '.join(missing)}: give it a stage for each level"
+        )
 
 
 def check_parts(posteriors: Mapping[str, nn.Module]) -> None:

@@ -5,7 +5,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Mapping
-from typing import Self
+from typing import Protocol, Self, runtime_checkable
 
 import pyro
 import torch
@@ -15,8 +15,19 @@ from torch import Tensor, nn
 from .contexts import context_for
 from .level import Level, as_level
 from .likelihoods.likelihood import Likelihood
+from .priors.vamp_prior import VampPrior
 from .start_at_mean import start_at_mean
 from .trial import trial
+
+
+@runtime_checkable
+class GuideOfLevels(Protocol):
+    """A guide that goes down the model's levels, such as :class:`latente.guides.TopDown`."""
+
+    posteriors: nn.ModuleDict
+    """The posteriors of the levels by name, top first."""
+    levels: nn.ModuleDict
+    """The model's levels below the top."""
 
 
 class Hierarchy(PyroModule):
@@ -51,7 +62,8 @@ class Hierarchy(PyroModule):
 
     Raises:
         ValueError: if there is no level, or a level does not fit the one above it, or the decoder
-            does not fit the lowest one; when run, as :class:`VAE`.
+            does not fit the lowest one, or the top is a :class:`VampPrior` of a guide of other
+            levels; when run, as :class:`VAE`.
 
     Warns:
         UserWarning: if a level has more dimensions than the one below it: the upper level can then
@@ -108,6 +120,7 @@ class Hierarchy(PyroModule):
     def _check_levels(self) -> None:
         """Draw two data from the model to see that its parts fit, and warn of growing levels."""
         top, *below = self._levels()
+        _check_guide(top, below)
         _check_order([top[0], *(name for name, _ in below)], below)
         if context_for(top[1].prior, (torch.empty(0),)) or context_for(
             self.decoder, (torch.empty(0),)
@@ -144,6 +157,22 @@ def _check_order(names: list[str], below: list[tuple[str, Level]]) -> None:
                 "the top down, and give those below the top a prior such as ConditionalNormal, got "
                 f"{type(level.prior).__name__}"
             )
+
+
+def _check_guide(top: tuple[str, Level], below: list[tuple[str, Level]]) -> None:
+    """Refuse a VampPrior whose guide is the one of other levels: it has networks of its own."""
+    name, level = top
+    guide = level.prior.guide if isinstance(level.prior, VampPrior) else None
+    if not isinstance(guide, GuideOfLevels):
+        return  # of one level, as far as can be seen
+    first, *_ = guide.posteriors
+    own = {name: as_level(part).prior for name, part in guide.levels.items()}
+    if first != name or own != {name: part.prior for name, part in below}:
+        raise ValueError(
+            f"the VampPrior of level {name!r} mixes the posterior of {first!r} of a guide of other "
+            "levels: make the guide of this model's levels first, TopDown(posteriors, levels, …), "
+            "and then the model of the same levels with a VampPrior of that guide at the top"
+        )
 
 
 def _do_not_meet(part: str, above: str, state: Tensor, error: Exception) -> str:

@@ -295,6 +295,12 @@ def chain(low=6, seen=2):
     return {"z2": StandardNormal(2), "z1": ConditionalNormal(mlp(seen, out=2 * low), low)}
 
 
+def vamp_on_top(guide):
+    """A model of levels of its own, with a VampPrior of a guide of others."""
+    levels = {**chain(), "z2": VampPrior(guide, torch.zeros(3, 4, 4))}
+    return Hierarchy(levels, mlp(6, out=16), Bernoulli((4, 4)))
+
+
 def refusals():
     bits = Bernoulli((4, 4))
     yield "no level", lambda: Hierarchy({}, mlp(2, out=16), bits), "at least one level"
@@ -339,6 +345,27 @@ def refusals():
     )
     relative = {"z2": Residual(mlp(16, out=4), 2), "z1": two["z1"]}
     yield "relative at the top", lambda: TopDown(relative, chain()), "is the top, with no level"
+    stages = {"z2": mlp(16, out=16), "z1": mlp(16, out=16)}
+    yield (
+        "stages from the top down",
+        lambda: TopDown(two, chain(), Stages(stages)),
+        "stages of the encoder are z2, z1: list them from the bottom up, z1, z2;",
+    )
+    yield (
+        "a stage missing",
+        lambda: TopDown(two, chain(), Stages({"z1": mlp(16, out=16)})),
+        "features for z1, but not for z2: give it a stage for each level",
+    )
+    yield (
+        "a VampPrior of other levels",
+        lambda: vamp_on_top(TopDown(two, chain())),
+        "'z2' mixes the posterior of 'z2' of a guide of other levels: make the guide of this",
+    )
+    yield (
+        "a VampPrior of a guide that has no posterior of the top alone",
+        lambda: vamp_on_top(BottomUp(dict(reversed(two.items())))),
+        "mixes the posteriors of an amortized guide, such as DiagonalNormal, not of a BottomUp",
+    )
     yield "no stage", lambda: Stages({}), "at least one stage"
     yield "no axis", lambda: Concatenation(0), "event_dim must be at least 1, got 0"
 

@@ -136,10 +136,12 @@ def inference_gap(
     The model held fixed, each datum gets parameters of its own, found by Adam from where the guide
     puts it: once in the guide's own family, and from there as a full-rank normal of the
     unconstrained latent variables. The family of a guide with methods ``features`` and ``family``,
-    as ours, is that of all features; of any other guide, that of its distributions' parameters. A
-    family cannot be refined where a distribution has no parameters known to PyTorch (a flow), or
-    parameters that depend on other draws: then the two parts are NaN, ``reason`` says why, and the
-    total is still known.
+    as ours, is that of all features; of one with ``local_parameters`` and ``run_local``, as those
+    of a hierarchy, that of the numbers that it names: see
+    :meth:`latente.guides.TopDown.local_parameters`; of any other guide, that of its distributions'
+    parameters. A family cannot be refined where a distribution has no parameters known to PyTorch
+    (a flow), or parameters that depend on other draws: then the two parts are NaN, ``reason`` says
+    why, and the total is still known.
 
     Where latent variables are global, the whole data set is one datum, as in :func:`log_evidence`:
     all are fitted together, and what the guide loses to its own family is lost by its fit.

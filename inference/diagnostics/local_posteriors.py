@@ -50,6 +50,19 @@ class Amortizing(Protocol):
         ...
 
 
+@runtime_checkable
+class AmortizingSites(Protocol):
+    """A guide of several sites that says which numbers a datum may have of its own."""
+
+    def local_parameters(self, x: Tensor, *context: Tensor) -> Sequence[Tensor]:
+        """These numbers as the guide has them for data, unconstrained, each (N, …)."""
+        ...
+
+    def run_local(self, parameters: Sequence[Tensor]) -> Any:
+        """Run the guide with numbers of each datum's own, for any N."""
+        ...
+
+
 class LocalPosterior:
     """A guide with parameters of its own for each of the N data that it was fitted to.
 
@@ -118,6 +131,8 @@ def own_family(guide: Program, args: tuple[Tensor, ...]) -> LocalPosterior | str
             _Plates(len(parameters[0])).sample(name, site["cond_indep_stack"], distribution)
 
         return LocalPosterior(args, [guide.features(*args)], sample)
+    if isinstance(guide, AmortizingSites):
+        return _own_numbers(guide, args)
     distributions: dict[str, _OpenDistribution] = {}
     for name, site in sites.items():
         distribution, other = (
@@ -142,6 +157,23 @@ def own_family(guide: Program, args: tuple[Tensor, ...]) -> LocalPosterior | str
         [p for distribution in distributions.values() for p in distribution.parameters],
         sample_all,
     )
+
+
+def _own_numbers(guide: AmortizingSites, args: tuple[Tensor, ...]) -> LocalPosterior | str:
+    """A guide with the numbers of each datum that it names; or why it cannot be fitted so."""
+
+    def sample(parameters: Sequence[Tensor]) -> None:
+        guide.run_local(parameters)
+
+    numbers = guide.local_parameters(*args)
+    if not all(value.is_floating_point() for value in numbers):
+        return "the encoder of a level reads whole numbers"
+    local = LocalPosterior(args, numbers, sample)
+    sites = latent_sites(poutine.trace(local).get_trace(*args))
+    for name, site in sites.items():
+        if not site["fn"].has_rsample:
+            return f"in the guide's distribution of {name!r}, draws have no gradient"
+    return local
 
 
 def _same(first: Sequence[Tensor], second: Sequence[Tensor]) -> bool:

@@ -1,6 +1,7 @@
 """Does the guide agree with NUTS? Posteriors of a few data by Markov chains."""
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -354,7 +355,7 @@ def judge_nuts(nuts: NUTSReference) -> list[Finding]:
         f"are {nuts.ratio[settled].median():.2f} times as large and its means are off by "
         f"{nuts.shift[settled].abs().median():.2f} standard deviations (medians); "
         f"{int(misses.sum())} of {int(settled.sum())} coordinates are off by more than a fifth "
-        "plus noise"
+        f"plus noise{_by_site(nuts.names, misses)}"
     )
     if (judged & ~settled).any():
         said += f"; {int((judged & ~settled).sum())} have not converged and are left out"
@@ -365,6 +366,19 @@ def judge_nuts(nuts: NUTSReference) -> list[Finding]:
         level = max(level, modes.level if modes.level == Level.BAD else level)
         said += f". {modes.sentence.rstrip('.')}"
     return [Finding("NUTS", level, f"{said}.")]
+
+
+def _by_site(names: tuple[str, ...], misses: Tensor) -> str:
+    """How many coordinates are missed at each site, if there are several.
+
+    >>> _by_site(("z2", "z1[0]", "z1[1]"), torch.tensor([[False, True, True]]))
+    ' (z1: 2)'
+    """
+    sites = [name.partition("[")[0] for name in names]
+    missed = Counter(sites[index] for index in misses.nonzero()[:, -1].tolist())
+    if not missed or len({*sites}) == 1:
+        return ""
+    return f" ({', '.join(f'{name}: {count}' for name, count in missed.items())})"
 
 
 def _judge_modes(modes: Modes | None) -> Finding | None:

@@ -1,9 +1,11 @@
 """Standard deviations of the posterior of each datum."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pyro
 import torch
+from pyro import poutine
 from torch import Tensor
 
 from ..common.seeding import set_seed
@@ -19,6 +21,8 @@ from ..simulation.predictive import (
     data_dim,
     draws_at_once,
     local_sites,
+    local_sites_of,
+    without_draws_before,
 )
 
 
@@ -28,8 +32,8 @@ def posterior_sds(model: Program, guide: Program, data: Any) -> dict[str, Tensor
     Each is (N, *event_shape). Of an angle, it is √(−2 log R), with R the length of the mean of its
     unit vectors.
 
-    Exact for a guide with one site whose distribution has a variance in closed form; otherwise that
-    of :data:`POSTERIOR_MEAN_SAMPLES` draws.
+    Exact for a guide's only site, and the one that it draws first, where its distribution has a
+    variance in closed form; otherwise that of :data:`POSTERIOR_MEAN_SAMPLES` draws.
 
     Args:
         data: as for :func:`posterior_means`.
@@ -46,12 +50,21 @@ def posterior_sds(model: Program, guide: Program, data: Any) -> dict[str, Tensor
 
 
 def _block_sds(guide: Program, args: tuple[Tensor, ...]) -> dict[str, Tensor]:
-    sites = local_sites(guide, args)
-    if len(sites) == 1:
-        ((name, site),) = sites.items()
-        exact = None if is_circular(site["fn"]) else _exact_sd(site)
-        if exact is not None:
-            return {name: exact.movedim(data_dim(site), 0).cpu()}
+    trace = poutine.trace(guide).get_trace(*args)
+    sites, exact = local_sites_of(trace), {}
+    for name in without_draws_before(trace):
+        sd = None if is_circular(sites[name]["fn"]) else _exact_sd(sites[name])
+        if sd is not None:
+            exact[name] = sd
+    found = exact if len(exact) == len(sites) else _sds_of_draws(guide, args, sites) | exact
+    # The data dimension first, before plates within a datum.
+    return {name: found[name].movedim(data_dim(site), 0).cpu() for name, site in sites.items()}
+
+
+def _sds_of_draws(
+    guide: Program, args: tuple[Tensor, ...], sites: Mapping[str, Any]
+) -> dict[str, Tensor]:
+    """From :data:`POSTERIOR_MEAN_SAMPLES` draws, the first of which is given."""
     sums = {name: _moments(site, site["value"]) for name, site in sites.items()}
     at_once = draws_at_once(guide, args, POSTERIOR_MEAN_SAMPLES)
     for start in range(1, POSTERIOR_MEAN_SAMPLES, at_once):
@@ -61,10 +74,7 @@ def _block_sds(guide: Program, args: tuple[Tensor, ...]) -> dict[str, Tensor]:
             value = site["value"].unflatten(dim, (times, -1))
             first, second = _moments(site, value)
             sums[name] = sums[name][0] + first.sum(dim), sums[name][1] + second.sum(dim)
-    return {
-        name: _sd(sites[name], *sums[name]).movedim(data_dim(sites[name]), 0).cpu()
-        for name in sites
-    }
+    return {name: _sd(site, *sums[name]) for name, site in sites.items()}
 
 
 def _exact_sd(site: Any) -> Tensor | None:

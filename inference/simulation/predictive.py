@@ -46,8 +46,9 @@ def posterior_means(model: Program, guide: Program, data: Any) -> dict[str, Tens
 
     Of an angle, it is the mean direction.
 
-    Exact for a guide with one site whose distribution has a mean in closed form; otherwise the
-    average of :data:`POSTERIOR_MEAN_SAMPLES` draws (for a discrete site, of its codes).
+    Exact for a guide's only site, and the one that it draws first, where its distribution has a
+    mean in closed form; otherwise the average of :data:`POSTERIOR_MEAN_SAMPLES` draws (for a
+    discrete site, of its codes), or of the means given the sites drawn before.
     """
     model, guide, rows = open_pair(model, guide, data)
     device, dtype = placement(model, guide)
@@ -62,12 +63,13 @@ def posterior_means(model: Program, guide: Program, data: Any) -> dict[str, Tens
 
 
 def _block_means(guide: Program, args: tuple[Tensor, ...]) -> dict[str, Tensor]:
-    sites = local_sites(guide, args)
+    trace = poutine.trace(guide).get_trace(*args)
+    sites = local_sites_of(trace)
     if not sites:
         return {}
     means = {name: _mean_or_value(site) for name, site in sites.items()}
-    exact = len(sites) == 1 and all(is_mean for _, is_mean in means.values())
-    num_samples = 1 if exact else POSTERIOR_MEAN_SAMPLES
+    exact = {name for name in without_draws_before(trace) if means[name][1]}
+    num_samples = 1 if len(exact) == len(sites) else POSTERIOR_MEAN_SAMPLES
     turned = {name for name, site in sites.items() if is_circular(site["fn"])}
 
     def added(name: str, value: Tensor) -> Tensor:
@@ -83,11 +85,10 @@ def _block_means(guide: Program, args: tuple[Tensor, ...]) -> dict[str, Tensor]:
             total[name] = total[name] + value.unflatten(dim, (times, -1)).sum(dim)
     total = {name: value.angle() * num_samples if name in turned else value
              for name, value in total.items()}  # fmt: skip
+    average = {name: value / num_samples for name, value in total.items()}
+    average |= {name: means[name][0] for name in exact - turned}
     # The data dimension first, before plates within a datum.
-    return {
-        name: (value / num_samples).movedim(data_dim(sites[name]), 0).cpu()
-        for name, value in total.items()
-    }
+    return {name: value.movedim(data_dim(sites[name]), 0).cpu() for name, value in average.items()}
 
 
 def draws_at_once(guide: Program, args: tuple[Tensor, ...], num_samples: int) -> int:
@@ -111,8 +112,22 @@ def data_dim(site: Any) -> int:
 
 def local_sites(guide: Program, args: tuple[Tensor, ...]) -> dict[str, Any]:
     """The guide's latent sites in the data plate, drawn once."""
-    trace = poutine.trace(guide).get_trace(*args)
+    return local_sites_of(poutine.trace(guide).get_trace(*args))
+
+
+def local_sites_of(trace: Trace) -> dict[str, Any]:
+    """The latent sites of a guide's trace in the data plate."""
     return {name: site for name, site in latent_sites(trace).items() if in_data_plate(site)}
+
+
+def without_draws_before(trace: Trace) -> set[str]:
+    """The sites in the data plate whose distribution is that given x alone, in a guide's trace.
+
+    That is known of an only site, and of the one drawn first: of a hierarchy, the top level of a
+    guide from the top down, and the lowest level of one from the bottom up.
+    """
+    sites, first = local_sites_of(trace), next(iter(sample_sites(trace)), "")
+    return {name for name in sites if len(sites) == 1 or name == first}
 
 
 def reconstruct(model: Program, guide: Program, data: Any) -> Tensor | dict[str, Tensor]:
