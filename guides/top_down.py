@@ -87,7 +87,7 @@ class TopDown(PyroModule):
         self.join = as_level(levels[top]).join
         self.encoder = encoder
         if isinstance(encoder, Stages) and not self.conditional:
-            self._check_levels(encoder.example())
+            _check_levels(self, encoder.example())
 
     @property
     def conditional(self) -> bool:
@@ -127,19 +127,6 @@ class TopDown(PyroModule):
                     state = (self._state_below(name, draws[name], state),)
         return draws
 
-    def _check_levels(self, x: Tensor | None) -> None:
-        """Draw once given data x, to see that features, states and posteriors fit."""
-        kinds = {(value.dtype, value.device) for value in self.parameters()}
-        if x is None or len(kinds) != 1:  # as in Stages.example
-            return
-        with trial(self):
-            try:
-                self.forward(x)  # not self(x), which would register parameters with Pyro
-            except (RuntimeError, IndexError) as error:
-                raise ValueError(
-                    f"the parts of the guide do not fit one another: {str(error).splitlines()[0]}"
-                ) from error
-
     def _level(self, name: str) -> Level:
         level = self.levels[name]
         assert isinstance(level, Level)
@@ -174,6 +161,20 @@ class TopDown(PyroModule):
             return part.posterior_of_level(features[name], state, prior)
         except (ValueError, RuntimeError) as error:
             raise ValueError(f"level {name!r}: {str(error).splitlines()[0]}") from error
+
+
+def _check_levels(guide: TopDown, x: Tensor | None) -> None:
+    """Draw once given data x, to see that features, states and posteriors fit."""
+    kinds = {(value.dtype, value.device) for value in guide.parameters()}
+    if x is None or len(kinds) != 1:  # as in Stages.example
+        return
+    with trial(guide):
+        try:
+            guide.forward(x)  # not guide(x), which would register parameters with Pyro
+        except (RuntimeError, IndexError) as error:
+            raise ValueError(
+                f"the parts of the guide do not fit one another: {str(error).splitlines()[0]}"
+            ) from error
 
 
 def _check_stages(encoder: nn.Module | None, names: list[str]) -> None:
