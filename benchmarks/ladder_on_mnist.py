@@ -14,7 +14,7 @@ that was cut off goes on.
 import argparse
 import itertools
 import time
-from functools import partial
+from pathlib import Path
 
 import torch
 from rich.console import Console
@@ -117,11 +117,16 @@ def main():
     model, guide = ladder()
     model.start_at_mean(data.train)
     began = time.perf_counter()
-    run = partial(fit, model, guide, data, batch_size=256, learning_rate=1e-3, seed=0, resume=True)
+
+    def run(part, **settings):
+        out = Path(args.out) / part
+        settings |= {"out": out, "resume": out.exists(), "batch_size": 256, "seed": 0}
+        return fit(model, guide, data, learning_rate=1e-3, **settings)
+
     opening = Beta_ELBO(Warmup(OPENING / 2), free_bits=0.1)
     rest = args.epochs - OPENING
-    first = run(objective=opening, epochs=OPENING, out=f"{args.out}/opening")
-    second = run(epochs=rest, schedule=hold_then_fall(rest), out=f"{args.out}/rest")
+    first = run("opening", objective=opening, epochs=OPENING)
+    second = run("rest", epochs=rest, schedule=hold_then_fall(rest))
     print(f"{time.perf_counter() - began:.0f} s of training")
     for done, part in ((0, first), (OPENING, second)):
         for row in part.history[19::20]:
