@@ -83,8 +83,8 @@ def encode(
 ) -> Codes:
     """Compute mean and standard deviation of q(z|x), and k̂, for each datum.
 
-    The moments are exact for a guide's only site, and the one that it draws first, where its
-    distribution has them in closed form; otherwise those of 1,000 draws.
+    The moments are exact for the site that a guide draws first, and for others that do not depend
+    on a draw, where the distribution has them in closed form; otherwise those of 1,000 draws.
 
     Args:
         data: x or (x, *context), all of which is used; of what :func:`load_data` returns, the test

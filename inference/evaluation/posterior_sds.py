@@ -32,8 +32,9 @@ def posterior_sds(model: Program, guide: Program, data: Any) -> dict[str, Tensor
     Each is (N, *event_shape). Of an angle, it is √(−2 log R), with R the length of the mean of its
     unit vectors.
 
-    Exact for a guide's only site, and the one that it draws first, where its distribution has a
-    variance in closed form; otherwise that of :data:`POSTERIOR_MEAN_SAMPLES` draws.
+    Exact for the site that a guide draws first, and for others that do not depend on a draw, where
+    the distribution has a variance in closed form; otherwise that of
+    :data:`POSTERIOR_MEAN_SAMPLES` draws.
 
     Args:
         data: as for :func:`posterior_means`.
@@ -52,7 +53,7 @@ def posterior_sds(model: Program, guide: Program, data: Any) -> dict[str, Tensor
 def _block_sds(guide: Program, args: tuple[Tensor, ...]) -> dict[str, Tensor]:
     trace = poutine.trace(guide).get_trace(*args)
     sites, exact = local_sites_of(trace), {}
-    for name in without_draws_before(trace):
+    for name in without_draws_before(guide, args, trace):
         sd = None if is_circular(sites[name]["fn"]) else _exact_sd(sites[name])
         if sd is not None:
             exact[name] = sd

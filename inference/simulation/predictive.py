@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pyro
+import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.poutine.trace_struct import Trace
@@ -24,6 +25,7 @@ from ..pairs.programs import Program, evaluating, plain_errors
 from ..pairs.scoring import DRAWS_AT_ONCE
 from ..pairs.sites import (
     check_prior_has_draws,
+    global_latent_sites,
     in_data_plate,
     latent_sites,
     nesting_of,
@@ -46,9 +48,10 @@ def posterior_means(model: Program, guide: Program, data: Any) -> dict[str, Tens
 
     Of an angle, it is the mean direction.
 
-    Exact for a guide's only site, and the one that it draws first, where its distribution has a
-    mean in closed form; otherwise the average of :data:`POSTERIOR_MEAN_SAMPLES` draws (for a
-    discrete site, of its codes), or of the means given the sites drawn before.
+    Exact for the site that a guide draws first, and for others that do not depend on a draw, where
+    the distribution has a mean in closed form; otherwise the average of
+    :data:`POSTERIOR_MEAN_SAMPLES` draws (for a discrete site, of its codes), or of the means given
+    the sites drawn before.
     """
     model, guide, rows = open_pair(model, guide, data)
     device, dtype = placement(model, guide)
@@ -68,7 +71,7 @@ def _block_means(guide: Program, args: tuple[Tensor, ...]) -> dict[str, Tensor]:
     if not sites:
         return {}
     means = {name: _mean_or_value(site) for name, site in sites.items()}
-    exact = {name for name in without_draws_before(trace) if means[name][1]}
+    exact = {name for name in without_draws_before(guide, args, trace) if means[name][1]}
     num_samples = 1 if len(exact) == len(sites) else POSTERIOR_MEAN_SAMPLES
     turned = {name for name, site in sites.items() if is_circular(site["fn"])}
 
@@ -96,6 +99,8 @@ def draws_at_once(guide: Program, args: tuple[Tensor, ...], num_samples: int) ->
     times = min(num_samples, max(1, DRAWS_AT_ONCE // len(args[0])))
     if times == 1 or is_one_datum(guide) or rows_kept(guide) is not None:
         return 1
+    if global_latent_sites(poutine.trace(guide).get_trace(*args)):
+        return 1  # all repetitions would share their one draw
     repeated = repeat_data(args, times, len(args[0]))
     try:
         sites = local_sites(guide, repeated).values()
@@ -120,14 +125,27 @@ def local_sites_of(trace: Trace) -> dict[str, Any]:
     return {name: site for name, site in latent_sites(trace).items() if in_data_plate(site)}
 
 
-def without_draws_before(trace: Trace) -> set[str]:
+def without_draws_before(guide: Program, args: tuple[Tensor, ...], trace: Trace) -> set[str]:
     """The sites in the data plate whose distribution is that given x alone, in a guide's trace.
 
-    That is known of an only site, and of the one drawn first: of a hierarchy, the top level of a
-    guide from the top down, and the lowest level of one from the bottom up.
+    It is for the site drawn first: of a hierarchy, the top level of a guide from the top down, and
+    the lowest level of one from the bottom up. It is for any other whose distribution comes out the
+    same with other draws before it.
     """
-    sites, first = local_sites_of(trace), next(iter(sample_sites(trace)), "")
-    return {name for name in sites if len(sites) == 1 or name == first}
+    sites, drawn = local_sites_of(trace), [*sample_sites(trace)]
+    again = local_sites(guide, args) if len(drawn) > 1 else {}
+    return {
+        name for name in sites
+        if name == drawn[0] or _is_same(sites[name]["fn"], again[name]["fn"])
+    }  # fmt: skip
+
+
+def _is_same(first: dist.TorchDistribution, second: dist.TorchDistribution) -> bool:
+    """Whether two distributions have the same moments, if they have any."""
+    try:
+        return torch.equal(first.mean, second.mean) and torch.equal(first.variance, second.variance)
+    except NotImplementedError:  # a flow, for example
+        return False
 
 
 def reconstruct(model: Program, guide: Program, data: Any) -> Tensor | dict[str, Tensor]:
