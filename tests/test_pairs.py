@@ -366,3 +366,19 @@ def test_a_fitted_function_is_warned_of_where_its_run_was_meant():
         log_evidence(model, guide, x, num_samples=10)
     pyro.param("slope", torch.tensor(2.0))
     log_evidence(model, guide, x, num_samples=10)
+
+
+def test_an_event_axis_too_many_is_refused():
+    """It would count the whole batch as one z, at a number that looks like one."""
+
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(2))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Normal(x / 2, 0.5**0.5).to_event(1))
+
+    with pytest.raises(ValueError, match=r"takes the axis of the data for one of z.*to_event\(1\)"):
+        log_evidence(model, guide, torch.randn(5, 2), num_samples=10)

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 from torch.utils.flop_counter import FlopCounterMode
 
 from latente.guides import DiagonalNormal
@@ -488,3 +489,21 @@ def test_what_makes_no_sense_is_refused_in_a_line(make, message):
     with pytest.raises(ValueError, match=message) as refused:
         make()
     assert "\n" not in str(refused.value)
+
+
+def test_draws_follow_weights_that_a_hook_computes():
+    """Pruning, like weight normalization, makes the weight anew before each forward pass."""
+    torch.manual_seed(0)
+    network = PixelCNN((3, 3), 4, receptive_field=1, layers=1).double()
+    for module in list(network.modules()):
+        if isinstance(module, nn.Conv2d):
+            prune.random_unstructured(module, "weight", 0.3)
+    for name, value in network.named_parameters():
+        if name.endswith("weight_orig"):
+            value.data.mul_(5)
+    x = torch.rand(2, 3, 3, dtype=torch.float64)
+    cached = [features for _, features in network.features_in_order(x)]
+    naive = [features for _, features in AutoregressiveNetwork.features_in_order(network, x)]
+    assert len(cached) == len(naive) == 9
+    for index, (ours, theirs) in enumerate(zip(cached, naive, strict=True)):
+        assert torch.allclose(ours.flatten(1)[:, index], theirs.flatten(1)[:, index])

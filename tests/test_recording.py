@@ -335,3 +335,11 @@ def test_results_that_are_not_finite_are_compared_too():
         x = torch.tensor([0.0, k + 1.0])
         ours, theirs = made(x), function(x)
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_a_whole_number_that_is_looked_up_is_not_recorded():
+    def function(x):
+        return ({2: x}.get(x.long().item(), -x),)
+
+    with pytest.raises(CannotRecord, match="takes numbers out of tensors"):
+        record(function, (torch.tensor(1.0),))

@@ -174,3 +174,30 @@ def test_moments_of_a_local_site_are_over_the_draws_of_a_global_one():
     assert torch.allclose(sds["z"], torch.full((3,), sd), rtol=0, atol=5 * sd / 2000**0.5)
     assert means["alone"].equal(x)
     assert sds["alone"].equal(torch.full((3,), 0.5))
+
+
+def test_moments_where_two_draws_often_agree():
+    """k = 1 with probability 0.05: mean 0.5, sd 2.40; each within 5 errors (false alarm 5e-6)."""
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-1):
+            k = pyro.sample("k", dist.Bernoulli(torch.full((len(x),), 0.05)))
+            pyro.sample("z", dist.Normal(10 * k, 1.0))
+
+    means, sds = (
+        moments(guide, guide, torch.zeros(3)) for moments in (posterior_means, posterior_sds)
+    )
+    assert torch.allclose(means["z"], torch.full((3,), 0.5), rtol=0, atol=5 * 2.4 / 1000**0.5)
+    assert torch.allclose(sds["z"], torch.full((3,), 2.4), rtol=0, atol=5 * 4.5 / 1000**0.5)
+
+
+def test_the_mean_direction_weighs_draws_before_it():
+    """Half the angles are spread evenly, half lie at 1.5: 1.48; within 6 errors."""
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-1):
+            k = pyro.sample("k", dist.Bernoulli(torch.full((len(x),), 0.5)))
+            pyro.sample("a", dist.VonMises(1.5 * k, 0.05 + 50 * k))
+
+    found = posterior_means(guide, guide, torch.zeros(4))["a"]
+    assert torch.allclose(found, torch.full((4,), 1.476), rtol=0, atol=0.3)

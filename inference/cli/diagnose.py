@@ -1,5 +1,6 @@
 """The command ``latente diagnose``."""
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -29,6 +30,7 @@ def diagnose(
     """Can the posterior be trusted? Writes a page, DIR/diagnosis/report.html, and its figures."""
     from ..diagnostics.budget import Budget
     from ..diagnostics.diagnose import diagnose as diagnose_pair
+    from ..diagnostics.finding import Finding, Level
     from ..diagnostics.registry import DIAGNOSTICS
     from ..recipes.load_run import load_run
     from ..recipes.plan import read_plan
@@ -36,9 +38,10 @@ def diagnose(
     from ..reporting.diagnosis_folder import save_report
 
     by_name = {diagnostic.name: diagnostic for diagnostic in DIAGNOSTICS}
-    for name in without.split(",") if without else ():
-        find_named(name.strip(), by_name, "diagnostic")  # raises an error with the nearest name
-        del by_name[name.strip()]
+    left_out = [name.strip() for name in without.split(",")] if without else []
+    for name in left_out:
+        find_named(name, by_name, "diagnostic")  # raises an error with the nearest name
+        del by_name[name]
     run = load_run(folder, device=device)
     data = load_plan_data(read_plan(folder), folder, moved_to)
     if len(data.test) == 0:
@@ -48,5 +51,7 @@ def diagnose(
         run.model, run.guide, data, diagnostics=tuple(by_name.values()), budget=budget, seed=seed,
         show_progress=True,
     )  # fmt: skip
+    untold = tuple(Finding(name, Level.NOTE, "Left out, as was asked.") for name in left_out)
+    diagnosis = replace(diagnosis, findings=(*diagnosis.findings, *untold))
     Console(highlight=False).print(diagnosis.verdict, markup=False)
     say_written(save_report(diagnosis, folder / "diagnosis")[:1], folder, "plot")

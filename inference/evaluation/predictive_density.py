@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import pyro
@@ -18,14 +17,13 @@ from ..data.arguments import open_pair
 from ..data.rows import BLOCK_ROWS
 from ..evidence.importance_sampling import log_evidence
 from ..evidence.pareto_smoothing import summarize_weights
-from ..execution.recorded import Recorded
 from ..pairs.checks import check_guide_covers_prior, check_prior_covers_guide, check_support
 from ..pairs.inspection import inspect_drawn, is_vectorized
 from ..pairs.kept_rows import check_rows, rows_kept
 from ..pairs.log_terms import Draws, Terms, draw, read_terms, score, sum_sites, trace_model
 from ..pairs.parameters import place_all
-from ..pairs.programs import Program, attributes_kept, evaluating
-from ..pairs.sites import global_latent_sites, latent_sites, sample_sites
+from ..pairs.programs import Program, evaluating
+from ..pairs.sites import global_latent_sites, in_data_plate, latent_sites, sample_sites
 from ..pairs.structure import Structure, check_drawn_apart
 
 
@@ -222,93 +220,43 @@ def densities_at_global_draws(
     check_drawn_apart(structure)
     log_px, log_held = (torch.zeros(num_samples, num_data, dtype=torch.float64) for _ in range(2))
     log_p, log_q = (torch.empty(num_samples, dtype=torch.float64) for _ in range(2))
-    inner = _Inner(inner_samples, structure) if structure.local_latents else None
-    # A recording holds each block, and each run where samples are runs of their own.
-    runs = inner is not None and (structure.apart or structure.keeps_rows)
-    at_draw = Recorded(
-        partial(_terms_at_draw, model, guide, structure, held, inner),
-        keeping=partial(attributes_kept, model, guide),
-        compile="plain" if runs or (inner and inner.step < num_data) else "recorded",
-    )
+    plated, inner_structure = False, structure
+    step = num_data if structure.keeps_rows else max(1, BLOCK_ROWS // inner_samples)
     with (
         pyro.validation_enabled(False),
         progress("global latent variables", num_samples, show=show_progress) as advance,
     ):
         for sample in range(num_samples):
-            found = at_draw(*args)
-            for kept, terms in zip((log_px, log_p, log_q, log_held), found, strict=True):
-                kept[sample] = terms
+            # Drawn on the data as they are: on repeated data a guide might give another q(w).
+            draws = draw(guide, args, 1, structure)
+            trace = trace_model(model, draws)
+            terms = read_terms(trace, draws)
+            log_held[sample] = _sum_held(trace, held, draws)
+            log_p[sample] = terms.log_prior_global.item()
+            log_q[sample] = terms.log_posterior_global.item()
+            given = poutine.replay(guide, trace=global_latent_sites(draws.trace))
+            if not any(map(in_data_plate, latent_sites(draws.trace).values())):
+                log_px[sample] = terms.log_likelihood[0].double().cpu()
+            else:
+                if sample == 0:
+                    others = draw(given, args, 1, structure)
+                    again = trace_model(model, others)
+                    _check_global_prior(read_terms(again, others), terms, structure)
+                    _check_held(_sum_held(again, held, others), log_held[0], held)
+                    plated = structure.keeps_rows and is_vectorized(
+                        *_given_globals(model, guide, draws), args, structure.nesting,
+                        structure.enumerated,
+                    )  # fmt: skip
+                    inner_structure = replace(structure, vectorized=plated)
+                # Where each datum's posterior is kept, a run for each inner draw would be slow.
+                own = _given_globals(model, guide, draws) if plated else (model, given)
+                for start in range(0, num_data, step):
+                    block = tuple(part[start : start + step] for part in args)
+                    inner = score(own[0], draw(own[1], block, inner_samples, inner_structure))
+                    log_weight = inner.log_weight.double().cpu()
+                    log_mean = log_weight.logsumexp(0) - math.log(inner_samples)
+                    log_px[sample, start : start + step] = log_mean
             advance(1, f"{sample + 1} of {num_samples} draws")
-    return log_px, log_p, log_q, log_held
-
-
-class _Inner:
-    """What :func:`densities_at_global_draws` does inside the plate at each draw of w.
-
-    Args:
-        num_samples: L, draws of z for each draw of w.
-        structure: the facts of the pair.
-    """
-
-    def __init__(self, num_samples: int, structure: Structure):
-        self.num_samples, self.structure = num_samples, structure
-        self.step = max(1, BLOCK_ROWS // num_samples)
-        """How many data are scored at once, unless a posterior is kept for each of them."""
-        self.plated: bool | None = None
-        """Whether inner draws lie along a plate; unknown before the first draw of w."""
-
-    def log_density(
-        self,
-        model: Program,
-        guide: Program,
-        args: tuple[Tensor, ...],
-        draws: Draws,
-        terms: Terms,
-        held: tuple[str, ...],
-        log_held: Tensor,
-    ) -> Tensor:
-        """log p̂(x|w), (N,), at one draw of w; at the first one, what that takes is checked."""
-        num_data, structure = len(args[0]), self.structure
-        given = poutine.replay(guide, trace=global_latent_sites(draws.trace))
-        if self.plated is None:
-            others = draw(given, args, 1, structure)
-            again = trace_model(model, others)
-            _check_global_prior(read_terms(again, others), terms, structure)
-            _check_held(_sum_held(again, held, others), log_held, held)
-            self.plated = structure.keeps_rows and is_vectorized(
-                *_given_globals(model, guide, draws), args, structure.nesting, structure.enumerated
-            )
-        inner_structure = replace(structure, vectorized=self.plated)
-        # Where each datum's posterior is kept, a run for each inner draw would be slow.
-        own = _given_globals(model, guide, draws) if self.plated else (model, given)
-        step = num_data if structure.keeps_rows else self.step
-        found = []
-        for start in range(0, num_data, step):
-            block = tuple(part[start : start + step] for part in args)
-            inner = score(own[0], draw(own[1], block, self.num_samples, inner_structure))
-            found.append(inner.log_weight.double().logsumexp(0) - math.log(self.num_samples))
-        return torch.cat(found)
-
-
-def _terms_at_draw(
-    model: Program,
-    guide: Program,
-    structure: Structure,
-    held: tuple[str, ...],
-    inner: _Inner | None,
-    *args: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The terms of :func:`densities_at_global_draws` at one draw of w."""
-    # Drawn on the data as they are: on repeated data a guide might give another q(w).
-    draws = draw(guide, args, 1, structure)
-    trace = trace_model(model, draws)
-    terms = read_terms(trace, draws)
-    log_held = _sum_held(trace, held, draws)
-    if inner is None:
-        log_px = terms.log_likelihood[0].double()
-    else:
-        log_px = inner.log_density(model, guide, args, draws, terms, held, log_held)
-    log_p, log_q = terms.log_prior_global[0].double(), terms.log_posterior_global[0].double()
     return log_px, log_p, log_q, log_held
 
 

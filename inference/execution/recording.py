@@ -34,9 +34,10 @@ class _KeepTensors(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        if func is torch.Tensor.item:
-            return args[0].detach().double() if args[0].is_floating_point() else args[0]
-        if func in UNTRACED_READS:
+        if func is torch.Tensor.item and args[0].is_floating_point():
+            return args[0].detach().double()
+        # A whole number may be looked up in a dictionary, of which a recording sees nothing.
+        if func is torch.Tensor.item or func in UNTRACED_READS:
             raise CannotRecord("it takes numbers out of tensors")
         return func(*args, **(kwargs or {}))
 

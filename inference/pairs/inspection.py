@@ -19,6 +19,7 @@ from .sites import (
     in_data_plate,
     latent_sites,
     observed_sites,
+    rows_dim,
     sample_sites,
 )
 from .structure import Structure
@@ -101,6 +102,13 @@ def _check_same_sites(
             raise ValueError(
                 f"the guide's {name!r} has shape {tuple(given[1:])} for each datum, the model's "
                 f"{tuple(wanted)}: give prior and guide the same latent dimension"
+            )
+        plated = in_data_plate(in_model[name]) and in_data_plate(in_guide[name])
+        if plated and len(given) < len(wanted) - rows_dim(in_model[name]):
+            raise ValueError(
+                f"the model's {name!r} has event shape {tuple(wanted)}, which takes the axis of "
+                f"the data for one of z, as its draws have shape {tuple(given)}: end the prior "
+                f"with .to_event({len(wanted) - 1})"
             )
 
 

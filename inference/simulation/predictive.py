@@ -8,6 +8,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
+from pyro.infer.inspect import get_dependencies
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
@@ -79,12 +80,17 @@ def _block_means(guide: Program, args: tuple[Tensor, ...]) -> dict[str, Tensor]:
         """What is summed: of an angle its unit vector, as a complex number."""
         return torch.polar(torch.ones_like(value), value) if name in turned else value
 
-    total = {name: added(name, value) for name, (value, _) in means.items()}
+    def part(name: str, site: Any) -> Tensor:
+        """Its mean given the draws before it; of an angle that depends on them, a draw."""
+        drawn = name in turned - exact
+        return added(name, site["value"] if drawn else _mean_or_value(site)[0])
+
+    total = {name: part(name, site) for name, site in sites.items()}
     at_once = draws_at_once(guide, args, num_samples)
     for start in range(1, num_samples, at_once):
         times = min(at_once, num_samples - start)
         for name, site in local_sites(guide, repeat_data(args, times, len(args[0]))).items():
-            value, dim = added(name, _mean_or_value(site)[0]), data_dim(site)
+            value, dim = part(name, site), data_dim(site)
             total[name] = total[name] + value.unflatten(dim, (times, -1)).sum(dim)
     total = {name: value.angle() * num_samples if name in turned else value
              for name, value in total.items()}  # fmt: skip
@@ -129,14 +135,21 @@ def without_draws_before(guide: Program, args: tuple[Tensor, ...], trace: Trace)
     """The sites in the data plate whose distribution is that given x alone, in a guide's trace.
 
     It is for the site drawn first: of a hierarchy, the top level of a guide from the top down, and
-    the lowest level of one from the bottom up. It is for any other whose distribution comes out the
-    same with other draws before it.
+    the lowest level of one from the bottom up. It is for any other to which no draw leads through
+    the operations of PyTorch, and whose distribution comes out the same with other draws before it.
     """
     sites, drawn = local_sites_of(trace), [*sample_sites(trace)]
-    again = local_sites(guide, args) if len(drawn) > 1 else {}
-    return {
+    if len(drawn) == 1:
+        return {*sites}
+    first, again = {*sites} & {drawn[0]}, local_sites(guide, args)
+    try:
+        leading = get_dependencies(guide, args)["prior_dependencies"]
+    except Exception:  # a program may fail in any way on tensors that carry where they come from
+        return first
+    # Of numbers taken out of a draw, as by item(), only other draws tell.
+    return first | {
         name for name in sites
-        if name == drawn[0] or _is_same(sites[name]["fn"], again[name]["fn"])
+        if not {*leading[name]} - {name} and _is_same(sites[name]["fn"], again[name]["fn"])
     }  # fmt: skip
 
 

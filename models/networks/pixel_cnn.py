@@ -271,6 +271,8 @@ class _MaskedConv(nn.Conv2d):
 
 def _by_pixels(convolution: _MaskedConv) -> tuple[Tensor, Tensor | None]:
     """A convolution's weights as a matrix, of pixel after pixel with its channels; and its bias."""
+    for hook in convolution._forward_pre_hooks.values():
+        hook(convolution, ())  # weight normalization computes the weight only then
     weight = convolution.weight * convolution.connected
     return weight.movedim(1, -1).flatten(1), convolution.bias
 
