@@ -73,6 +73,7 @@ class PrecisionWeighted(Relative):
             2 · latent_dim features.
 
     >>> import torch
+    >>> from torch import nn
     >>> prior = dist.Normal(torch.zeros(5, 2), 1.0).to_event(1)
     >>> part = PrecisionWeighted(nn.Identity(), latent_dim=2)
     >>> evidence = torch.tensor([1.0, 1.0, 0.0, 0.0]).expand(5, 4)  # μ̂ = 1, σ̂ = 1
@@ -118,6 +119,7 @@ class Residual(Relative):
             2 · latent_dim features.
 
     >>> import torch
+    >>> from torch import nn
     >>> prior = dist.Normal(torch.ones(5, 2), 3.0).to_event(1)
     >>> q = Residual(nn.Identity(), 2).posterior_of_level(torch.zeros(5, 4), (), prior)
     >>> q.mean[0].tolist(), q.stddev[0].tolist()

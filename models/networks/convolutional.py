@@ -55,6 +55,7 @@ def conv_encoder(
             halvings than it takes to reach one element; when called, if the input is not
             (…, *event_shape).
 
+    >>> import torch
     >>> encoder = conv_encoder((3, 32, 32), out=40)
     >>> encoder(torch.zeros(5, 3, 32, 32)).shape, encoder(torch.zeros(2, 5, 3, 32, 32)).shape
     (torch.Size([5, 40]), torch.Size([2, 5, 40]))
@@ -115,6 +116,7 @@ def conv_decoder(
             doublings than it takes to start from one element; when called, if the input is not
             (…, in_features).
 
+    >>> import torch
     >>> from latente.models import VAE, Normal, StandardNormal
     >>> likelihood = Normal((3, 28, 20), scale=None)
     >>> per_element = likelihood.features_per_element
