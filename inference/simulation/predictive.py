@@ -143,7 +143,7 @@ def without_draws_before(guide: Program, args: tuple[Tensor, ...], trace: Trace)
         return {*sites}
     first, again = {*sites} & {drawn[0]}, local_sites(guide, args)
     try:
-        leading = get_dependencies(guide, args)["prior_dependencies"]
+        leading: Any = get_dependencies(guide, args)["prior_dependencies"]
     except Exception:  # a program may fail in any way on tensors that carry where they come from
         return first
     # Of numbers taken out of a draw, as by item(), only other draws tell.
