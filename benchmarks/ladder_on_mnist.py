@@ -7,7 +7,7 @@ normalization, as in Sønderby et al. (2016, arXiv 1602.02282), dynamic binariza
 Adam. For the first 40 epochs the KL is warmed up, over 20, and 0.1 nats of each dimension are free,
 so that all levels come into use; then the plain ELBO is maximized, at a rate of 1e-3 that falls to
 zero over the last 40 % of the epochs. log p(x) is of 2,000 test images with 5,000 samples each, and
-by annealed importance sampling from the prior of 64. The curve has a row every 20 epochs. A run
+by annealed importance sampling of 64, with 8 chains. The curve has a row every 20 epochs. A run
 that was cut off goes on.
 """
 
@@ -114,8 +114,12 @@ def report(model, guide, test):
     bad = sum(block.khat_bad_fraction for block in blocks) / len(blocks)
     tell("ELBO, and share of bad k̂", f"{elbo:.2f}, {bad:.1%}")
     tell("log p(x) of the first 64 images", f"{log_px[:64].mean():.2f}")
-    annealed = annealed_evidence(model, guide, test[:64], num_temperatures=200, num_chains=8)
-    tell("AIS of 200 temperatures and 8 chains, these 64", f"{annealed.mean:.2f}")
+    for start, temperatures in {"guide": 100, "prior": 200}.items():
+        annealed = annealed_evidence(
+            model, guide, test[:64], start=guide if start == "guide" else None,
+            num_temperatures=temperatures, num_chains=8,
+        )  # fmt: skip
+        tell(f"AIS from the {start}, {temperatures} temperatures", f"{annealed.mean:.2f}")
 
 
 def main():
