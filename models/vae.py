@@ -86,8 +86,8 @@ class VAE(PyroModule):
         prior = self.prior(*for_prior)
         if not prior.event_shape:
             raise ValueError(
-                f"the prior gave a distribution of event shape {tuple(prior.event_shape)}, but z "
-                "is a vector: end it with .to_event(1)"
+                "the prior gave a distribution of event shape (), but z is one variable for each "
+                "datum: end it with .to_event(1), or .to_event(3) for maps"
             )
         with pyro.plate("data", len(x), dim=-1):
             z = pyro.sample("z", prior)

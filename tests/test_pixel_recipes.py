@@ -131,6 +131,9 @@ def test_the_commands_take_a_run(tmp_path):
     assert (out / "figures" / "samples.png").is_file()
     diagnosis = json.loads((out / "diagnosis" / "diagnosis.json").read_text())
     assert diagnosis["num_data"] == 5
+    left_out = [f["topic"] for f in diagnosis["findings"] if f["sentence"].startswith("Left out")]
+    assert left_out == ["loo", "annealing", "gap", "information", "nuts", "checks"]
+    assert "Nothing can be said about: " in diagnosis["verdict"]
     assert not any("annealed" in key or "gap" in key for key in diagnosis)
     plan = json.loads((out / "config.json").read_text())["plan"]
     assert plan["network"] == small[1]

@@ -1,11 +1,11 @@
 """Standard deviations of the posterior of each datum."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import pyro
 import torch
 from pyro import poutine
+from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ..common.seeding import set_seed
@@ -57,17 +57,16 @@ def _block_sds(guide: Program, args: tuple[Tensor, ...]) -> dict[str, Tensor]:
         sd = None if is_circular(sites[name]["fn"]) else _exact_sd(sites[name])
         if sd is not None:
             exact[name] = sd
-    found = exact if len(exact) == len(sites) else _sds_of_draws(guide, args, sites) | exact
+    found = exact if len(exact) == len(sites) else _sds_of_draws(guide, args, trace) | exact
     # The data dimension first, before plates within a datum.
     return {name: found[name].movedim(data_dim(site), 0).cpu() for name, site in sites.items()}
 
 
-def _sds_of_draws(
-    guide: Program, args: tuple[Tensor, ...], sites: Mapping[str, Any]
-) -> dict[str, Tensor]:
+def _sds_of_draws(guide: Program, args: tuple[Tensor, ...], trace: Trace) -> dict[str, Tensor]:
     """From :data:`POSTERIOR_MEAN_SAMPLES` draws, the first of which is given."""
+    sites = local_sites_of(trace)
     sums = {name: _moments(site, site["value"]) for name, site in sites.items()}
-    at_once = draws_at_once(guide, args, POSTERIOR_MEAN_SAMPLES)
+    at_once = draws_at_once(guide, args, trace, POSTERIOR_MEAN_SAMPLES)
     for start in range(1, POSTERIOR_MEAN_SAMPLES, at_once):
         times = min(at_once, POSTERIOR_MEAN_SAMPLES - start)
         for name, site in local_sites(guide, repeat_data(args, times, len(args[0]))).items():

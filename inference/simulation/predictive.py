@@ -71,8 +71,8 @@ def _block_means(guide: Program, args: tuple[Tensor, ...]) -> dict[str, Tensor]:
     sites = local_sites_of(trace)
     if not sites:
         return {}
-    means = {name: _mean_or_value(site) for name, site in sites.items()}
-    exact = {name for name in without_draws_before(guide, args, trace) if means[name][1]}
+    alone = without_draws_before(guide, args, trace)
+    exact = {name for name in alone if _mean_or_value(sites[name])[1]}
     num_samples = 1 if len(exact) == len(sites) else POSTERIOR_MEAN_SAMPLES
     turned = {name for name, site in sites.items() if is_circular(site["fn"])}
 
@@ -86,7 +86,7 @@ def _block_means(guide: Program, args: tuple[Tensor, ...]) -> dict[str, Tensor]:
         return added(name, site["value"] if drawn else _mean_or_value(site)[0])
 
     total = {name: part(name, site) for name, site in sites.items()}
-    at_once = draws_at_once(guide, args, num_samples)
+    at_once = draws_at_once(guide, args, trace, num_samples)
     for start in range(1, num_samples, at_once):
         times = min(at_once, num_samples - start)
         for name, site in local_sites(guide, repeat_data(args, times, len(args[0]))).items():
@@ -95,17 +95,17 @@ def _block_means(guide: Program, args: tuple[Tensor, ...]) -> dict[str, Tensor]:
     total = {name: value.angle() * num_samples if name in turned else value
              for name, value in total.items()}  # fmt: skip
     average = {name: value / num_samples for name, value in total.items()}
-    average |= {name: means[name][0] for name in exact - turned}
+    average |= {name: _mean_or_value(sites[name])[0] for name in exact - turned}
     # The data dimension first, before plates within a datum.
     return {name: value.movedim(data_dim(sites[name]), 0).cpu() for name, value in average.items()}
 
 
-def draws_at_once(guide: Program, args: tuple[Tensor, ...], num_samples: int) -> int:
+def draws_at_once(guide: Program, args: tuple[Tensor, ...], trace: Trace, num_samples: int) -> int:
     """How often data may be repeated for a guide: once if it does not take them so."""
     times = min(num_samples, max(1, DRAWS_AT_ONCE // len(args[0])))
     if times == 1 or is_one_datum(guide) or rows_kept(guide) is not None:
         return 1
-    if global_latent_sites(poutine.trace(guide).get_trace(*args)):
+    if global_latent_sites(trace):
         return 1  # all repetitions would share their one draw
     repeated = repeat_data(args, times, len(args[0]))
     try:
