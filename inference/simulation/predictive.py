@@ -146,10 +146,12 @@ def without_draws_before(guide: Program, args: tuple[Tensor, ...], trace: Trace)
         leading: Any = get_dependencies(guide, args)["prior_dependencies"]
     except Exception:  # a program may fail in any way on tensors that carry where they come from
         return first
-    # Of numbers taken out of a draw, as by item(), only other draws tell.
+    # Of numbers taken out of a draw, as by item(), only other draws tell. Dependencies leave out
+    # the sites of autoguides, which are values of draws.
     return first | {
         name for name in sites
-        if not {*leading[name]} - {name} and _is_same(sites[name]["fn"], again[name]["fn"])
+        if name in leading and not {*leading[name]} - {name}
+        and _is_same(sites[name]["fn"], again[name]["fn"])
     }  # fmt: skip
 
 
