@@ -32,17 +32,18 @@ class AutoregressiveDistribution(dist.TorchDistribution):
 
     @property
     def base_dist(self) -> dist.TorchDistribution:
-        """The distribution of each element, when the elements before it are 0."""
-        return self._distribution_given(self._blank(Size()))
+        """The distribution of each element at features of 0: its kind, and its support.
+
+        Without a pass through the network, for Pyro and the checks of data look at it often.
+        """
+        like = next(self.network.parameters(), torch.zeros(()))
+        shape = Size() if self.latent is None else self.latent.shape[:-1]
+        return self.likelihood(like.new_zeros(*shape, self.likelihood.num_features))
 
     @property
     def support(self) -> dist.constraints.Constraint:
         """The support of the likelihood."""
         return self.base_dist.support  # pyright: ignore
-
-    def _blank(self, shape: Size) -> Tensor:
-        like = next(self.network.parameters(), torch.zeros(()))
-        return like.new_zeros(*shape, *self.event_shape)
 
     def _distribution_given(self, x: Tensor) -> dist.TorchDistribution:
         return self.likelihood(self.network(x, self.latent))
@@ -61,7 +62,8 @@ class AutoregressiveDistribution(dist.TorchDistribution):
     def sample(self, sample_shape: _size = Size()) -> Tensor:  # noqa: B008
         """Draw element by element."""
         with torch.no_grad():
-            x = self._blank(Size(sample_shape) + self.batch_shape)
+            like = next(self.network.parameters(), torch.zeros(()))
+            x = like.new_zeros(*sample_shape, *self.batch_shape, *self.event_shape)
             elements = x.flatten(x.dim() - len(self.event_shape))
             for index, features in self.network.features_in_order(x, self.latent):
                 # All elements are drawn, so that each takes the same random numbers in each step.
