@@ -27,6 +27,7 @@ from torch.nn.functional import softplus
 from latente.inference.pairs.parameters import parameters
 from latente.inference.pairs.programs import private_store
 from latente.inference.recipes.build import build_planned, planned_sizes
+from latente.inference.recipes.map_levels import MAX_LOG_SCALE
 from latente.inference.recipes.plan import Plan
 from latente.inference.training.step import Step
 
@@ -37,7 +38,10 @@ BATCH = 128
 def pair(dims: Sequence[int], widths: Sequence[int]):
     """Latente's model and guide."""
     listed = "-".join(map(str, dims)), "-".join(map(str, widths))
-    plan = Plan(recipe="ladder", levels=f"ladder:dims={listed[0]},widths={listed[1]}")
+    # Batch normalization would take the same time in all, and hide what they differ by.
+    plan = Plan(
+        recipe="ladder", levels=f"ladder:dims={listed[0]},widths={listed[1]},batch_norm=false"
+    )
     return build_planned(plan, planned_sizes(plan, (28, 28)))
 
 
@@ -103,6 +107,9 @@ class Ladder(nn.Module):
         for level in reversed(range(len(self.priors))):
             prior_mean, prior_log_scale = self.priors[level](z).chunk(2, -1)
             seen, log_seen = evidence[level]
+            prior_log_scale, log_seen = (
+                MAX_LOG_SCALE * (raw / MAX_LOG_SCALE).tanh() for raw in (prior_log_scale, log_seen)
+            )
             log_ratio = 2 * (prior_log_scale - log_seen)
             moved = log_ratio.sigmoid() * (seen - prior_mean)
             shrunk = -0.5 * softplus(log_ratio)  # log σ − log σ of the prior

@@ -12,8 +12,8 @@ that was cut off goes on.
 """
 
 import argparse
-import itertools
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -33,11 +33,12 @@ from latente.inference import (
 from latente.models import (
     Bernoulli,
     ConditionalNormal,
-    FlattenEvent,
     Hierarchy,
     Stages,
     StandardNormal,
+    mlp,
 )
+from latente.models.networks.batch_norm import BatchNorm
 
 DIMS, WIDTHS, PIXELS = (64, 32, 16, 8, 4), (512, 256, 128, 64, 32), 784
 NAMES = [f"z{level}" for level in range(1, len(DIMS) + 1)]
@@ -45,20 +46,8 @@ OPENING = 40
 """Epochs with free bits and a warm-up."""
 
 
-class BatchNorm(nn.BatchNorm1d):
-    """Batch normalization over all leading axes."""
-
-    def forward(self, x):
-        """(…, width) to the same shape."""
-        return super().forward(x.reshape(-1, x.shape[-1])).reshape(x.shape)
-
-
-def network(*widths, out=None):
-    """Layers with normalization and leaky ReLU, and a linear last one if ``out`` is given."""
-    layers = []
-    for fan_in, fan_out in itertools.pairwise(widths):
-        layers += [nn.Linear(fan_in, fan_out), BatchNorm(fan_out), nn.LeakyReLU(0.1)]
-    return nn.Sequential(*layers, *([nn.Linear(widths[-1], out)] if out else []))
+leaky = partial(nn.LeakyReLU, 0.1)
+network = partial(mlp, activation=leaky, batch_norm=True)
 
 
 def ladder():
@@ -70,10 +59,10 @@ def ladder():
         levels[name] = ConditionalNormal(network(seen, width, width, out=2 * dim), dim)
     decoder = network(DIMS[0], WIDTHS[0], WIDTHS[0], out=PIXELS)
     model = Hierarchy(levels, decoder, Bernoulli((28, 28)))
-    stages, posteriors, below = {}, {}, PIXELS
+    stages, posteriors, below = {}, {}, (28, 28)
     for name, dim, width in zip(NAMES, DIMS, WIDTHS, strict=True):
-        flatten = [FlattenEvent((28, 28))] if name == "z1" else []
-        stages[name] = nn.Sequential(*flatten, network(below, width, width))
+        layers = network(below, width, out=width), BatchNorm(width), leaky()
+        stages[name] = nn.Sequential(*layers)
         family = DiagonalNormal if name == NAMES[-1] else PrecisionWeighted
         posteriors[name] = family(network(width, width, out=2 * dim), dim)
         below = width

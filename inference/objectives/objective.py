@@ -87,6 +87,16 @@ class Objective(ELBO):
         for weight in self.weights:
             weight.move_to(epoch)
 
+    def check_pair(
+        self, model: Program, guide: Program, args: tuple[Any, ...], structure: Structure
+    ) -> None:
+        """Refuse a pair of known structure for which the objective is not.
+
+        Raises:
+            ValueError: if the objective cannot take its draws, or its sites.
+        """
+        self._inspect(model, guide, args, structure)
+
     def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """The loss of all data: minus the bound."""
         with torch.no_grad():
@@ -129,12 +139,16 @@ class Objective(ELBO):
         return Reading(model, guide, draws, trace, structure, closed, scale)
 
     def _inspect(
-        self, model: Program, guide: Program, args: tuple[Any, ...]
+        self,
+        model: Program,
+        guide: Program,
+        args: tuple[Any, ...],
+        known: Structure | None = None,
     ) -> tuple[Structure, frozenset[str], bool]:
-        """The facts of a pair, found when it is first run."""
+        """The facts of a pair, found when it is first run; its structure may be known."""
         if self._seen is None or self._seen[0] != model or self._seen[1] != guide:
             with evaluating(model, guide), torch.random.fork_rng(), plain_errors():
-                structure = inspect_pair(model, guide, args)
+                structure = known or inspect_pair(model, guide, args)
                 draws = draw(guide, args, 1, structure)
                 trace = trace_model(model, draws)
                 reading = Reading(model, guide, draws, trace, structure, frozenset(), 1.0)

@@ -1,6 +1,7 @@
 """The axis ``--levels``: one latent variable, or a hierarchy of several, by its guide."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 
 from torch import nn
@@ -17,9 +18,10 @@ from ...models import (
     StandardNormal,
     mlp,
 )
+from ...models.networks.batch_norm import BatchNorm
 from .axis import Axis, Part
 from .hierarchy_parts import HierarchyParts
-from .map_levels import map_levels
+from .map_levels import MAX_LOG_SCALE, map_levels
 from .parameters import Flag, Widths
 from .posteriors import EncoderOfWidth
 
@@ -27,6 +29,76 @@ leaky = partial(nn.LeakyReLU, 0.1)
 """The nonlinearity of the networks of ladders, as in Sønderby et al. 2016."""
 
 HierarchyPair = tuple[Hierarchy, BottomUp | TopDown]
+
+
+@dataclass(frozen=True)
+class _Dense:
+    """Levels of vectors, from the bottom up, and what their dense networks are made of."""
+
+    dims: tuple[int, ...]
+    widths: tuple[int, ...]
+    skip: bool
+    activation: Callable[[], nn.Module] = nn.Tanh
+    batch_norm: bool = False
+    max_log_scale: float | None = None
+
+    @property
+    def named(self) -> list[tuple[str, int, int]]:
+        """Names, dimensions and widths."""
+        pairs = zip(self.dims, self.widths, strict=True)
+        return [(f"z{level}", dim, width) for level, (dim, width) in enumerate(pairs, start=1)]
+
+    @property
+    def states(self) -> dict[str, int]:
+        """The length of the state that each level below the top sees."""
+        dims = self.dims
+        return {
+            f"z{level}": sum(dims[level:]) if self.skip else dims[level]
+            for level in range(1, len(dims))
+        }
+
+    def network(self, in_features: int | tuple[int, ...], *hidden: int, out: int) -> nn.Sequential:
+        """A network of these layers."""
+        activation, batch_norm = self.activation, self.batch_norm
+        return mlp(in_features, *hidden, out=out, activation=activation, batch_norm=batch_norm)
+
+    def levels(self) -> dict[str, nn.Module]:
+        """The levels from the top down; a network between two has the upper one's width."""
+        levels: dict[str, nn.Module] = {f"z{len(self.dims)}": StandardNormal(self.dims[-1])}
+        below = zip(self.named, self.widths[1:], strict=False)
+        for (name, dim, _), width in reversed([*below]):
+            network = self.network(self.states[name], width, width, out=2 * dim)
+            prior = ConditionalNormal(network, dim, max_log_scale=self.max_log_scale)
+            levels[name] = Level(prior, Concatenation()) if self.skip else prior
+        return levels
+
+    def with_stages(
+        self, parts: HierarchyParts, posterior: Callable[[str, int, int], Amortized]
+    ) -> HierarchyPair:
+        """A hierarchy whose guide goes from the top down, on features of a bottom-up encoder."""
+        stages: dict[str, nn.Module] = {}
+        below: int | tuple[int, ...] = parts.event_shape
+        for name, _, width in self.named:
+            encoder: EncoderOfWidth = partial(self.network, below, width)
+            network = (parts.reading(encoder) if name == "z1" else encoder)(out=width)
+            normalization = [BatchNorm(width)] if self.batch_norm else []
+            stages[name] = nn.Sequential(network, *normalization, self.activation())
+            below = width
+        posteriors = {
+            name: posterior(name, dim, width) for name, dim, width in reversed(self.named)
+        }
+        levels = self.levels()
+        return self.pair(parts, levels, TopDown(posteriors, levels, Stages(stages)))
+
+    def pair(
+        self, parts: HierarchyParts, levels: Mapping[str, nn.Module], guide: BottomUp | TopDown
+    ) -> HierarchyPair:
+        """The model of these levels, whose top prior may hold the guide, and the guide."""
+        top, width = next(iter(levels)), self.widths[0]
+        seen = sum(self.dims) if self.skip else self.dims[0]
+        decoder = self.network(seen, width, width, out=parts.likelihood.num_features)
+        prior = parts.prior(self.dims[-1], guide)
+        return Hierarchy({**levels, top: prior}, decoder, parts.likelihood), guide
 
 
 def _bottom_up(
@@ -37,14 +109,14 @@ def _bottom_up(
     skip: Flag = False,
 ) -> HierarchyPair:
     """Each level's encoder sees a draw of the level below."""
+    dense = _Dense(dims, widths, skip)
     posteriors: dict[str, Amortized] = {}
     below: int | tuple[int, ...] = parts.event_shape
-    for name, dim, width in _named(dims, widths):
+    for name, dim, width in dense.named:
         encoder: EncoderOfWidth = partial(mlp, below, width, width)
         posteriors[name] = parts.posterior(parts.reading(encoder) if name == "z1" else encoder, dim)
         below = dim
-    levels = _levels(dims, widths, skip)
-    return _model(parts, levels, BottomUp(posteriors), dims, widths, skip)
+    return dense.pair(parts, dense.levels(), BottomUp(posteriors))
 
 
 def _top_down(
@@ -55,19 +127,20 @@ def _top_down(
     skip: Flag = True,
 ) -> HierarchyPair:
     """Each level's encoder sees features of x and the state of the level above."""
-    states = _states(dims, skip)
+    dense = _Dense(dims, widths, skip)
 
     def posterior(name: str, dim: int, width: int) -> Amortized:
-        if name not in states:
+        if name not in dense.states:
             return parts.posterior(partial(mlp, width), dim)
-        readers = FlattenEvent((width,)), FlattenEvent((states[name],))
+        state = dense.states[name]
+        readers = FlattenEvent((width,)), FlattenEvent((state,))
 
         def encoder(out: int) -> nn.Module:
-            return Conditional(mlp(width + states[name], width, out=out), *readers)
+            return Conditional(mlp(width + state, width, out=out), *readers)
 
         return parts.posterior(encoder, dim)
 
-    return _with_stages(parts, posterior, dims, widths, skip, nn.Tanh)
+    return dense.with_stages(parts, posterior)
 
 
 def _ladder(
@@ -76,15 +149,17 @@ def _ladder(
     dims: Widths = (64, 32, 16, 8, 4),
     widths: Widths = (512, 256, 128, 64, 32),
     skip: Flag = False,
+    batch_norm: Flag = True,
 ) -> HierarchyPair:
     """Each level's posterior weighs the prior and what x says of the level by their precisions."""
+    dense = _Dense(dims, widths, skip, leaky, batch_norm, MAX_LOG_SCALE)
 
     def posterior(name: str, dim: int, width: int) -> Amortized:
-        if name == f"z{len(dims)}":
+        if name not in dense.states:
             return parts.posterior(partial(mlp, width), dim)
-        return PrecisionWeighted(mlp(width, out=2 * dim), dim)
+        return PrecisionWeighted(mlp(width, out=2 * dim), dim, max_log_scale=MAX_LOG_SCALE)
 
-    return _with_stages(parts, posterior, dims, widths, skip, leaky)
+    return dense.with_stages(parts, posterior)
 
 
 def _residual(
@@ -95,85 +170,17 @@ def _residual(
     skip: Flag = False,
 ) -> HierarchyPair:
     """Each level's posterior is its prior, moved and scaled by what x and the state say."""
-    states = _states(dims, skip)
+    dense = _Dense(dims, widths, skip, leaky, max_log_scale=MAX_LOG_SCALE)
 
     def posterior(name: str, dim: int, width: int) -> Amortized:
-        if name not in states:
+        if name not in dense.states:
             return parts.posterior(partial(mlp, width), dim)
-        network = mlp(width + states[name], width, out=2 * dim, activation=leaky)
-        readers = FlattenEvent((width,)), FlattenEvent((states[name],))
-        return Residual(Conditional(network, *readers), dim)
+        state = dense.states[name]
+        network = dense.network(width + state, width, out=2 * dim)
+        readers = FlattenEvent((width,)), FlattenEvent((state,))
+        return Residual(Conditional(network, *readers), dim, max_log_scale=MAX_LOG_SCALE)
 
-    return _with_stages(parts, posterior, dims, widths, skip, leaky)
-
-
-def _with_stages(
-    parts: HierarchyParts,
-    posterior: Callable[[str, int, int], Amortized],
-    dims: tuple[int, ...],
-    widths: tuple[int, ...],
-    skip: bool,
-    activation: Callable[[], nn.Module],
-) -> HierarchyPair:
-    """A hierarchy whose guide goes from the top down, on features of a bottom-up encoder."""
-    named = _named(dims, widths)
-    stages: dict[str, nn.Module] = {}
-    below: int | tuple[int, ...] = parts.event_shape
-    for name, _, width in named:
-        encoder: EncoderOfWidth = partial(mlp, below, width, activation=activation)
-        network = (parts.reading(encoder) if name == "z1" else encoder)(out=width)
-        stages[name], below = nn.Sequential(network, activation()), width
-    posteriors = {name: posterior(name, dim, width) for name, dim, width in reversed(named)}
-    levels = _levels(dims, widths, skip, activation)
-    guide = TopDown(posteriors, levels, Stages(stages))
-    return _model(parts, levels, guide, dims, widths, skip, activation)
-
-
-def _model(
-    parts: HierarchyParts,
-    levels: Mapping[str, nn.Module],
-    guide: BottomUp | TopDown,
-    dims: tuple[int, ...],
-    widths: tuple[int, ...],
-    skip: bool,
-    activation: Callable[[], nn.Module] = nn.Tanh,
-) -> HierarchyPair:
-    """The model of these levels, whose top prior may hold the guide."""
-    top = next(iter(levels))
-    out, width = parts.likelihood.num_features, widths[0]
-    seen = sum(dims) if skip else dims[0]
-    decoder = mlp(seen, width, width, out=out, activation=activation)
-    prior = parts.prior(dims[-1], guide)
-    return Hierarchy({**levels, top: prior}, decoder, parts.likelihood), guide
-
-
-def _levels(
-    dims: tuple[int, ...],
-    widths: tuple[int, ...],
-    skip: bool,
-    activation: Callable[[], nn.Module] = nn.Tanh,
-) -> dict[str, nn.Module]:
-    """The levels from the top down; a network between two levels has the upper one's width."""
-    states = _states(dims, skip)
-    levels: dict[str, nn.Module] = {f"z{len(dims)}": StandardNormal(dims[-1])}
-    for name, dim, width in reversed(_named(dims[:-1], widths[1:])):
-        network = mlp(states[name], width, width, out=2 * dim, activation=activation)
-        prior = ConditionalNormal(network, dim)
-        levels[name] = Level(prior, Concatenation()) if skip else prior
-    return levels
-
-
-def _states(dims: tuple[int, ...], skip: bool) -> dict[str, int]:
-    """The length of the state that each level below the top sees."""
-    return {
-        f"z{level}": sum(dims[level:]) if skip else dims[level] for level in range(1, len(dims))
-    }
-
-
-def _named(dims: tuple[int, ...], widths: tuple[int, ...]) -> list[tuple[str, int, int]]:
-    """Names, dimensions and widths of the levels, from the bottom up."""
-    pairs = zip(dims, widths, strict=True)
-    return [(f"z{level}", dim, width) for level, (dim, width) in enumerate(pairs, start=1)]
+    return dense.with_stages(parts, posterior)
 
 
 LEVELS: Axis[Part] = Axis(

@@ -26,7 +26,7 @@ from .hierarchy_parts import HierarchyParts
 from .parameters import Count, Flag, Widths
 
 MAX_LOG_SCALE = 5.0
-"""The bound of log scales, that of NVAE's code."""
+"""The bound of log scales, that of NVAE's code: no draw of the levels above overflows them."""
 
 
 @dataclass(frozen=True)

@@ -133,6 +133,8 @@ def prepare(
             suitable = choose_objective(objective, model, guide, sample, structure)
         _check_support(model, guide, data)
         with evaluating(model, guide):
+            if isinstance(suitable, Objective):
+                suitable.check_pair(model, guide, sample, structure)
             check_against_elbo(suitable, model, guide, sample, structure)
         _try_loss(model, guide, suitable, sample, ScaleData(data.num_data, settings.batch_size))
         named = parameters(model, guide, sample)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .batch_norm import BatchNorm
 from .flatten import FlattenEvent
 
 
@@ -55,6 +56,7 @@ def mlp(
     *hidden: int,
     out: int,
     activation: Callable[[], nn.Module] = Tanh,
+    batch_norm: bool = False,
 ) -> nn.Sequential:
     """Make a multilayer perceptron in_features → hidden… → out, with a linear last layer.
 
@@ -67,6 +69,8 @@ def mlp(
         *hidden: widths of the hidden layers, in order; none gives a linear map.
         out: number of output features.
         activation: makes the nonlinearity after each hidden layer.
+        batch_norm: normalize what goes into each nonlinearity, by the moments of the batch in
+            training, and by their running averages in evaluation. Deep ladders need it.
 
     Raises:
         ValueError: if a width is less than 1.
@@ -81,8 +85,9 @@ def mlp(
         raise ValueError(f"every width of an mlp must be at least 1, got {widths}")
     layers: list[nn.Module] = [flatten]
     for fan_in, fan_out in itertools.pairwise(widths):
-        layers += [nn.Linear(fan_in, fan_out), activation()]
-    return nn.Sequential(*layers[:-1])
+        normalization = [BatchNorm(fan_out)] if batch_norm else []
+        layers += [nn.Linear(fan_in, fan_out), *normalization, activation()]
+    return nn.Sequential(*layers[: -2 if batch_norm else -1])
 
 
 def shrink(layer: nn.Module, rows: slice = slice(None), factor: float = 0.01) -> None:
