@@ -204,7 +204,7 @@ def test_a_table_of_ones_own(tmp_path):
         "--latent-dim", 1, "--out", out, "--epochs", 30, "--batch-size", 20, "--hidden", 8,
     )  # fmt: skip
     assert json.loads((out / "config.json").read_text())["plan"]["recipe"] == "vae-normal"
-    latente("evaluate", out)
+    latente("evaluate", out, "--num-samples", 100)
     assert json.loads((out / "evaluation.json").read_text())["active_units"] == 1
     latente("plot", out)
     latente("sample", out, "--num", 2000)

@@ -18,8 +18,8 @@ from .oracles import GlobalMean, LinearGaussian, OneBatchDimension, TutorialVAE
 
 SMALL = Budget(
     num_data=100, num_samples=1000, annealed_data=4, temperatures=12, chains=4, gap_data=16,
-    simulations=400, draws=50, nuts_data=1, nuts_samples=150, nuts_warmup=50, nuts_temperatures=10,
-    replications=250, gap_steps=100, tree_data=8, tree_samples=20,
+    simulations=400, draws=50, nuts_data=1, nuts_samples=100, nuts_warmup=40, nuts_temperatures=8,
+    replications=250, gap_steps=60, tree_data=8, tree_samples=20,
 )  # fmt: skip
 TINY = Budget(
     num_data=30, num_samples=100, annealed_data=3, temperatures=4, chains=2, gap_data=5,

@@ -171,10 +171,11 @@ def the_users_own_pair_has_the_evidence_of_its_closed_form(ran):
     fitted, x = ran.names["run"], ran.names["x"]
     slope = fitted.model.store["params"]["slope"].detach()
     exact = torch.distributions.NegativeBinomial(2.0, probs=slope / (1 + slope))
-    evidence = log_evidence(fitted.model, fitted.guide, x, num_samples=5000, seed=3)
-    error = evidence.log_px - exact.log_prob(x)
+    some = x[:250]
+    evidence = log_evidence(fitted.model, fitted.guide, some, num_samples=5000, seed=3)
+    error = evidence.log_px - exact.log_prob(some)
     trusted = evidence.khat < 0.5
-    assert trusted.sum() > 500
+    assert trusted.sum() > 125
     assert (error / evidence.standard_error)[trusted].abs().max() < 5
     assert slope.item() == pytest.approx(3, rel=0.1)
 

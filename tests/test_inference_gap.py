@@ -119,7 +119,7 @@ def test_rows_are_told_apart_by_their_context():
             pyro.sample("z", dist.Normal(0 * x, 1.0))
 
     x, c = number([1.0, 1.0]), number([0.0, 3.0])
-    gap = inference_gap(model, guide, (x, c))
+    gap = inference_gap(model, guide, (x, c), num_steps=200)
     exact = dist.Normal(c, math.sqrt(2)).log_prob(x)
     assert torch.allclose(gap.log_px, exact, rtol=0, atol=1e-5)
     assert torch.allclose(gap.elbo_local, exact, rtol=0, atol=1e-3)
@@ -162,7 +162,7 @@ def test_two_sites_of_a_positive_kind_find_their_exact_posteriors():
     """p(rate|x) = Gamma(3 + x, 3) and p(scale|y) = LogNormal(½ log y, √½) lie in the guide's
     family, which is taken apart by its distributions' parameters: no approximation gap is left."""
     x = number([[0.0, 0.5], [2.0, 1.0], [7.0, 4.0]])
-    gap = inference_gap(two_sites, guide_of_two_sites, x, num_steps=600)
+    gap = inference_gap(two_sites, guide_of_two_sites, x, num_steps=300, learning_rate=0.1)
     exact = dist.NegativeBinomial(number(3.0), probs=number(1 / 3)).log_prob(x[:, 0])
     exact = exact + dist.LogNormal(number(0.0), number(math.sqrt(2))).log_prob(x[:, 1])
     assert (gap.amortization > 0.1).all()

@@ -403,7 +403,7 @@ def test_many_levels_start_with_a_state_that_does_not_grow():
 # --- Ready to train.
 
 READY = [
-    pytest.param((28, 28), None, "plain", id="28 × 28 bits"),
+    pytest.param((28, 28), None, "plain", id="28 × 28 bits", marks=pytest.mark.slow),
     pytest.param((3, 32, 32), "logistic", "plain", id="32 × 32 × 3 levels"),
     pytest.param((28, 28), None, "recorded", id="recorded", marks=pytest.mark.slow),
 ]

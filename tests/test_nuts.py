@@ -12,7 +12,7 @@ from latente.inference.diagnostics.nuts import MAX_COORDINATES, NUTSReference, n
 
 from .oracles import LinearGaussian, OneBatchDimension
 
-SHORT = {"num_samples": 150, "warmup_steps": 80, "num_temperatures": 20}
+SHORT = {"num_samples": 120, "warmup_steps": 60, "num_temperatures": 10}
 ORACLE = LinearGaussian(2, scale=1.5, orthogonal=True)
 
 
@@ -27,12 +27,12 @@ def test_moments_of_a_linear_model_are_exact_and_its_exact_guide_misses_nothing(
     oracle = LinearGaussian(2, scale=1.5)
     x = oracle.sample(2)
     nuts = nuts_posterior(
-        *oracle.pair(), x, seed=1, num_samples=300, warmup_steps=100, num_temperatures=20
+        *oracle.pair(), x, seed=1, num_samples=150, warmup_steps=60, num_temperatures=10
     )
     sd = oracle.covariance.diagonal().sqrt().expand(2, -1)
     check_moments(nuts, oracle.posterior_mean(x), sd)
     assert nuts.names == ("z[0]", "z[1]")
-    assert nuts.draws.shape == (2, 300, 2, 2)
+    assert nuts.draws.shape == (2, 150, 2, 2)
     assert nuts.guide_draws.shape[1:] == (2, 2)
     assert nuts.draws.dtype == nuts.mean.dtype == nuts.ess.dtype == torch.float64
     assert nuts.converged.all()

@@ -12,7 +12,7 @@ from latente.inference import DIAGNOSTICS, Budget, Level, diagnose
 
 PAGE = (Path(__file__).parents[1] / "docs" / "own_diagnostic.md").read_text(encoding="utf-8")
 DIAGNOSTIC, USE = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-SHORT = "nuts_samples=200, nuts_warmup=100, nuts_temperatures=20, replications=50, simulations=200"
+SHORT = "nuts_samples=150, nuts_warmup=60, nuts_temperatures=10, replications=50, simulations=200"
 NUTS = next(one for one in DIAGNOSTICS if one.name == "nuts")
 
 
@@ -70,7 +70,7 @@ def test_it_is_part_of_verdict_json_and_report(page):
 def test_an_exact_guide_and_a_pair_without_chains_do_not_warn(page):
     names, _ = page
     budget = Budget(
-        num_data=2, nuts_samples=200, nuts_warmup=100, nuts_temperatures=20, tree_data=1,
+        num_data=2, nuts_samples=100, nuts_warmup=50, nuts_temperatures=10, tree_data=1,
         tree_samples=1,
     )  # fmt: skip
     pair, mine = (names["model"], names["exact"]), names["CORRELATIONS"]

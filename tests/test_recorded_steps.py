@@ -30,12 +30,14 @@ from latente.models import VAE, Bernoulli, GaussianMixture, StandardNormal, mlp
 from . import test_recipes
 from .oracles import GlobalMean, TutorialVAE, empty, four_gaussians
 from .test_contexts import labelled
-from .test_recipes import ALL, plan_of
+from .test_recipes import plan_of, recipes
 
 files = test_recipes.files
 WAYS = "plain", "recorded"
 fast = partial(Adam, lr=1e-3, fused=True)
 
+ALIKE = ("vae", "spline"), ("vae", "point"), ("vlae", "diagonal")
+"""A step of them is made of operations of other recipes."""
 IN_FLOAT64 = "vae-student-t", "vampprior", "beta-tc-vae"
 
 
@@ -103,22 +105,7 @@ def recipe_case(recipe, posterior, files, dtype):
     return make, blocks(*rows), compose(plan).make_objective
 
 
-SLOW_RECIPES = (
-    "vae-static", "vae-normal-predicted", "vae-logistic-mixture", "vae-negative-binomial",
-    "vae-resnet", "vae-warmup", "vae-cyclical", "iwae", "iwae-stl", "miwae", "ciwae",
-    "cvae-quadrant", "vae-mixture", "vae-normal", "vae-categorical", "vae-continuous-bernoulli",
-    "piwae", "beta-vae", "vae-free-bits", "hvae",
-)  # fmt: skip
-"""Parts much like those of other recipes."""
-
-
-def recipes():
-    for pair in ALL:
-        slow = pair[0] in SLOW_RECIPES or pair in (("vae", "spline"), ("vae", "point"))
-        yield pytest.param(*pair, marks=[pytest.mark.slow] * slow, id="-".join(pair))
-
-
-@pytest.mark.parametrize(("recipe", "posterior"), list(recipes()))
+@pytest.mark.parametrize(("recipe", "posterior"), list(recipes(slow=ALIKE)))
 def test_every_recipe_is_recorded_bit_for_bit(recipe, posterior, files):
     assert_recorded_is_plain(*recipe_case(recipe, posterior, files, torch.float32))
 

@@ -166,7 +166,7 @@ def inference_gap(
     >>> from latente.models import PPCA, mlp
     >>> model, guide = PPCA(5, 2), DiagonalNormal(mlp(5, out=4), 2)
     >>> x = torch.randn(3, 5)
-    >>> gap = inference_gap(model, guide, x)
+    >>> gap = inference_gap(model, guide, x, num_steps=100)
     >>> bool(((gap.log_px - model.log_prob(x)).abs() < 0.01).all())
     True
     >>> evidence = log_evidence(model, gap.full_rank, x)  # the local posteriors, as a guide
