@@ -3,17 +3,19 @@
 import itertools
 from functools import partial
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from torch import nn
 
 from latente.guides import DiagonalNormal
-from latente.inference import fit, log_evidence
+from latente.inference import Beta_ELBO, fit, log_evidence
 from latente.inference.recipes.build import build_planned, planned_sizes
 from latente.inference.recipes.plan import Plan
 from latente.inference.training import preparation
 from latente.inference.training.step import Step
-from latente.models import VAE, Bernoulli, StandardNormal, mlp
+from latente.models import VAE, Bernoulli, NormalMixture, StandardNormal, mlp
 from latente.models.networks.batch_norm import BatchNorm
 
 quiet = partial(fit, show_progress=False)
@@ -83,3 +85,51 @@ def test_no_draw_of_the_levels_above_overflows_a_scale(binary_images, levels):
     assert log_evidence(model, guide, binary_images[:20], num_samples=200).log_px.isfinite().all()
     norms = [part for part in model.modules() if isinstance(part, BatchNorm)]
     assert bool(norms) == levels.startswith("ladder")
+
+
+def pair_of(place):
+    """A pair of functions whose networks lie at a place: in a list, or by names of their own."""
+    torch.manual_seed(0)
+    decoder, encoder = mlp(2, 8, out=16, batch_norm=True), mlp(16, 8, out=4, batch_norm=True)
+    listed = [decoder, encoder]
+
+    def run_model(x, network):
+        pyro.module("decoder", network)
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            logits = network(z).unflatten(-1, (4, 4))
+            pyro.sample("x", dist.Bernoulli(logits=logits).to_event(2), obs=x)
+
+    def run_guide(x, network):
+        pyro.module("encoder", network)
+        with pyro.plate("data", len(x), dim=-1):
+            mean, log_scale = network(x).chunk(2, -1)
+            pyro.sample("z", dist.Normal(mean, log_scale.exp()).to_event(1))
+
+    if place == "list":
+        return lambda x: run_model(x, listed[0]), lambda x: run_guide(x, listed[1])
+    return lambda x: run_model(x, decoder), lambda x: run_guide(x, encoder)
+
+
+def test_layers_that_cannot_be_put_into_evaluation_mode_are_warned_of(binary_images, recwarn):
+    """Those of a list would use the moments of a batch in log p(x), and are in no checkpoint."""
+    model, guide = pair_of("list")
+    with pytest.warns(UserWarning, match="runs BatchNorm in a module that cannot be found"):
+        log_evidence(model, guide, binary_images[:5], num_samples=2)
+    with pytest.warns(UserWarning, match=r"nn\.ModuleList or nn\.ModuleDict in place of a list"):
+        quiet(model, guide, binary_images[:16], epochs=1, batch_size=8)
+    recwarn.clear()
+    model, guide = pair_of("names")
+    quiet(model, guide, binary_images[:16], epochs=1, batch_size=8)
+    assert not [found for found in recwarn if "training mode" in str(found.message)]
+
+
+def test_an_objective_looks_at_a_pair_again_that_was_changed_between_two_fits(binary_images):
+    """Its closed form of the KL would be that of the prior of the first fit."""
+    torch.manual_seed(0)
+    model = VAE(StandardNormal(2), mlp(2, 8, out=16), Bernoulli((4, 4)))
+    guide, objective = DiagonalNormal(mlp(16, 8, out=4), 2), Beta_ELBO()
+    quiet(model, guide, binary_images[:16], epochs=1, objective=objective)
+    model.prior = NormalMixture(2, 3)
+    row = quiet(model, guide, binary_images[:16], epochs=1, objective=objective).history[-1]
+    assert row["elbo"] == pytest.approx(row["reconstruction"] - row["kl"])

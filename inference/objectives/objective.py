@@ -146,36 +146,40 @@ class Objective(ELBO):
         known: Structure | None = None,
     ) -> tuple[Structure, frozenset[str], bool]:
         """The facts of a pair, found when it is first run; its structure may be known."""
-        if self._seen is None or self._seen[0] != model or self._seen[1] != guide:
+        # A fit tells the structure anew, as the pair may have changed since the objective's last.
+        seen = self._seen is not None and self._seen[0] == model and self._seen[1] == guide
+        if self._seen is None or known is not None or not seen:
             with evaluating(model, guide), torch.random.fork_rng(), plain_errors():
                 structure = known or inspect_pair(model, guide, args)
                 draws = draw(guide, args, 1, structure)
                 trace = trace_model(model, draws)
                 reading = Reading(model, guide, draws, trace, structure, frozenset(), 1.0)
-                self._check_all(reading)
+                _check_all(self, reading)
                 closed = closed_forms(reading)
             self._seen = model, guide, structure, closed, subsamples(trace)
         return self._seen[2:]
 
-    def _check_all(self, reading: Reading) -> None:
-        name, structure = type(self).__name__, reading.structure
-        if structure.enumerated:
+
+def _check_all(objective: Objective, reading: Reading) -> None:
+    """Refuse a pair whose draws the objective cannot take, or that does not suit it."""
+    name, structure = type(objective).__name__, reading.structure
+    if structure.enumerated:
+        raise ValueError(
+            f"the guide has no site {structure.enumerated[0]!r}, which the model marks to be "
+            f"summed out, and {name} draws all sites: use TraceEnum_ELBO"
+        )
+    for site_name, site in latent_sites(reading.draws.trace).items():
+        if not site["fn"].has_rsample:
             raise ValueError(
-                f"the guide has no site {structure.enumerated[0]!r}, which the model marks to be "
-                f"summed out, and {name} draws all sites: use TraceEnum_ELBO"
+                f"the guide's {site_name!r} cannot be drawn with a gradient to its parameters, "
+                f"which {name} needs: use Trace_ELBO() or ScoreFunction_ELBO()"
             )
-        for site_name, site in latent_sites(reading.draws.trace).items():
-            if not site["fn"].has_rsample:
-                raise ValueError(
-                    f"the guide's {site_name!r} cannot be drawn with a gradient to its parameters, "
-                    f"which {name} needs: use Trace_ELBO() or ScoreFunction_ELBO()"
-                )
-        if structure.points and not self.points_allowed:
-            raise ValueError(
-                f"the guide puts {structure.points[0]!r} on one point, which has no density, and "
-                f"{name} needs one: leave the objective out, or use Beta_ELBO(beta=0)"
-            )
-        self.check(reading.local_sites(), structure)
+    if structure.points and not objective.points_allowed:
+        raise ValueError(
+            f"the guide puts {structure.points[0]!r} on one point, which has no density, and "
+            f"{name} needs one: leave the objective out, or use Beta_ELBO(beta=0)"
+        )
+    objective.check(reading.local_sites(), structure)
 
 
 def _total(bound: Tensor, reading: Reading) -> Tensor:

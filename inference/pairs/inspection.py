@@ -23,6 +23,7 @@ from .sites import (
     sample_sites,
 )
 from .structure import Structure
+from .unseen_modules import warning_of_unseen_modules
 
 
 def inspect_pair(model: Program, guide: Program, args: tuple[Any, ...]) -> Structure:
@@ -35,7 +36,7 @@ def inspect_pair(model: Program, guide: Program, args: tuple[Any, ...]) -> Struc
             autoguide of local sites is given other data than its own.
     """
     check_rows(guide, args)
-    with plain_errors():
+    with plain_errors(), warning_of_unseen_modules(model, guide):
         guide_trace = poutine.trace(guide).get_trace(*args)
         model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args)
     in_guide, in_model = latent_sites(guide_trace), latent_sites(model_trace)
