@@ -131,7 +131,14 @@ class Hierarchy(PyroModule):
 
     def _draw_levels(self, top: tuple[str, Level], below: list[tuple[str, Level]]) -> None:
         above, level = top
-        draws = {above: level().expand((2,)).sample()}
+        try:
+            prior = level()
+        except TypeError as error:
+            raise ValueError(
+                f"the top level {above!r} must be a prior, such as StandardNormal, NormalMixture, "
+                f"VampPrior or FlowPrior, got {type(level.prior).__name__}: {error}"
+            ) from error
+        draws = {above: prior.expand((2,)).sample()}
         state = level.state_below(draws[above])
         for name, level in below:
             try:

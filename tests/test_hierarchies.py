@@ -33,6 +33,7 @@ from latente.models import (
     Conditional,
     ConditionalNormal,
     FlattenEvent,
+    GaussianMixture,
     Hierarchy,
     Level,
     NormalMixture,
@@ -308,6 +309,11 @@ def vamp_on_top(guide):
 def refusals():
     bits = Bernoulli((4, 4))
     yield "no level", lambda: Hierarchy({}, mlp(2, out=16), bits), "at least one level"
+    yield (
+        "a model for the top prior",
+        lambda: Hierarchy({**chain(), "z2": GaussianMixture(2, 2)}, mlp(6, out=16), bits),
+        "the top level 'z2' must be a prior, such as StandardNormal, .* got GaussianMixture",
+    )
     yield (
         "levels do not meet",
         lambda: Hierarchy(chain(seen=3), mlp(6, out=16), bits),
