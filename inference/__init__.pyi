@@ -7,7 +7,9 @@ from .data.column_values import encode_columns as encode_columns
 from .data.contexts import quadrants as quadrants
 from .data.load_data import Data as Data
 from .data.load_data import load_data as load_data
+from .data.log_mel import LogMel as LogMel
 from .data.transform import Transform as Transform
+from .data.vocabulary import Vocabulary as Vocabulary
 from .diagnostics.budget import Budget as Budget
 from .diagnostics.calibration import Calibration as Calibration
 from .diagnostics.calibration import Coverage as Coverage

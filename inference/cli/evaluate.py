@@ -64,15 +64,27 @@ def tabulate_evaluation(figures: dict[str, Any], title: str) -> Table:
     table.add_column("figure")
     table.add_column("value", justify="right")
     table.add_column("what it is")
+    datum = "sequence" if "num_steps" in figures else "datum"
     if "log_evidence" in figures:
         evidence = f"{figures['log_evidence']:.2f} ± {figures['log_evidence_se']:.3f}"
         samples = f"log p(x), {figures['num_samples']:,} importance samples"
-        table.add_row("log evidence", evidence, f"nats per datum; {samples}, ± their error")
+        table.add_row("log evidence", evidence, f"nats per {datum}; {samples}, ± their error")
+    if "num_steps" in figures:
+        figure, error = figures["log_evidence_per_step"], figures["log_evidence_per_step_se"]
+        sums = f"{figures['num_data']:,} sequences, {figures['num_steps']:,} steps"
+        table.add_row(
+            "log evidence per step",
+            f"{figure:.3f} ± {error:.4f}",
+            f"nats per step: Σ log p(x) / Σ T, of {sums}",
+        )
     if "bits_per_dimension" in figures:
         bits = f"{figures['bits_per_dimension']:.3f}"
         table.add_row("bits per dimension", bits, "−log₂ p(x), by the number of elements of x")
     if "elbo" in figures:
-        table.add_row("ELBO", f"{figures['elbo']:.2f}", "nats per datum; the bound on it")
+        table.add_row("ELBO", f"{figures['elbo']:.2f}", f"nats per {datum}; the bound on it")
+        if "num_steps" in figures:
+            per_step = f"{figures['elbo_per_step']:.3f}"
+            table.add_row("ELBO per step", per_step, "nats per step: Σ ELBO / Σ T")
         gap = f"{figures['gap']:.2f}"
         table.add_row("gap", gap, "log evidence − ELBO: what the posterior misses")
     table.add_row("reconstruction", f"{figures['reconstruction']:.2f}", escape("E_q[log p(x|z)]"))

@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pad_sequence
 
+from ..common.arguments import name_rows
 from ..pairs.calling import AdaptedProgram, Calling
 from ..pairs.checks import explains_missing
 from ..pairs.data_plate import find_calling, has_rows, integers_to_convert, runs_on
@@ -17,7 +19,9 @@ from .arrays import ARRAY_PROTOCOLS
 from .checks import exceeds_float32
 from .fitted_transform import like_the_fit
 from .load_data import Data
+from .row_lengths import check_row_lengths
 from .rows import Rows, as_part, check_part, check_same_lengths, name_argument, part_name
+from .sequences import is_ragged
 
 ITEM_PROTOCOLS = ("__len__", "__iter__", "__getitem__", "select_dtypes", *ARRAY_PROTOCOLS)
 """Attributes of objects that may be data; one without any of them is a constant of a program."""
@@ -122,11 +126,12 @@ def arrange(calling: Calling | None, parts: tuple[Any, ...], name: str) -> tuple
 
 
 def check_values(model: Program, guide: Program, rows: tuple[Rows, ...], name: str) -> None:
-    """Refuse rows that hold infinity, or NaN where the model does not mask it.
+    """Refuse rows that hold infinity, or NaN where the model does not mask it; wrong lengths.
 
     Raises:
         ValueError: naming the rows.
     """
+    check_row_lengths(model, rows, name)
     in_memory = [part for part in rows if isinstance(part, Tensor)]
     if all(part.isfinite().all() for part in in_memory if part.is_floating_point()):
         return
@@ -147,7 +152,7 @@ def read_arguments(data: Any, name: str) -> Arguments:
             raise ValueError(f"{name} is an empty dict: give the arguments of the programs by name")
         parts = tuple(_read(part, f"{key!r} of {name}") for key, part in data.items())
         return Arguments(parts, tuple(map(str, data)), name)
-    if isinstance(data, list) and _is_ragged(data):
+    if is_ragged(data):
         parts = _pad(data, name)
         return Arguments(parts, (None, None), name)
     given = data if type(data) is not PackedSequence and isinstance(data, tuple) else (data,)
@@ -179,14 +184,13 @@ def _is_constant(part: Any) -> bool:
     return not any(hasattr(part, protocol) for protocol in ITEM_PROTOCOLS)
 
 
-def _is_ragged(data: list[Any]) -> bool:
-    """Whether a list holds sequences of the same elements and of different lengths."""
-    shapes = [tuple(getattr(part, "shape", ())) for part in data]
-    return len(set(shapes)) > 1 and all(shapes) and len({shape[1:] for shape in shapes}) == 1
-
-
 def _pad(data: list[Any], name: str) -> tuple[Tensor, Tensor]:
     """Sequences of different lengths, padded with zeros at the end (N, T, …), and lengths (N,)."""
+    empty = [number for number, part in enumerate(data) if len(part) == 0]
+    if empty:
+        raise ValueError(
+            f"{name} has sequences of length 0 in {name_rows(np.array(empty))}: drop them"
+        )
     sequences = [as_part(part, f"sequence {number} of {name}") for number, part in enumerate(data)]
     lengths = torch.tensor([len(sequence) for sequence in sequences])
     return pad_sequence(sequences, batch_first=True), lengths  # pyright: ignore[reportArgumentType]

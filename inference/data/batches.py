@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .length_batches import batches_of_like_lengths, cut_padding
 from .rows import Rows
 
 
@@ -23,6 +24,7 @@ def epoch_batches(
     epoch: int,
     resample: bool = False,
     device: torch.device | None = None,
+    place_of_lengths: int | None = None,
 ) -> Iterator[tuple[Tensor, ...]]:
     """Iterate over an epoch's minibatches: each datum once, in a random order by seed and epoch.
 
@@ -34,6 +36,9 @@ def epoch_batches(
         batch_size: the largest size of a batch.
         resample: replace the first rows, which are probabilities, by new Bernoulli draws.
         device: the device of the batches.
+        place_of_lengths: which of the rows are lengths of sequences, for batches of like lengths;
+            see :func:`batches_of_like_lengths`. The first rows are then cut; see
+            :func:`cut_padding`.
 
     >>> x = torch.arange(10.0)
     >>> [len(batch) for (batch,) in epoch_batches((x,), 4, seed=0, epoch=0)]
@@ -44,10 +49,18 @@ def epoch_batches(
     order = torch.arange(num_rows)
     if batch_size < num_rows:
         order = torch.randperm(num_rows, generator=torch.Generator().manual_seed(seed))
-    order = order.to(device)
+    num_batches = math.ceil(num_rows / batch_size)
+    divided = order.to(device).tensor_split(num_batches)
+    lengths = None if place_of_lengths is None else rows[place_of_lengths][:num_rows].cpu()
+    if lengths is not None and num_batches > 1:
+        generator = torch.Generator().manual_seed(seed)
+        like = batches_of_like_lengths(lengths, num_batches, generator)
+        divided = tuple(index.to(device) for index in like)
     noise = torch.Generator(device=device or "cpu").manual_seed(seed)
-    for index in order.tensor_split(math.ceil(num_rows / batch_size)):
+    for index in divided:
         batch = tuple(part[index].to(device) for part in rows)
+        if lengths is not None:
+            batch = (cut_padding(batch[0], lengths[index.cpu()]), *batch[1:])
         if resample:
             # The same bits as torch.bernoulli on a CPU, in a quarter of its time.
             x = batch[0]

@@ -19,12 +19,13 @@ from .source import Source, load_numpy, reading
 from .sparse import is_sparse, to_dense
 from .table_files import BINARY_TABLES, read_h5ad, read_table_file
 from .tables import Kinds, from_table
+from .text_lines import TEXT_SUFFIXES
 
 TEXTS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 """Suffixes of tables written as text."""
 TABLE_SUFFIXES = (*TEXTS, *BINARY_TABLES)
 """Suffixes of tables."""
-SUFFIXES = (".npy", *ARCHIVE_SUFFIXES, *TABLE_SUFFIXES)
+SUFFIXES = (".npy", *ARCHIVE_SUFFIXES, *TABLE_SUFFIXES, *TEXT_SUFFIXES)
 """Suffixes of the files that can be read, in upper or lower case."""
 KEYED = (*ARCHIVE_SUFFIXES, ".xlsx", ".h5ad")
 """Suffixes of files that may hold several arrays or tables."""

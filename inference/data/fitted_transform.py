@@ -19,6 +19,7 @@ from .load_data import Data
 from .same_transform import difference
 from .tables import from_table
 from .transform import Transform, has_context
+from .vocabulary import check_tokens
 
 PROBED_ROWS = 1000
 FACTOR = 2.0
@@ -94,6 +95,14 @@ def _remembered(guide: Program) -> Transform | None:
         guide = guide.program
 
 
+def has_sequences(guide: Program | None, data: Any) -> bool:
+    """Whether data are sequences of :func:`load_data`, or the guide was fitted to such."""
+    if isinstance(data, Data):
+        return data.transform.has_lengths
+    fitted = None if guide is None else _remembered(guide)
+    return fitted is not None and fitted.has_lengths
+
+
 def like_the_fit(guide: Program, data: Any, name: str) -> Any:
     """Data as the guide's fit had them: columns in the same order.
 
@@ -147,7 +156,7 @@ def _what_was_done(transform: Transform) -> str:
     done = {
         f"divided by {transform.divisor:g}": transform.divisor != 1,
         "standardized": transform.location is not None,
-        "split into x and its context": has_context(transform),
+        "split into x and its context": has_context(transform) and not transform.has_lengths,
         "binarized": transform.binarize != "none",
         "encoded by the kinds of columns": bool(transform.kinds),
         "shaped into pixels": transform.options.shape is not None,
@@ -167,10 +176,12 @@ def _check_arrays(transform: Transform, parts: dict[Any, Any], name: str) -> Non
 
     By position, x is the first; by keyword, it may be any that has the shape of x.
     """
-    if transform.given == "labels" and 1 in parts:
-        labels = _head(parts[1], None)
+    place_of_labels = 2 if transform.has_lengths else 1
+    if transform.given == "labels" and place_of_labels in parts:
+        labels = _head(parts[place_of_labels], None)
         if labels is not None and labels.dim() == 1 and not labels.is_floating_point():
-            check_label_range(labels.numpy(), transform.label_range, f"context 1 of {name}")
+            where = f"context {place_of_labels} of {name}"
+            check_label_range(labels.numpy(), transform.label_range, where)
     for place, part in parts.items():
         if place == 0 or isinstance(place, str):
             head = _head(part)
@@ -202,6 +213,8 @@ def _head(values: Any, num: int | None = PROBED_ROWS) -> Tensor | None:
 
 def _check_values(transform: Transform, x: Tensor, name: str) -> None:
     """Refuse levels where the fit had them divided, and values far from any standardized ones."""
+    if transform.vocabulary is not None:
+        check_tokens(x.numpy(), len(transform.vocabulary), name)
     # What is divided is about as large as in the fit; whole numbers above 1 never are.
     limit = max(1.0, FACTOR * transform.largest / transform.divisor if x.is_floating_point() else 1)
     if transform.divisor != 1 and x.numel() and x.max() > limit:

@@ -106,9 +106,26 @@ def check_rows(source: Source) -> None:
     check_finite(source.values, source.name, 0, source.columns)
 
 
-def check_shape(source: Source, event_shape: tuple[int, ...], seen: tuple[int, ...]) -> None:
-    """Refuse rows of another shape than those of the fit, given or with their channels first."""
+def check_shape(
+    source: Source,
+    event_shape: tuple[int, ...],
+    seen: tuple[int, ...],
+    *,
+    is_padded: bool = False,
+) -> None:
+    """Refuse rows of another shape than those of the fit, given or with their channels first.
+
+    Args:
+        is_padded: whether the rows are sequences, of which the elements alone must be alike.
+    """
     shape = tuple(source.values.shape[1:])
+    if is_padded:
+        if shape[1:] != event_shape[1:]:
+            raise ValueError(
+                f"elements of the sequences of {source.name} have shape {shape[1:]}, and those of "
+                f"the fit {event_shape[1:]}"
+            )
+        return
     if shape not in (event_shape, seen):
         raise ValueError(
             f"rows of {source.name} have shape {shape}, and those of the fit {event_shape}"

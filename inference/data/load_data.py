@@ -25,11 +25,13 @@ from .known_rows import remember_rows
 from .layout import Layout, channels_first, find_layout
 from .reading_options import ReadingOptions
 from .rows import BLOCK_ROWS, Rows, Streamed
+from .sequences import check_sequence_options, limit_words
 from .source import Source, join_notes
 from .splits import Split, check_positions
 from .tables import check_columns, refuse_wide
 from .test_set import append_test_set
-from .transform import Transform, fit_standardization
+from .transform import Transform, fit_standardization, lengths_of
+from .vocabulary import TokenKind
 
 
 def _no_rows() -> np.ndarray:
@@ -144,6 +146,9 @@ def load_data(
     kinds: Mapping[str, str] | None = None,
     key: str | None = None,
     keep_degenerate: bool = False,
+    lengths: Any = None,
+    tokens: TokenKind | None = None,
+    min_count: int = 2,
 ) -> Data:
     """Load data, and split them at random, by the seed, into train, validation and test.
 
@@ -156,11 +161,12 @@ def load_data(
     Args:
         source: ``"digits"`` (8×8, comes with scikit-learn), ``"mnist"``,
             ``"fashion-mnist"``, ``"kmnist"`` (28×28; read from the folder LATENTE_DATA, or
-            downloaded), ``"freyfaces"``; an array in a ``.npy``, ``.npz``, ``.mat`` or ``.h5``
-            file; a table in ``.csv``, ``.tsv`` (also compressed, ``.csv.gz``), ``.xlsx``,
-            ``.parquet``, ``.feather`` or ``.h5ad``; a folder of images (PNG, JPEG, TIFF); a tensor,
-            an array, a sparse matrix or a DataFrame; a ``Dataset`` of x or (x, label), which is
-            read item by item, or a ``DataLoader`` of one.
+            downloaded), ``"freyfaces"``, ``"jsb-chorales"``, ``"spoken-digits"``; a text in
+            ``.txt`` or ``.txt.gz``, or a list of strings; a list of sequences; an array in a
+            ``.npy``, ``.npz``, ``.mat`` or ``.h5`` file; a table in ``.csv``, ``.tsv`` (also
+            compressed, ``.csv.gz``), ``.xlsx``, ``.parquet``, ``.feather`` or ``.h5ad``; a folder
+            of images (PNG, JPEG, TIFF); a tensor, an array, a sparse matrix or a DataFrame; a
+            ``Dataset`` of x or (x, label), which is read item by item, or a ``DataLoader`` of one.
         labels: labels beside an array, whole numbers or words, (N,); or the name of their column of
             a table, array of a file, or field of a data set's items.
         binarize: ``"static"`` draws each value's bit once; ``"dynamic"`` draws the training
@@ -203,6 +209,14 @@ def load_data(
             ``.h5ad``, or field of a data set's items holds the data, where there are several.
         keep_degenerate: keep columns of a table that are constant, or copies of another, although
             they have no density.
+        lengths: the lengths of padded sequences, an array (N, T, …); what lies beyond them becomes
+            zero.
+        tokens: what the tokens of the lines of a text are, ``"characters"`` or ``"words"``.
+        min_count: words of a text that are fewer times in its training lines are unknown.
+
+    The data may be **sequences of different lengths**: a list of arrays (T, …), padded sequences
+    with ``lengths``, or the lines of a text. x is then padded with zeros at the end, (N, T, …), and
+    its lengths, (N,), are the first context. Whole numbers keep their type.
 
     Columns of a table that ``split``, ``groups``, ``order``, ``given`` or ``drop`` name are not
     modelled.
@@ -237,14 +251,16 @@ def load_data(
         scale=scale,
         shape=None if shape is None else tuple(map(plain, shape)),
         key=key,
+        tokens=tokens,
     )
     try:
-        loaded = options.read(source, labels, kinds)
+        loaded = options.read(source, labels, kinds, lengths)
     except ValueError as error:
         question = division.question(str(error))
         if not question:
             raise
         raise ValueError(f"{error}{question}") from error
+    check_sequence_options(loaded, given, {"shape": shape, "layout": layout, "stream": stream})
     options = options.remember(loaded)
     if division.has_test_set:
         loaded = append_test_set(loaded, test, labels, options)
@@ -253,6 +269,7 @@ def load_data(
     if not standardize:
         refuse_wide(loaded)
     parts = division.rows(loaded)
+    loaded = limit_words(loaded, parts[0], min_count)
     flags = np.array([column.kind not in CONTINUOUS for column in loaded.kinds], bool)
     if not loaded.kinds:
         flags = np.zeros(len(loaded.columns), bool) if mask is None else mask.numpy()
@@ -260,8 +277,8 @@ def load_data(
         raise ValueError(f"kinds= is for tables, and {loaded.name} is none")
     loaded = check_columns(loaded, parts[0], flags, standardize=standardize, keep=keep_degenerate)
     transform = replace(
-        _describe(loaded, layout, standardize),
-        options=options,
+        _describe(loaded, layout, standardize, binarize),
+        options=replace(options, vocabulary=loaded.vocabulary),
         given="labels" if isinstance(given, str) and given == "labels" else None,
         given_flags=mask,
         context_columns=fit_context_columns(loaded, names, parts[0]),
@@ -286,13 +303,20 @@ def _names_of(drop: Sequence[str]) -> Sequence[str]:
     return (drop,) if isinstance(drop, str) else drop
 
 
-def _describe(loaded: Source, layout: Layout | None, standardize: bool) -> Transform:
+def _describe(
+    loaded: Source, layout: Layout | None, standardize: bool, binarize: Binarization | None
+) -> Transform:
     """The transform of what was read, before anything is fitted."""
     values, native = loaded.values, loaded.values.dtype.newbyteorder("=")
     exact = exceeds_float32(values) or bool(loaded.wide_columns)
     exact = exact or (native == np.float64 and not loaded.columns)
+    wide = exact and not (standardize and loaded.wide_columns)
     shape = tuple(values.shape[1:])
     largest = [float(np.abs(block.astype(np.float64)).max()) for block in loaded.blocks()]
+    changed = loaded.divisor != 1 or standardize or binarize in ("static", "dynamic")
+    whole = loaded.lengths is not None and native.kind in "iu" and not changed
+    if loaded.lengths is None:
+        layout = find_layout(shape, layout or _own_layout(loaded), loaded.name)
     return Transform(
         event_shape=shape,
         columns=loaded.columns,
@@ -301,9 +325,10 @@ def _describe(loaded: Source, layout: Layout | None, standardize: bool) -> Trans
         label_names=loaded.label_names,
         divisor=loaded.divisor,
         largest=max(largest),
-        layout=find_layout(shape, layout or _own_layout(loaded), loaded.name),
+        layout=layout or "channels_first",
         precision="float64" if exact else "float32",
-        dtype="float64" if exact and not (standardize and loaded.wide_columns) else "float32",
+        dtype="int64" if whole else "float64" if wide else "float32",
+        log_mel=loaded.log_mel,
     )
 
 
@@ -339,11 +364,18 @@ def _assemble(
         rows = _stream(loaded, parts, transform)
     else:
         held = [transform.divide(loaded.values[part]) for part in parts]
+        steps = [None if loaded.lengths is None else loaded.lengths[part] for part in parts]
         if standardize:
-            transform = fit_standardization(transform, held[0])
-        split = [transform.split(transform.standardize(part)) for part in held]
+            transform = fit_standardization(transform, held[0], steps[0])
+        split = [
+            transform.split(transform.standardize(part, of))
+            for part, of in zip(held, steps, strict=True)
+        ]
         rows = [x for x, *_ in split]
-        contexts = [(*given, *more) for (_, *given), more in zip(split, contexts, strict=True)]
+        contexts = [
+            (*lengths_of(loaded, part), *given, *more)
+            for part, (_, *given), more in zip(parts, split, contexts, strict=True)
+        ]
         rows = binarize_parts(rows, parts, transform.binarize, transform.seed)
     return Data(
         loaded.name,

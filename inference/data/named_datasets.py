@@ -1,4 +1,4 @@
-"""The named data sets: digits, MNIST and similar ones, Frey Face."""
+"""The named data sets: digits, MNIST and similar ones, Frey Face, chorales, spoken digits."""
 
 import os
 from collections.abc import Callable
@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from .chorales import read_chorales
 from .source import Source, load_numpy
+from .spoken_digits import read_spoken_digits
 
 
 def data_root() -> Path:
@@ -65,4 +67,9 @@ NAMED_DATASETS: dict[str, Callable[[], Source]] = {
     "fashion-mnist": lambda: _torchvision("fashion-mnist", "FashionMNIST"),
     "kmnist": lambda: _torchvision("kmnist", "KMNIST"),
     "freyfaces": _freyfaces,
+    "jsb-chorales": lambda: read_chorales(data_root() / "jsb-chorales-quarter.json"),
+    "spoken-digits": lambda: read_spoken_digits(data_root() / "spoken-digits.npz"),
 }
+
+SEQUENCE_SETS = ("jsb-chorales", "spoken-digits")
+"""Those whose data are sequences of different lengths."""

@@ -8,8 +8,11 @@ from .csv_format import CsvFormat
 from .files import applicable, read
 from .likeness import align_columns
 from .pixels import as_pixels
+from .sequences import from_sequences, is_list_of_arrays, is_ragged, with_lengths
 from .source import Source
 from .tables import Kinds
+from .text_lines import is_text, read_text
+from .vocabulary import TokenKind, Vocabulary, check_tokens
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,12 @@ class ReadingOptions:
     """Which array, sheet, layer or field holds the data; ``None``: the only one."""
     pixel_columns: tuple[str, ...] = ()
     """The columns of a table that are pixels, in their order, once they are known."""
+    sequences: bool = False
+    """Whether the data are sequences of different lengths, once that is known."""
+    tokens: TokenKind | None = None
+    """What the tokens of a text are."""
+    vocabulary: Vocabulary | None = None
+    """What tokens stand for, once that is known."""
 
     def remember(self, found: Source) -> "ReadingOptions":
         """The options with what was found in the data of the fit: format, codes, pixels."""
@@ -44,20 +53,30 @@ class ReadingOptions:
             self,
             pixel_columns=found.pixel_columns,
             found_format=found.csv_format or CsvFormat(code_columns=known),
+            sequences=found.lengths is not None,
+            vocabulary=found.vocabulary,
         )
 
-    def read(self, source: Any, labels: Any = None, kinds: Kinds = None) -> Source:
+    def read(
+        self, source: Any, labels: Any = None, kinds: Kinds = None, lengths: Any = None
+    ) -> Source:
         """Read data to fit a model to.
 
         Args:
             kinds: as for :func:`from_table`.
+            lengths: lengths of padded sequences.
         """
         labels = self.label_column if labels is None else labels
-        found = read(
+        found = self._read_sequences(source, labels)
+        if found is not None and lengths is not None:
+            raise ValueError(f"{found.name} has lengths of its own: leave lengths= out")
+        found = found or read(
             source, labels, self.csv_format, aside=self.aside, key=self.key, kinds=kinds,
             before=self.found_format,
         )  # fmt: skip
         found = align_columns(found, self.pixel_columns)
+        if lengths is not None:
+            found = with_lengths(found, lengths)
         return as_pixels(found, self.scale, self.shape)
 
     def read_again(
@@ -71,10 +90,36 @@ class ReadingOptions:
         """
         labels = self.label_column if labels is None else labels
         csv_format = applicable(self.csv_format, source)
-        found = read(
+        found = self._read_sequences(source, labels) or read(
             source, labels, csv_format, aside=self.aside, require=False, key=self.key, kinds=kinds,
             before=self.found_format,
         )  # fmt: skip
+        if (found.lengths is not None) != self.sequences:
+            what = (
+                "were sequences of different lengths: give a list of sequences, or the tuple "
+                "(padded, lengths)"
+                if self.sequences
+                else f"were not sequences of different lengths, as {found.name} is"
+            )
+            raise ValueError(f"the data of the fit {what}")
         found = align_columns(found, self.pixel_columns)
         shape = None if tuple(found.values.shape[1:]) in seen else self.shape
         return as_pixels(found, self.scale, shape)
+
+    def _read_sequences(self, source: Any, labels: Any) -> Source | None:
+        """A text, or a list of sequences; ``None`` if the source is neither."""
+        if is_text(source):
+            if self.csv_format != CsvFormat() or self.aside or self.key:
+                raise ValueError("a text has no columns: leave options for tables out")
+            if isinstance(labels, str):
+                raise ValueError(f"a text has no columns, and labels={labels!r} names one")
+            return read_text(source, labels, self.tokens, self.vocabulary)
+        if self.tokens is not None and self.vocabulary is None:
+            raise ValueError("tokens= is for a text: a file ending in .txt or .txt.gz, or strings")
+        if not (is_ragged(source) or (self.sequences and is_list_of_arrays(source))):
+            return None
+        found = from_sequences(source, labels)
+        if self.vocabulary is not None:
+            check_tokens(found.values, len(self.vocabulary), found.name)
+            found = replace(found, vocabulary=self.vocabulary)
+        return found

@@ -26,6 +26,10 @@ def difference(transform: Transform, other: Transform) -> str:
         return "another largest level"
     if not _same_units(transform, other, rounded=not alike):
         return "another mean and standard deviation"
+    if transform.has_lengths != other.has_lengths:
+        return "other lengths of sequences"
+    if transform.vocabulary != other.vocabulary:
+        return "another vocabulary"
     if transform.context_columns != other.context_columns:
         return "another context"
     if transform.given == "labels" and transform.label_names != other.label_names:

@@ -11,6 +11,8 @@ import numpy as np
 
 from .column import Column
 from .csv_format import CsvFormat
+from .log_mel import LogMel
+from .vocabulary import Vocabulary
 
 BLOCK_ROWS = 4096
 """Rows that are processed together in a pass over a whole data set."""
@@ -51,6 +53,12 @@ class Source:
     """The format of a text, as it was found."""
     channels_last: bool = False
     """Whether the values are images (N, H, W, C), with their channels on the last axis."""
+    lengths: np.ndarray | None = None
+    """Lengths (N,) of sequences, whose values (N, T, …) are padded with zeros at the end."""
+    vocabulary: Vocabulary | None = None
+    """What the values of sequences of tokens stand for."""
+    log_mel: LogMel | None = None
+    """How frames were computed from sound."""
 
     def blocks(self) -> Iterator[np.ndarray]:
         """The values in order, some thousands of rows at a time."""

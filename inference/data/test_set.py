@@ -7,6 +7,7 @@ import numpy as np
 
 from .likeness import align_columns, codes_like
 from .reading_options import ReadingOptions
+from .sequences import join_sequences
 from .source import Source
 
 
@@ -24,6 +25,11 @@ def append_test_set(source: Source, test: Any, labels: Any, options: ReadingOpti
     """
     if source.num_test is not None:
         raise ValueError(f"{source.name} has a test set already: leave test= out")
+    if source.lengths is not None and isinstance(test, tuple):
+        raise ValueError(
+            "a test set of sequences is a list of them, or a text: give test=[one[:length], …], "
+            "without padding"
+        )
     if isinstance(test, tuple) and len(test) == 2:
         test, labels = test
     elif labels is not None and not isinstance(labels, str):
@@ -33,6 +39,7 @@ def append_test_set(source: Source, test: Any, labels: Any, options: ReadingOpti
         other = codes_like(align_columns(other, source.columns), source.label_names)
     except ValueError as error:
         raise ValueError(f"in the test set, {error}") from error
+    source, other = join_sequences(source, other)
     if other.values.shape[1:] != source.values.shape[1:]:
         raise ValueError(
             f"rows of the test set {other.name} have shape {other.values.shape[1:]}, and those of "
@@ -45,6 +52,8 @@ def append_test_set(source: Source, test: Any, labels: Any, options: ReadingOpti
         name: np.concatenate([values, other.aside[name]]) for name, values in source.aside.items()
     }
     pair = source.labels, other.labels
+    if source.lengths is not None and other.lengths is not None:
+        source = replace(source, lengths=np.concatenate([source.lengths, other.lengths]))
     labels = None if pair[0] is None or pair[1] is None else pair
     return replace(
         source,

@@ -13,10 +13,13 @@ from .column import Column
 from .column_values import decode_columns
 from .contexts import ContextColumn, encode_context
 from .layout import Layout, channels_first, channels_last
+from .lengths import cut_to_lengths, flag_steps
 from .likeness import align_columns, check_levels, check_rows, check_shape, codes_like
+from .log_mel import LogMel
 from .reading_options import ReadingOptions
 from .source import Source
 from .twice_standardized import refuse_standardized
+from .vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Transform:
     """
 
     event_shape: tuple[int, ...]
-    """Shape of a datum as it was given."""
+    """Shape of a datum as it was given; of sequences (T, …), with the longest's T steps."""
     columns: tuple[str, ...] = ()
     """Names of a table's columns, in the order of x (before any are given as context)."""
     dtypes: tuple[str, ...] = ("float32",)
@@ -57,7 +60,7 @@ class Transform:
     layout: Layout = "channels_first"
     precision: Literal["float32", "float64"] = "float32"
     """The type in which values are standardized."""
-    dtype: Literal["float32", "float64"] = "float32"
+    dtype: Literal["float32", "float64", "int64"] = "float32"
     """The type of the rows."""
     location: Tensor | None = None
     """The value subtracted from each element, in the shape of a row before any is given."""
@@ -75,6 +78,8 @@ class Transform:
     """The least and the greatest label, where the labels are the context."""
     argument_columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """The columns of each DataFrame that :func:`fit` was given, by its position or keyword."""
+    log_mel: LogMel | None = None
+    """How frames were computed from sound."""
 
     def __call__(self, source: Any, labels: Any = None) -> tuple[Tensor, ...]:
         """Rows (x, *context) of new data, as the run's model and guide see them.
@@ -96,7 +101,8 @@ class Transform:
         if self.binarize != "none":
             check_unit_interval(x.numpy(), loaded.name, is_new=True)
             x = draw_bits(x, numbers, self.seed)
-        return (x, *elements, *encode_context(loaded, numbers, self.given, self.context_columns))
+        context = encode_context(loaded, numbers, self.given, self.context_columns)
+        return (x, *lengths_of(loaded), *elements, *context)
 
     def read(self, source: Any, labels: Any = None) -> Source:
         """Read new data, and check that they are like those of the fit; values are not changed."""
@@ -105,7 +111,7 @@ class Transform:
         loaded = align_columns(loaded, self.columns)
         loaded = codes_like(loaded, self.label_names, self.label_range)
         check_rows(loaded)
-        check_shape(loaded, *seen)
+        check_shape(loaded, *seen, is_padded=self.has_lengths)
         check_levels(loaded, self.divisor, self.largest, self.dtypes)
         return loaded
 
@@ -113,6 +119,16 @@ class Transform:
         """Those of the values of all elements that are x's, not the context's."""
         flags = self.given_flags
         return values if values is None or flags is None else values[~flags]
+
+    @property
+    def has_lengths(self) -> bool:
+        """Whether the data are sequences, whose lengths are the first context."""
+        return self.options.sequences
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """What tokens stand for; ``None`` for data that are no text."""
+        return self.options.vocabulary
 
     @property
     def seen_shape(self) -> tuple[int, ...]:
@@ -123,58 +139,98 @@ class Transform:
 
     def divide(self, values: np.ndarray) -> Tensor:
         """Values (N, *event_shape) with the channels first, divided, in the type to work in."""
-        if tuple(values.shape[1:]) == self.event_shape:
-            values = channels_first(values, self.layout)
-        kind = np.dtype(self.precision).type
-        return torch.from_numpy(values.astype(kind, order="C") / kind(self.divisor))
+        return _divided(self, values)
 
-    def standardize(self, rows: Tensor) -> Tensor:
-        """Rows in standardized units, if there are any, and in their final type."""
-        if self.location is not None and self.scale is not None:
-            rows = (rows - self.location) / self.scale
-        return rows.to(getattr(torch, self.dtype))
+    def standardize(self, rows: Tensor, lengths: np.ndarray | None = None) -> Tensor:
+        """Rows in standardized units, if there are any, and in their final type.
+
+        Args:
+            lengths: of sequences, whose padding stays zero.
+        """
+        return _standardized(self, rows, lengths)
 
     def split(self, rows: Tensor) -> tuple[Tensor, ...]:
         """Rows (N, …) as (x,) or, with G given elements, as x (N, D − G) and context (N, G)."""
         flags = self.given_flags
         return (rows,) if flags is None else (rows[:, ~flags], rows[:, flags])
 
-    def inverse(self, x: Any) -> Any:
+    def inverse(self, x: Any, lengths: Any = None) -> Any:
         """The data's own terms of values x in the model's: data, reconstructions or samples.
 
         Levels are rounded to their type; whole values of columns of whole numbers become whole.
 
         Args:
-            x: (N, *event_shape) as the model sees them, an array or a tensor.
+            x: (N, *event_shape) as the model sees them, an array or a tensor; sequences may have
+                any number of steps.
+            lengths: the lengths of sequences, (N,).
 
         Returns:
-            an array (N, …) with the channels where they were, or a DataFrame.
+            an array (N, …) with the channels where they were, or a DataFrame. Of sequences with
+            lengths, a list of arrays (T, …); of tokens, a list of texts, each up to its end.
 
         Raises:
-            ValueError: if the values have another shape.
+            ValueError: if the values have another shape, or tokens are not in the vocabulary.
         """
-        values, flags = torch.as_tensor(x).detach().cpu().double(), self.given_flags
-        shape = self.seen_shape if flags is None else (int((~flags).sum()),)
-        if tuple(values.shape[1:]) != shape:
-            raise ValueError(f"values have shape {tuple(values.shape)}, not (N, *{shape})")
-        location, scale = self.of_x(self.location), self.of_x(self.scale)
-        if location is not None and scale is not None:
-            values = values * scale.double() + location.double()
-        array = values.numpy() * self.divisor
-        if self.kinds:
-            return decode_columns(array, self.kinds)
-        if self.columns:
-            keep = range(len(self.columns)) if flags is None else np.flatnonzero(~flags.numpy())
-            names, kinds = ([part[i] for i in keep] for part in (self.columns, self.dtypes))
-            return _as_table(array, names, kinds)
-        array = array if flags is not None else channels_last(array, self.layout)
-        return array if self.divisor == 1 else _as_levels(array, self)
+        return _in_own_terms(self, x, lengths)
+
+
+def _divided(transform: Transform, values: np.ndarray) -> Tensor:
+    if transform.dtype == "int64":
+        return torch.from_numpy(values.astype(np.int64))
+    if tuple(values.shape[1:]) == transform.event_shape:
+        values = channels_first(values, transform.layout)
+    kind = np.dtype(transform.precision).type
+    return torch.from_numpy(values.astype(kind, order="C") / kind(transform.divisor))
+
+
+def _standardized(transform: Transform, rows: Tensor, lengths: np.ndarray | None) -> Tensor:
+    if transform.location is not None and transform.scale is not None:
+        rows = (rows - transform.location) / transform.scale
+        if lengths is not None:
+            rows[~torch.from_numpy(flag_steps(lengths, rows.shape[1]))] = 0
+    return rows.to(getattr(torch, transform.dtype))
+
+
+def _in_own_terms(transform: Transform, x: Any, lengths: Any) -> Any:
+    values, flags = torch.as_tensor(x).detach().cpu().double(), transform.given_flags
+    shape = transform.seen_shape if flags is None else (int((~flags).sum()),)
+    known = slice(2 if transform.has_lengths else 1, None)
+    if tuple(values.shape[known]) != shape[known.start - 1 :]:
+        wanted = ("N", "T", *shape[1:]) if transform.has_lengths else ("N", *shape)
+        raise ValueError(
+            f"values have shape {tuple(values.shape)}, not ({', '.join(map(str, wanted))})"
+        )
+    location, scale = transform.of_x(transform.location), transform.of_x(transform.scale)
+    if location is not None and scale is not None:
+        values = values * scale.double() + location.double()
+    array = values.numpy() * transform.divisor
+    if transform.vocabulary is not None:
+        ends = None if lengths is None else np.asarray(lengths)
+        if ends is not None:
+            array = np.where(flag_steps(ends, array.shape[1]), array, 0)
+        return transform.vocabulary.decode(array)
+    if transform.kinds:
+        return decode_columns(array, transform.kinds)
+    if transform.columns:
+        keep = range(len(transform.columns)) if flags is None else np.flatnonzero(~flags.numpy())
+        names, kinds = ([part[i] for i in keep] for part in (transform.columns, transform.dtypes))
+        return _as_table(array, names, kinds)
+    array = array if flags is not None else channels_last(array, transform.layout)
+    array = array if transform.divisor == 1 else _as_levels(array, transform)
+    if transform.dtype == "int64":
+        array = _as_whole(array, "int64")
+    if transform.has_lengths and lengths is not None:
+        return cut_to_lengths(array, np.asarray(lengths).tolist())
+    return array
 
 
 def _standardize_new(fitted: Transform, new: Source) -> Tensor:
     """Rows of new data in standardized units, which they must not have already."""
     given = fitted.divide(new.values)
-    rows, location, scale = fitted.standardize(given), fitted.location, fitted.scale
+    rows = fitted.standardize(given, new.lengths)
+    location, scale = fitted.location, fitted.scale
+    if fitted.has_lengths:
+        return rows
     if location is not None and scale is not None and fitted.divisor == 1:
         is_table = bool(new.columns)
         refuse_standardized(given, rows, location, scale, new.name, is_table=is_table)
@@ -217,11 +273,26 @@ def _as_whole(values: np.ndarray, kind: str) -> np.ndarray:
 def has_context(transform: Transform) -> bool:
     """Whether the model is given a context beside x."""
     columns = bool(transform.context_columns)
-    return transform.given is not None or transform.given_flags is not None or columns
+    given = transform.given is not None or transform.given_flags is not None
+    return transform.has_lengths or given or columns
 
 
-def fit_standardization(transform: Transform, train: Tensor) -> Transform:
-    """The transform with the location and the scale of training rows as :meth:`divide` has them."""
+def lengths_of(source: Source, rows: np.ndarray | None = None) -> tuple[Tensor, ...]:
+    """The lengths of some rows of sequences, (N,), as a context; of other data none."""
+    if source.lengths is None:
+        return ()
+    return (torch.from_numpy(source.lengths if rows is None else source.lengths[rows]),)
+
+
+def fit_standardization(
+    transform: Transform, train: Tensor, lengths: np.ndarray | None = None
+) -> Transform:
+    """The transform with the location and the scale of training rows as :meth:`divide` has them.
+
+    Those of sequences are of the elements of a step, over all steps that are there.
+    """
+    if lengths is not None:
+        train = train[torch.from_numpy(flag_steps(lengths, train.shape[1]))]
     location = train.mean(0)
     scale = train.std(0) if len(train) > 1 else torch.ones_like(location)
     return replace(transform, location=location, scale=torch.where(scale > 0, scale, 1.0))

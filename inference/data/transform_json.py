@@ -10,8 +10,10 @@ from torch import Tensor
 from .column import Column
 from .contexts import ContextColumn
 from .csv_format import CsvFormat
+from .log_mel import LogMel
 from .reading_options import ReadingOptions
 from .transform import Transform
+from .vocabulary import Vocabulary
 
 
 def to_json(transform: Transform) -> dict[str, Any]:
@@ -26,6 +28,7 @@ def to_json(transform: Transform) -> dict[str, Any]:
         "options": asdict(transform.options),
         "kinds": [column.to_json() for column in transform.kinds],
         "context_columns": [asdict(column) for column in transform.context_columns],
+        "log_mel": None if transform.log_mel is None else asdict(transform.log_mel),
     }
     for name, value in plain.items():
         if isinstance(value, Tensor):
@@ -50,7 +53,12 @@ def from_json(plain: Mapping[str, Any]) -> Transform:
             if options.get(name) is not None:
                 of_text = {key: _tuples(value) for key, value in options[name].items()}
                 options[name] = CsvFormat(**of_text)
+        if options.get("vocabulary") is not None:  # older runs have none
+            of_tokens = {key: _tuples(value) for key, value in options["vocabulary"].items()}
+            options["vocabulary"] = Vocabulary(**of_tokens)
         values["options"] = ReadingOptions(**options)
+        if values.get("log_mel") is not None:  # likewise
+            values["log_mel"] = LogMel(**plain["log_mel"])
         values["kinds"] = tuple(map(Column.from_json, plain["kinds"]))
         values["context_columns"] = tuple(
             ContextColumn(**{name: _tuples(value) for name, value in column.items()})

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from ..common.arguments import refuse_more
 from ..data.arguments import open_pair
+from ..data.row_lengths import find_row_lengths
 from ..data.rows import BLOCK_ROWS, Rows
-from ..evidence.importance_sampling import log_evidence
+from ..evidence.importance_sampling import Evidence, log_evidence
 from ..pairs.checks import explaining_data
 from ..pairs.inspection import inspect_pair
 from ..pairs.kept_rows import rows_kept
@@ -69,8 +70,11 @@ def evaluate(
         ``kl_<site>``; ``gap`` = ``log_evidence`` − ``elbo``; for discrete data also
         ``bits_per_dimension``, of all observed sites together; ``active_units`` of ``latent_dim``;
         ``khat_bad_fraction``, the fraction of data above ``khat_threshold``; ``ess_median``;
-        ``num_samples`` and ``num_data``. A guide that is a point has no evidence: the result then
-        holds ``reconstruction``, ``active_units``, ``latent_dim`` and ``num_data`` alone.
+        ``num_samples`` and ``num_data``. Where the data are sequences with lengths T, a datum is a
+        sequence; ``log_evidence_per_step`` = Σ log p(x) / Σ T, ``log_evidence_per_step_se`` and
+        ``elbo_per_step`` are in nats per step, of ``num_steps`` = Σ T in all. A guide that is a
+        point has no evidence: the result then holds ``reconstruction``, ``active_units``,
+        ``latent_dim`` and ``num_data`` alone.
 
     Raises:
         ValueError: as :func:`log_evidence` does; if latent variables are global.
@@ -92,7 +96,9 @@ def evaluate(
     evidence = log_evidence(
         model, guide, rows, num_samples=num_samples, seed=seed, show_progress=show_progress
     )
-    bits = {"bits_per_dimension": -evidence.mean / size / math.log(2)} if size else {}
+    lengths = find_row_lengths(model, rows, guide, data)
+    numbers = size if lengths is None else _size_without_padding(size, rows[0], lengths)
+    bits = {"bits_per_dimension": -evidence.mean / numbers / math.log(2)} if numbers else {}
     return {
         "log_evidence": evidence.mean,
         "log_evidence_se": evidence.mean_standard_error,
@@ -101,6 +107,7 @@ def evaluate(
         "kl": evidence.kl.mean().item(),
         **{f"kl_{name}": kl.mean().item() for name, kl in evidence.kl_by_site.items()},
         "gap": evidence.mean - evidence.elbo,
+        **({} if lengths is None else _per_step(evidence, lengths)),
         **bits,
         **_count_units(model, guide, rows),
         "khat_bad_fraction": evidence.khat_bad_fraction,
@@ -109,6 +116,24 @@ def evaluate(
         "num_samples": num_samples,
         "num_data": len(rows[0]),
     }
+
+
+def _per_step(evidence: Evidence, lengths: Tensor) -> dict[str, float]:
+    """Figures in nats per step: sums over all data by the sum of their lengths."""
+    steps = int(lengths.sum())
+    of_step = len(lengths) / steps
+    return {
+        "log_evidence_per_step": evidence.mean * of_step,
+        "log_evidence_per_step_se": evidence.mean_standard_error * of_step,
+        "elbo_per_step": evidence.elbo * of_step,
+        "num_steps": steps,
+    }
+
+
+def _size_without_padding(size: int, x: Rows, lengths: Tensor) -> float:
+    """How many numbers of a sequence are no padding, on average; 0 if x is not all it observes."""
+    padded = math.prod(x.shape[1:])
+    return size * lengths.double().mean().item() / x.shape[1] if size == padded else 0
 
 
 def _count_units(model: Program, guide: Program, rows: tuple[Rows, ...]) -> dict[str, float]:

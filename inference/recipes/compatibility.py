@@ -5,6 +5,8 @@ from pathlib import Path
 
 from ..common.lookup import find_named
 from ..data.files import TABLE_SUFFIXES
+from ..data.named_datasets import SEQUENCE_SETS
+from ..data.text_lines import TEXT_SUFFIXES
 from .composition import Composition
 from .contexts import COLUMNS, GIVEN
 
@@ -203,6 +205,11 @@ def check_data_kind(
     Raises:
         ValueError: with the reason, and what to choose.
     """
+    if data in SEQUENCE_SETS or data.lower().endswith(TEXT_SUFFIXES):
+        raise ValueError(
+            f"{data} holds sequences of different lengths, and recipes are for data of one shape: "
+            "fit a model of sequences in Python, to load_data(…)"
+        )
     is_table = data.lower().endswith(TABLE_SUFFIXES)
     if c.given.name == COLUMNS:
         _check_columns(c, data, is_table)

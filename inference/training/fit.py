@@ -46,6 +46,7 @@ def fit(
     objective: ELBO | LossFunction | None = None,
     epochs: int = 50,
     batch_size: int | None = None,
+    like_lengths: bool = False,
     learning_rate: float | None = None,
     optimizer: Callable[..., Optimizer] | GroupedOptimizer | PyroOptim | None = None,
     schedule: Callable[[Optimizer], LRScheduler] | None = None,
@@ -94,6 +95,9 @@ def fit(
         epochs: number of passes over the data.
         batch_size: M. Sizes of batches differ by one at most, so that their sum is N. If not given,
             :data:`DEFAULT_BATCH_SIZE`, or N if that is smaller.
+        like_lengths: put sequences of like lengths into a batch, and cut its padding: to the next
+            quarter of T, as steps are recorded for each number of steps. Each row is still in one
+            batch an epoch, and the loss unbiased; the program must take any number of steps.
         learning_rate: step size at the start; :data:`DEFAULT_LEARNING_RATE` if not given. Pyro's
             optimizers have it in their own options.
         optimizer: makes the optimizer from parameters and ``lr``; Adam if not given. A
@@ -146,8 +150,15 @@ def fit(
     transform = transform_of(data, model, rows[0])
     batch_size = opened.batch_size if batch_size is None else batch_size
     learning_rate = _learning_rate(learning_rate, optimizer)
-    settings = Settings(epochs, batch_size, learning_rate, clip_norm, patience, seed, precision)
+    settings = Settings(
+        epochs, batch_size, learning_rate, clip_norm, patience, seed, precision, like_lengths
+    )
     _check_sizes(settings, rows, opened.validation)
+    if like_lengths and opened.place_of_lengths is None:
+        raise ValueError(
+            "like_lengths is for sequences with lengths: give those of load_data, a list of "
+            "sequences, or (x, lengths) to a model with an argument named lengths"
+        )
     folder = None if out is None else Path(out)
     if folder is not None:
         check_folder(folder, resume=resume)
@@ -163,6 +174,7 @@ def fit(
         fit_data = settle(
             rows, opened.validation, test=opened.test, resample=opened.resample,
             batch_size=batch_size, seed=seed, device=where, dtype=dtype,
+            place_of_lengths=opened.place_of_lengths if like_lengths else None,
         )  # fmt: skip
         fitted = prepare(
             model, guide, fit_data, settings, objective=objective, optimizer=optimizer,

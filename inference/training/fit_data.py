@@ -31,6 +31,8 @@ class FitData:
     device: torch.device
     dtype: torch.dtype | None
     """The pair's dtype, to which floating data are converted."""
+    place_of_lengths: int | None = None
+    """Which of the rows are lengths of sequences, where batches are of like lengths."""
 
     @property
     def num_data(self) -> int:
@@ -50,6 +52,7 @@ class FitData:
             epoch=epoch,
             resample=self.resample,
             device=self.device,
+            place_of_lengths=self.place_of_lengths,
         )
         return map(self.place, batches)
 
@@ -89,6 +92,7 @@ def settle(
     seed: int,
     device: torch.device,
     dtype: torch.dtype | None,
+    place_of_lengths: int | None = None,
 ) -> FitData:
     """Move rows in memory to the device, once; streamed rows are moved batch by batch."""
 
@@ -98,4 +102,6 @@ def settle(
         )
 
     on_device = None if validation is None else settled(validation)
-    return FitData(settled(rows), on_device, test, resample, batch_size, seed, device, dtype)
+    return FitData(
+        settled(rows), on_device, test, resample, batch_size, seed, device, dtype, place_of_lengths
+    )

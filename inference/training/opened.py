@@ -8,6 +8,7 @@ from torch import Tensor
 from ..data.arguments import Arguments, arrange, call_pair, check_values, read_arguments
 from ..data.fitted_transform import like, transform_of
 from ..data.load_data import Data
+from ..data.row_lengths import find_place_of_lengths
 from ..data.rows import Rows
 from ..pairs.parameters import placement
 from ..pairs.programs import Program, private_store
@@ -32,6 +33,8 @@ class Opened:
     """Whether the training rows are probabilities, whose bits are drawn in each epoch."""
     batch_size: int
     """The default size of a batch: that of the program's own subsample, if it draws one."""
+    place_of_lengths: int | None = None
+    """Which of the rows are the lengths of sequences, if any are."""
 
 
 def open_fit(
@@ -72,7 +75,8 @@ def open_fit(
     batch_size = min(DEFAULT_BATCH_SIZE, len(rows[0]))
     if calling is not None and calling.subsample_size is not None:
         batch_size = min(calling.subsample_size, len(rows[0]))
-    return Opened(model, guide, rows, held_out, test, resample, batch_size)
+    place = find_place_of_lengths(model, rows, data=data)
+    return Opened(model, guide, rows, held_out, test, resample, batch_size, place)
 
 
 def _typed_like(part: Rows, like: Rows, *, own_dtype: bool) -> Rows:

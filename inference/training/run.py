@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..data.load_data import Data
 from ..data.new_rows import new_rows
 from ..data.transform import Transform, has_context
 from ..evaluation.encoding import Codes, encode
@@ -126,7 +127,8 @@ class Run:
             data: as for :meth:`rows`.
             labels: labels beside an array.
         """
-        return self._in_own_terms(reconstruct(self.model, self.guide, self.rows(data, labels)))
+        rows = self.rows(data, labels)
+        return self._in_own_terms(reconstruct(self.model, self.guide, rows), rows)
 
     def sample(
         self,
@@ -152,12 +154,17 @@ class Run:
         """
         rows = _zeros(self.transform) if like is None else self.rows(like, labels)
         options = {"temperature": temperature, "seed": seed}
-        return self._in_own_terms(sample_prior(self.model, self.guide, num, rows, **options)[1])
+        drawn = sample_prior(self.model, self.guide, num, rows, **options)[1]
+        return self._in_own_terms(drawn, rows)
 
-    def _in_own_terms(self, values: Any) -> Any:
+    def _in_own_terms(self, values: Any, rows: Any) -> Any:
         if self.transform is None or not isinstance(values, torch.Tensor):
             return values
-        return self.transform.inverse(values)
+        if not self.transform.has_lengths:
+            return self.transform.inverse(values)
+        rows = rows.rows("test") if isinstance(rows, Data) else rows
+        lengths = torch.as_tensor(rows[1])
+        return self.transform.inverse(values, lengths[torch.arange(len(values)) % len(lengths)])
 
 
 def _zeros(transform: Transform | None) -> torch.Tensor:

@@ -75,6 +75,11 @@ def _check_transform(folder: Path, config: Mapping[str, Any]) -> None:
                 f"{folder} was fitted to data of other {name.replace('_', ' ')}: resume it with "
                 "the same data, in the same split"
             )
+    if theirs["options"].get("vocabulary") != plain["options"]["vocabulary"]:
+        raise ValueError(
+            f"{folder} was fitted to text of another vocabulary: resume it with the same text, in "
+            "the same split"
+        )
 
 
 def describe_fit(
@@ -119,7 +124,7 @@ def load_fit(folder: Path, fit: Preparation) -> State:
     path = folder / CHECKPOINT
     tensors, facts = checkpoints.load(path)
     for name, mine in _identity(fit).items():
-        if facts.get(name) != mine:
+        if facts.get(name, ADDED.get(name)) != mine:
             raise ValueError(f"{folder} was run with {name}={facts.get(name)}, not {mine}")
     weights = checkpoints.current_weights(tensors)
     checkpoints.check_weights(fit.weights, weights, str(path))
@@ -142,6 +147,10 @@ def load_fit(folder: Path, fit: Preparation) -> State:
         {name: value.to(device) for name, value in average.items()}, facts.get("average_decay"),
         facts.get("skipped_in_a_row", 0),
     )  # fmt: skip
+
+
+ADDED = {"like_lengths": False}
+"""Settings that older checkpoints lack, with what they were run with."""
 
 
 def _objective_name(fit: Preparation) -> str:

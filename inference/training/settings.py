@@ -18,6 +18,7 @@ class Settings:
     patience: int | None
     seed: int
     precision: Precision = "float32"
+    like_lengths: bool = False
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "learning_rate", "clip_norm", "patience"):
