@@ -8,6 +8,7 @@ from .flow import NormalizingFlow, inverse, planar
 from .full_rank_normal import FullRankNormal
 from .point_posterior import PointPosterior
 from .relative import PrecisionWeighted, Residual
+from .sequence_posterior import SequencePosterior
 from .top_down import TopDown
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "PointPosterior",
     "PrecisionWeighted",
     "Residual",
+    "SequencePosterior",
     "TopDown",
     "inverse",
     "planar",

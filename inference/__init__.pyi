@@ -46,9 +46,12 @@ from .evidence.annealed_importance_sampling import annealed_evidence as annealed
 from .evidence.importance_sampling import Evidence as Evidence
 from .evidence.importance_sampling import log_evidence as log_evidence
 from .evidence.pareto_smoothing import pareto_khat as pareto_khat
+from .evidence.particle_filter import FilteredEvidence as FilteredEvidence
+from .evidence.particle_filter import particle_filter as particle_filter
 from .evidence.sandwich import Sandwich as Sandwich
 from .evidence.sandwich import bidirectional_evidence as bidirectional_evidence
 from .objectives.beta import Beta_ELBO as Beta_ELBO
+from .objectives.filtering import Filtering_ELBO as Filtering_ELBO
 from .objectives.importance_weighted import Gradient as Gradient
 from .objectives.importance_weighted import ImportanceWeighted_ELBO as ImportanceWeighted_ELBO
 from .objectives.info_vae import Info_ELBO as Info_ELBO

@@ -3,6 +3,7 @@
 from .addition import Addition
 from .autoregressive import Autoregressive
 from .contexts import Conditional, OneHot
+from .emissions import Emissions
 from .gaussian_mixture import GaussianMixture
 from .hierarchy import Hierarchy
 from .level import Concatenation, Level
@@ -21,8 +22,10 @@ from .likelihoods.ordinal import Ordinal
 from .likelihoods.poisson import Poisson
 from .likelihoods.student_t import StudentT
 from .linear_gaussian import PPCA, FactorAnalysis
+from .markov_chain import MarkovChain
 from .networks.autoregressive_network import AutoregressiveNetwork
 from .networks.column_features import ColumnFeatures
+from .networks.combiner import Combiner
 from .networks.convolutional import conv_decoder, conv_encoder
 from .networks.feature_bias import FeatureBias
 from .networks.flatten import FlattenEvent
@@ -30,13 +33,17 @@ from .networks.maps import Maps
 from .networks.masked_mlp import MaskedMLP
 from .networks.mlp import mlp
 from .networks.pixel_cnn import PixelCNN
+from .networks.recurrent_reader import RecurrentReader
 from .networks.residual_block import ResidualBlock
 from .networks.stages import Stages
 from .priors.conditional_normal import ConditionalNormal
 from .priors.flow_prior import FlowPrior
+from .priors.gated_transition import GatedTransition
+from .priors.linear_transition import LinearTransition
 from .priors.normal_mixture import NormalMixture
 from .priors.standard_normal import StandardNormal
 from .priors.vamp_prior import VampPrior
+from .state_space_model import StateSpaceModel
 from .vae import VAE
 
 __all__ = [
@@ -51,21 +58,26 @@ __all__ = [
     "ColumnFamily",
     "ColumnFeatures",
     "ColumnLikelihood",
+    "Combiner",
     "Concatenation",
     "Conditional",
     "ConditionalNormal",
     "ContinuousBernoulli",
     "DiscretizedLogistic",
+    "Emissions",
     "FactorAnalysis",
     "FeatureBias",
     "FlattenEvent",
     "FlowPrior",
+    "GatedTransition",
     "GaussianMixture",
     "Hierarchy",
     "Level",
     "Likelihood",
+    "LinearTransition",
     "LogNormal",
     "Maps",
+    "MarkovChain",
     "MaskedMLP",
     "NegativeBinomial",
     "Normal",
@@ -74,9 +86,11 @@ __all__ = [
     "Ordinal",
     "PixelCNN",
     "Poisson",
+    "RecurrentReader",
     "ResidualBlock",
     "Stages",
     "StandardNormal",
+    "StateSpaceModel",
     "StudentT",
     "VampPrior",
     "conv_decoder",

@@ -76,10 +76,12 @@ def test_every_exported_part_is_under_contract():
     models = {"VAE", "PPCA", "FactorAnalysis", "GaussianMixture", "Autoregressive"}
     models |= {"Hierarchy", "Level", "Concatenation", "Stages"}  # test_hierarchies.py
     models |= {"Addition", "Maps", "ResidualBlock"}  # test_map_levels.py
+    models |= {"StateSpaceModel", "GatedTransition", "LinearTransition"}  # test_state_space.py
     networks = {"FeatureBias", "FlattenEvent", "Conditional", "OneHot", "ColumnFeatures"}
     networks |= {"AutoregressiveLikelihood"}  # no product over elements: test_autoregressive.py
     networks |= {"AutoregressiveNetwork", "MaskedMLP", "PixelCNN"}  # test_pixel_cnn.py
     networks |= {"ColumnLikelihood"}  # of one shape: test_columns.py
+    networks |= {"RecurrentReader", "Combiner"}  # of sequences: test_state_space.py
     assert exported == under_contract | models | networks | {"Likelihood"}
 
 

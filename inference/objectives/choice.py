@@ -5,7 +5,14 @@ from typing import Any
 from pyro import poutine
 from pyro.infer import ELBO, EnergyDistance, Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
 
-from ..pairs.kl import Sites, is_delta, is_misread, is_registered, sites_in_closed_form
+from ..pairs.kl import (
+    Sites,
+    has_conditional_form,
+    is_delta,
+    is_misread,
+    is_registered,
+    sites_in_closed_form,
+)
 from ..pairs.programs import Program
 from ..pairs.sites import latent_sites, observed_sites
 from ..pairs.structure import Structure
@@ -26,8 +33,9 @@ def choose_objective(
     The default is ``TraceEnum_ELBO`` where a site is to be enumerated; ``TraceMeanField_ELBO``
     where the guide is reparameterized, some KL term has a closed form, and Pyro's closed forms are
     all terms of the bound (:func:`sites_in_closed_form`, :func:`is_misread`); else ``Trace_ELBO``.
-    For the guide of an autoencoder, whose site is marked to have no KL, it is
-    ``Beta_ELBO(beta=0)``.
+    Where a site is a Markov chain, the KL of whose steps has a closed form, it is ``Beta_ELBO()``,
+    which is then the ELBO with that KL. For the guide of an autoencoder, whose site is marked to
+    have no KL, it is ``Beta_ELBO(beta=0)``.
 
     Raises:
         ValueError: if the objective takes KLs in closed form and there is no closed form, or
@@ -65,6 +73,8 @@ def _default_objective(guides: Sites, models: Sites, structure: Structure) -> EL
         return Beta_ELBO(beta=0.0)
     reparameterized = all(site["fn"].has_rsample for site in guides.values())
     closed = sites_in_closed_form(guides, models)
+    if any(has_conditional_form(guides[name], models[name]) for name in closed) and reparameterized:
+        return Beta_ELBO()
     suits = closed and reparameterized and not _misread(guides, models)
     return TraceMeanField_ELBO() if suits else Trace_ELBO()
 

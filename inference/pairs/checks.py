@@ -98,6 +98,9 @@ def _check_values(
                 f"{name_rows(bad + first_row)}{_advice(distribution)}"
             )
         edge = _edge_without_density(distribution, value)
+        counts = counted(site).to(edge.device) if edge.any() else edge
+        if counts.shape == edge.shape:  # what a mask leaves out, as padding, may lie anywhere
+            edge = edge & counts
         if edge.any():
             event_dim = distribution.event_dim
             at_edge = edge.flatten(-event_dim).any(-1) if event_dim else edge

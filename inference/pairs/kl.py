@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions import Independent, kl_divergence
 
 from .cached_flows import log_prob_of
+from .chains import Chain
 from .sites import base_distribution, rows_dim
 
 Sites = Mapping[str, Any]
@@ -19,9 +20,10 @@ Sites = Mapping[str, Any]
 def sites_in_closed_form(posteriors: Sites, priors: Sites) -> frozenset[str]:
     """Find the sites whose KL in closed form is a term of the ELBO: the mean of log q − log p.
 
-    A closed form KL(q(z|parents) ‖ p(z|parents)) holds given the sites drawn before z. Where the
-    guide draws its sites in another order than the model, a parent of z in the model may follow
-    from z in the guide, and the closed form is then no term of the bound: no site has one.
+    A closed form KL(q(z|parents) ‖ p(z|parents)) holds given the sites drawn before z. That of a
+    Markov chain is the sum over its steps, each given the draw of the step before. Where the guide
+    draws its sites in another order than the model, a parent of z in the model may follow from z in
+    the guide, and the closed form is then no term of the bound: no site has one.
 
     Args:
         posteriors: all latent sites of the guide, those outside the data plate too.
@@ -33,7 +35,10 @@ def sites_in_closed_form(posteriors: Sites, priors: Sites) -> frozenset[str]:
         name
         for name, posterior in posteriors.items()
         if name in priors
-        and has_closed_form(posterior["fn"], priors[name]["fn"])
+        and (
+            has_closed_form(posterior["fn"], priors[name]["fn"])
+            or has_conditional_form(posterior, priors[name])
+        )
         and is_weighed_alike(posterior, priors[name])
     )
 
@@ -51,6 +56,15 @@ def has_closed_form(posterior: Any, prior: Any) -> bool:
     the ``Delta``, such as the Jacobian in Pyro's autoguides.
     """
     return not is_delta(posterior) and is_registered(posterior, prior)
+
+
+def has_conditional_form(posterior: Any, prior: Any) -> bool:
+    """Whether two sites are Markov chains, the KL of whose steps has a closed form.
+
+    Pyro's ``TraceMeanField_ELBO`` does not know of it.
+    """
+    q = posterior["fn"]
+    return isinstance(q, Chain) and q.has_conditional_kl(posterior["value"], prior["fn"])
 
 
 def is_registered(posterior: Any, prior: Any) -> bool:
@@ -141,8 +155,9 @@ def site_kl(
     """KL(q(z|x) ‖ p(z)) of one site in the data plate, in nats, by dimension: (S, N, J).
 
     In closed form, J is the number of dimensions if both distributions are products over them, else
-    1. Without a closed form it is log q − log p at the draws, with J = 1. Each element of a plate
-    within the data plate adds dimensions. Masked elements count 0.
+    1; of a Markov chain it is T times as many. Without a closed form it is log q − log p at the
+    draws, with J = 1. Each element of a plate within the data plate adds dimensions. Masked
+    elements count 0.
 
     Args:
         posterior: the guide's site, at S draws for each of N data.
@@ -158,6 +173,8 @@ def site_kl(
             for site in (posterior, prior)
         )
         kl = (log_q - log_p)[..., None]
+    elif isinstance(q, Chain):
+        kl = _masked(q.conditional_kl(posterior["value"], p).flatten(-2), posterior)
     elif is_product(q) and is_product(p):
         kl = _masked(kl_divergence(q.base_dist, p.base_dist).flatten(-q.event_dim), posterior)
     else:
