@@ -4,6 +4,7 @@ from .amortized import Amortized
 from .bottom_up import BottomUp
 from .diagonal_normal import DiagonalNormal
 from .exact import ExactPosterior
+from .finite_scalar import FiniteScalar
 from .flow import NormalizingFlow, inverse, planar
 from .full_rank_normal import FullRankNormal
 from .point_posterior import PointPosterior
@@ -16,6 +17,7 @@ __all__ = [
     "BottomUp",
     "DiagonalNormal",
     "ExactPosterior",
+    "FiniteScalar",
     "FullRankNormal",
     "NormalizingFlow",
     "PointPosterior",

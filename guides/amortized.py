@@ -65,7 +65,7 @@ class Amortized(PyroModule):
 
     def features(self, x: Tensor, *context: Tensor) -> Tensor:
         """Encode data (N, *event_shape) to features (N, width)."""
-        features = self.encoder(x, *context_for(self.encoder, context))
+        features = self.arrange(self.encoder(x, *context_for(self.encoder, context)))
         self.check_width(features)
         if features.shape[: -len(self.event_shape)] != x.shape[:1]:
             raise ValueError(
@@ -73,6 +73,10 @@ class Amortized(PyroModule):
                 f"{tuple(x.shape)}: it must give one row for each of the N data; an mlp takes the "
                 f"shape of a datum, mlp({tuple(x.shape[1:])}, …)"
             )
+        return features
+
+    def arrange(self, features: Tensor) -> Tensor:
+        """Lay out what the encoder gave as the family takes it; by default as it is."""
         return features
 
     def check_width(self, features: Tensor) -> None:
@@ -107,7 +111,7 @@ class Amortized(PyroModule):
             return self.encoder(given, *context_for(self.encoder, state))
 
         is_own = isinstance(features, OwnFeatures)
-        encoded = features.encode(network) if is_own else network(features)
+        encoded = self.arrange(features.encode(network) if is_own else network(features))
         self.check_width(encoded)
         return encoded
 

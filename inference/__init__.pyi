@@ -34,6 +34,8 @@ from .diagnostics.predictive_checks import PredictiveCheck as PredictiveCheck
 from .diagnostics.predictive_checks import predictive_check as predictive_check
 from .diagnostics.registry import DIAGNOSTICS as DIAGNOSTICS
 from .evaluation.arviz_export import to_datatree as to_datatree
+from .evaluation.codebook_use import CodebookUse as CodebookUse
+from .evaluation.codebook_use import codebook_use as codebook_use
 from .evaluation.encoding import Codes as Codes
 from .evaluation.encoding import encode as encode
 from .evaluation.leave_one_out import psis_loo as psis_loo
@@ -43,6 +45,8 @@ from .evaluation.predictive_density import PredictiveDensity as PredictiveDensit
 from .evaluation.predictive_density import log_predictive_density as log_predictive_density
 from .evidence.annealed_importance_sampling import Annealed as Annealed
 from .evidence.annealed_importance_sampling import annealed_evidence as annealed_evidence
+from .evidence.enumerated import EnumeratedEvidence as EnumeratedEvidence
+from .evidence.enumerated import enumerated_evidence as enumerated_evidence
 from .evidence.importance_sampling import Evidence as Evidence
 from .evidence.importance_sampling import log_evidence as log_evidence
 from .evidence.pareto_smoothing import pareto_khat as pareto_khat

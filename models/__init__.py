@@ -42,6 +42,7 @@ from .priors.gated_transition import GatedTransition
 from .priors.linear_transition import LinearTransition
 from .priors.normal_mixture import NormalMixture
 from .priors.standard_normal import StandardNormal
+from .priors.uniform_codes import UniformCodes
 from .priors.vamp_prior import VampPrior
 from .state_space_model import StateSpaceModel
 from .vae import VAE
@@ -92,6 +93,7 @@ __all__ = [
     "StandardNormal",
     "StateSpaceModel",
     "StudentT",
+    "UniformCodes",
     "VampPrior",
     "conv_decoder",
     "conv_encoder",

@@ -64,6 +64,7 @@ def test_every_exported_guide_is_under_contract():
         "inverse",
         "planar",
     }  # a point has no density: test_point.py
+    others |= {"FiniteScalar"}  # a mass on a grid: test_codes.py
     others |= {"BottomUp", "TopDown", "PrecisionWeighted", "Residual"}  # test_hierarchies.py
     others |= {"SequencePosterior"}  # of sequences: test_state_space.py
     assert set(latente.guides.__all__) == under_contract | others

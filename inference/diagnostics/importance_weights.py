@@ -36,6 +36,14 @@ def judge_evidence(evidence: Evidence) -> list[Finding]:
         unit = per_what(evidence.set_rows)
         text = f"log p(x) = {evidence.mean:.2f} {unit}, exactly ({count})."
         return [Finding("evidence", Level.GOOD, text)]
+    if evidence.point_masses:
+        text = (
+            f"log p(x) ≥ {evidence.mean:.2f} {per_what(evidence.set_rows)}, the ELBO ({count}): "
+            "the guide puts a mass of 1 on one value of "
+            f"{evidence.point_masses[0]!r}, so weights say "
+            "nothing of the distance; enumerated_evidence is exact where the values are few."
+        )
+        return [Finding("evidence", Level.NOTE, text)]
     said = (
         f"log p(x) = {evidence.mean:.2f} ± {evidence.mean_standard_error:.2f} "
         f"{per_what(evidence.set_rows)} by importance sampling ({count}, "

@@ -232,7 +232,7 @@ def _draw_groups(
     log_joint = terms.log_likelihood + terms.log_prior
     log_p = log_joint.double().sum(1) + terms.log_prior_global
     stats = {"lp": _SiteValues(log_p.cpu(), [], False)}
-    if not structure.points:
+    if not structure.points and not structure.point_masses:
         log_q = terms.log_posterior.double().sum(1) + terms.log_posterior_global
         stats["log_weight"] = _SiteValues(terms.log_weight.double().cpu(), [], True)
         stats["log_q"] = _SiteValues(log_q.cpu(), [], False)

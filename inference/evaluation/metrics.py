@@ -74,7 +74,9 @@ def evaluate(
         sequence; ``log_evidence_per_step`` = Σ log p(x) / Σ T, ``log_evidence_per_step_se`` and
         ``elbo_per_step`` are in nats per step, of ``num_steps`` = Σ T in all. A guide that is a
         point has no evidence: the result then holds ``reconstruction``, ``active_units``,
-        ``latent_dim`` and ``num_data`` alone.
+        ``latent_dim`` and ``num_data`` alone. Of one that puts a mass of 1 on one value of a
+        finite set, as :class:`latente.guides.FiniteScalar` does, it holds ``elbo`` and its terms
+        besides: :func:`enumerated_evidence` gives log p(x) where the set is small.
 
     Raises:
         ValueError: as :func:`log_evidence` does; if latent variables are global.
@@ -87,6 +89,8 @@ def evaluate(
             f"{structure.globals_stand_outside}, and these figures are of one datum: log_evidence "
             "gives those of the whole data set, log_predictive_density those of held-out data"
         )
+    if structure.point_masses:
+        return _bound_alone(model, guide, rows, structure)
     if structure.points:
         return {
             "reconstruction": _reconstruction(model, guide, rows, structure),
@@ -114,6 +118,21 @@ def evaluate(
         "khat_threshold": evidence.khat_threshold,
         "ess_median": evidence.ess.median().item(),
         "num_samples": num_samples,
+        "num_data": len(rows[0]),
+    }
+
+
+def _bound_alone(
+    model: Program, guide: Program, rows: tuple[Rows, ...], structure: Structure
+) -> dict[str, float]:
+    """The figures of a guide that puts all mass on one value: importance sampling adds nothing."""
+    evidence = log_evidence(model, guide, rows, num_samples=2)
+    return {
+        "elbo": evidence.elbo,
+        "reconstruction": evidence.reconstruction.mean().item(),
+        "kl": evidence.kl.mean().item(),
+        **{f"kl_{name}": kl.mean().item() for name, kl in evidence.kl_by_site.items()},
+        **_count_units(model, guide, rows),
         "num_data": len(rows[0]),
     }
 

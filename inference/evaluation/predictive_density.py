@@ -169,6 +169,11 @@ def inspect_with_density(model: Program, guide: Program, args: tuple[Tensor, ...
             f"the guide puts all of {structure.points[0]!r} on one point: importance sampling "
             "needs a posterior with a density"
         )
+    if structure.point_masses:
+        raise ValueError(
+            f"the guide puts a mass of 1 on one value of {structure.point_masses[0]!r}: no other "
+            "value would ever be drawn, so importance sampling does not estimate this density"
+        )
     return structure
 
 

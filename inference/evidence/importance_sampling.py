@@ -75,6 +75,10 @@ class Evidence:
     kl_by_site: Mapping[str, Tensor] = field(default_factory=dict)
     """E_q[log q(z|x) − log p(z)] of each latent site, (N,), where there are several: they sum to
     :attr:`kl`. Empty where there is one, or a KL belongs to no single site."""
+    point_masses: tuple[str, ...] = ()
+    """Discrete sites that the guide puts on one value each, a mass of 1. No other value is ever
+    drawn, so ``log_px`` is no estimate of log p(x) but a lower bound, the ELBO where there are no
+    other sites; ``khat`` and ``standard_error`` are ∞. See :func:`enumerated_evidence`."""
 
     @property
     def mean(self) -> float:
@@ -121,8 +125,11 @@ class Evidence:
         of = f"N={len(self.log_px)}"
         if self.set_rows:
             of = f"one datum: the whole data set of {self.set_rows:,} rows"
+        figure = f"mean={self.mean:.3f} ± {self.mean_standard_error:.3f} nats"
+        if self.point_masses:
+            figure = f"mean ≥ {self.mean:.3f} nats, a bound"
         return (
-            f"Evidence(mean={self.mean:.3f} ± {self.mean_standard_error:.3f} nats, "
+            f"Evidence({figure}, "
             f"elbo={self.elbo:.3f}, {of}, S={self.num_samples}, "
             f"{bad if self.num_samples >= KHAT_MIN_SAMPLES else 'no k̂'})"
         )
@@ -156,6 +163,10 @@ def log_evidence(
     Sites that the model marks ``infer={"enumerate": "parallel"}``, and that the guide does not
     have, are summed out exactly: p(x|z) p(z) is then Σ_k p(x, z, k). If the guide draws nothing,
     because all sites are summed out, the result is log p(x) itself.
+
+    Where the guide puts a discrete site on one value, a mass of 1, as
+    :class:`latente.guides.FiniteScalar` does, no other value is ever drawn, and ``log_px`` is a
+    lower bound whatever S is, not an estimate: k̂ and the standard error are then ∞.
 
     **Global latent variables.** Where a latent site stands outside the data plate, the data are not
     independent, and log p(x) of one of them is not defined. Then the whole data set is one datum,
@@ -234,12 +245,17 @@ def log_evidence(
                     kls = [one.kl_by_site[name].double() for one in terms]
                     parts.append(torch.cat(kls).mean(0).cpu())
                 advance(len(args[0]), f"{start + len(args[0])} of {num_rows} data")
+    if structure.point_masses:
+        # All weights are equal as no other value is ever drawn, not as the posterior is met.
+        for name in ("khat", "standard_error"):
+            figures[name].fill_(math.inf)
     return Evidence(
         **figures,
         num_samples=num_samples,
         note=scorer.note,
         set_rows=rows_of_set(model, rows),
         exact=bool(structure.enumerated) and not structure.local_latents,
+        point_masses=structure.point_masses,
         kl_by_site={name: torch.cat(parts) for name, parts in by_site.items()},
     )
 

@@ -118,3 +118,9 @@ def _check_suits(
             f"the guide puts {structure.points[0]!r} on one point, which has no density, and so no "
             "score function: leave the objective out, or use Trace_ELBO()"
         )
+    if isinstance(objective, ScoreFunction_ELBO) and structure.point_masses:
+        raise ValueError(
+            f"the guide puts a mass of 1 on one value of {structure.point_masses[0]!r}, so its "
+            "score function is 0 and its encoder would never learn: leave the objective out, or "
+            "use Trace_ELBO()"
+        )

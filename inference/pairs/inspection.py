@@ -23,6 +23,7 @@ from .sites import (
     sample_sites,
 )
 from .structure import Structure
+from .supports import is_discrete
 from .unseen_modules import warning_of_unseen_modules
 
 
@@ -67,7 +68,9 @@ def inspect_pair(model: Program, guide: Program, args: tuple[Any, ...]) -> Struc
     outside = tuple(
         name for name, site in observed_sites(model_trace).items() if not in_data_plate(site)
     )
-    points = _points(guide, args, in_guide, in_model)
+    found = _points(guide, args, in_guide, in_model)
+    masses = tuple(name for name in found if is_discrete(in_model[name]["fn"]))
+    points = tuple(name for name in found if name not in masses)
     return Structure(
         nesting,
         vectorized,
@@ -79,9 +82,10 @@ def inspect_pair(model: Program, guide: Program, args: tuple[Any, ...]) -> Struc
         local_latents=tuple(name for name, site in in_guide.items() if in_data_plate(site)),
         repeatable=not one_datum and (vectorized or _is_repeatable(model, guide, args, nesting)),
         keeps_rows=rows_kept(guide) is not None,
-        drawn_together=tuple(set(_without_density(in_guide, in_model)) - set(points)),
+        drawn_together=tuple(set(_without_density(in_guide, in_model)) - {*points, *masses}),
         auxiliary=tuple(name for name in in_guide if name not in in_model),
         data_plate=plate,
+        point_masses=masses,
     )
 
 
@@ -178,7 +182,7 @@ def _check_sizes(frames: list[Any], plate: str, num_data: int, *, one_datum: boo
 def _points(
     guide: Program, args: tuple[Any, ...], in_guide: dict[str, Any], in_model: dict[str, Any]
 ) -> tuple[str, ...]:
-    """The latent sites of the data plate that the guide puts on one point, without a density."""
+    """The latent sites of the data plate that the guide puts on one value, by a ``Delta``."""
     found = {
         name: in_guide[name]["value"]
         for name in _without_density(in_guide, in_model)

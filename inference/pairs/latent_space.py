@@ -303,7 +303,7 @@ def latent_space(
             raise ValueError(
                 f"the latent site {name!r} is discrete, and this needs real numbers{_advice(p)}"
             )
-        if name in structure.points:
+        if name in (*structure.points, *structure.point_masses):
             raise ValueError(
                 f"the guide puts {name!r} on one point, which is not a posterior to judge"
             )

@@ -19,6 +19,9 @@ class Structure:
     """Latent sites of the model that the guide does not have, and that are summed out."""
     points: tuple[str, ...] = ()
     """Latent sites in the data plate that the guide puts on one point, without a density."""
+    point_masses: tuple[str, ...] = ()
+    """Latent sites in the data plate with a discrete prior that the guide puts on one value. That
+    is a mass of 1, log q(z|x) = 0, and no lack of a density: the ELBO is a bound."""
     enumerated_outside: tuple[str, ...] = ()
     """Of these, those outside the data plate."""
     local_latents: tuple[str, ...] = ()

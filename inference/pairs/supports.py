@@ -36,6 +36,19 @@ def in_support(distribution: Any, value: Tensor) -> Tensor | None:
     return None if is_dependent(support) else support.check(value)
 
 
+def is_discrete(distribution: Any) -> bool:
+    """Whether a distribution is known to have discrete values, so that it gives them masses.
+
+    >>> import pyro.distributions as dist
+    >>> is_discrete(dist.Poisson(2.0).expand([3]).to_event(1)), is_discrete(dist.Normal(0.0, 1.0))
+    (True, False)
+    """
+    try:
+        return bool(distribution.support.is_discrete)
+    except NotImplementedError:  # a user's distribution may have no support
+        return False
+
+
 def bounds_of(distribution: Any) -> list[Tensor]:
     """The bounds of a distribution's support that are parameters: those of Uniform, Pareto, …
 
