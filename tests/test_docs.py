@@ -60,9 +60,10 @@ def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch, capsys, request)
     names: dict = {"__name__": "__main__"}
     for block in blocks(page, "python"):
         run(block, names)
+        ran = Ran(block.code, capsys.readouterr().out, names)
         check = CHECKS.get((page, block.heading))
         if check is not None:
-            check(Ran(block.code, capsys.readouterr().out, names))
+            check(ran)
 
 
 @pytest.mark.parametrize(("page", "test"), TESTED_ELSEWHERE.items())
@@ -147,6 +148,14 @@ def the_conditional_models_sample_and_have_an_evidence(ran):
 @after("docs/guide.md", "An autoencoder")
 def the_autoencoder_reconstructs(ran):
     assert -60 < float(ran.printed) < -10
+
+
+@after("docs/guide.md", "Codes on a grid")
+def the_bound_of_codes_is_below_the_evidence(ran):
+    names = ran.names
+    bound = names["evaluate"](names["codes"], names["fsq"], names["data"].test)["elbo"]
+    exact = names["enumerated_evidence"](names["codes"], names["fsq"], names["data"].test)
+    assert bound < exact.mean
 
 
 @after("docs/guide.md", "Models with exact answers")
