@@ -85,6 +85,7 @@ def tabulate_evaluation(figures: dict[str, Any], title: str) -> Table:
         if "num_steps" in figures:
             per_step = f"{figures['elbo_per_step']:.3f}"
             table.add_row("ELBO per step", per_step, "nats per step: Σ ELBO / Σ T")
+    if "gap" in figures:
         gap = f"{figures['gap']:.2f}"
         table.add_row("gap", gap, "log evidence − ELBO: what the posterior misses")
     table.add_row("reconstruction", f"{figures['reconstruction']:.2f}", escape("E_q[log p(x|z)]"))

@@ -116,7 +116,7 @@ def enumerated_evidence(
     """
     refuse_more("enumerated_evidence", more)
     model, guide, rows = open_posterior(model, guide, data, data_plate=data_plate)
-    num_rows, size = len(rows[0]), 1
+    num_rows = len(rows[0])
     found: list[tuple[Tensor, Tensor]] = []
     with evaluating(model, guide), torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -141,7 +141,7 @@ def particle_filter(
     block = max(1, DRAWS_AT_ONCE // (num_particles * num_filters))
     parts: list[tuple[Tensor, ...]] = []
     structure: Structure | None = None
-    with evaluating(model, guide), torch.random.fork_rng(), torch.no_grad():
+    with evaluating(model, guide), torch.random.fork_rng():
         set_seed(seed)
         for start in range(0, num_rows, BLOCK_ROWS):
             checked = place(tuple(part[start : start + BLOCK_ROWS] for part in rows), *where)

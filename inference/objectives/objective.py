@@ -147,8 +147,7 @@ class Objective(ELBO):
     ) -> tuple[Structure, frozenset[str], bool]:
         """The facts of a pair, found when it is first run; its structure may be known."""
         # A fit tells the structure anew, as the pair may have changed since the objective's last.
-        seen = self._seen is not None and self._seen[0] == model and self._seen[1] == guide
-        if self._seen is None or known is not None or not seen:
+        if self._seen is None or known is not None or self._seen[:2] != (model, guide):
             with evaluating(model, guide), torch.random.fork_rng(), plain_errors():
                 structure = known or inspect_pair(model, guide, args)
                 draws = draw(guide, args, 1, structure)

@@ -69,6 +69,7 @@ def inspect_pair(model: Program, guide: Program, args: tuple[Any, ...]) -> Struc
         name for name, site in observed_sites(model_trace).items() if not in_data_plate(site)
     )
     found = _points(guide, args, in_guide, in_model)
+    local = {name: site for name, site in in_guide.items() if in_data_plate(site)}
     masses = tuple(name for name in found if is_discrete(in_model[name]["fn"]))
     points = tuple(name for name in found if name not in masses)
     return Structure(
@@ -79,7 +80,8 @@ def inspect_pair(model: Program, guide: Program, args: tuple[Any, ...]) -> Struc
         enumerated,
         points,
         enumerated_outside=tuple(n for n in enumerated if not in_data_plate(in_model[n])),
-        local_latents=tuple(name for name, site in in_guide.items() if in_data_plate(site)),
+        local_latents=tuple(local),
+        local_values=sum(site["value"].numel() for site in local.values()) // len(args[0]),
         repeatable=not one_datum and (vectorized or _is_repeatable(model, guide, args, nesting)),
         keeps_rows=rows_kept(guide) is not None,
         drawn_together=tuple(set(_without_density(in_guide, in_model)) - {*points, *masses}),

@@ -20,6 +20,11 @@ DRAWS_AT_ONCE = 20_000
 """Draws in memory at once: S for each of about DRAWS_AT_ONCE / S data."""
 
 
+VALUES_AT_ONCE = 20_000_000
+"""Numbers of z in memory at once: of a z of more than a thousand, such as a long sequence, fewer
+draws. A network makes some tens of tensors of that size."""
+
+
 REPEATED_ROWS = 1_000
 """Rows at once, for a pair that is run on repeated data."""
 
@@ -141,7 +146,9 @@ class Scorer:
 
     def _sizes(self, num_samples: int, num_data: int) -> list[int]:
         """How many samples the guide draws at once: fewer on repeated data, which take memory."""
-        size = max(1, (DRAWS_AT_ONCE if self.structure.vectorized else REPEATED_ROWS) // num_data)
+        at_once = DRAWS_AT_ONCE if self.structure.vectorized else REPEATED_ROWS
+        at_once = min(at_once, VALUES_AT_ONCE // max(1, self.structure.local_values))
+        size = max(1, at_once // num_data)
         full, rest = divmod(num_samples, size)
         return [size] * full + [rest] * (rest > 0)
 

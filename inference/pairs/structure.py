@@ -26,6 +26,8 @@ class Structure:
     """Of these, those outside the data plate."""
     local_latents: tuple[str, ...] = ()
     """Latent sites in the data plate that the guide draws."""
+    local_values: int = 0
+    """How many numbers those of one datum hold; 0: not known."""
     repeatable: bool = True
     """Whether it can be run on data repeated sample by sample, where it is not vectorized. A data
     set that is one datum cannot: each sample is then a run of its own."""
