@@ -14,6 +14,7 @@ from latente.guides import DiagonalNormal
 from latente.inference import log_evidence
 from latente.inference.evidence.importance_sampling import PER_DATUM_FIELDS, Evidence
 from latente.inference.evidence.pareto_smoothing import pareto_khat, summarize_weights
+from latente.inference.pairs import scoring
 from latente.inference.pairs.inspection import inspect_pair
 from latente.inference.pairs.log_terms import draw, score
 from latente.inference.pairs.scoring import DRAWS_AT_ONCE
@@ -382,3 +383,28 @@ def test_a_pair_without_latent_variables_has_its_density_as_evidence():
     exact = dist.Normal(0.5, 2.0).log_prob(x).double()
     assert torch.allclose(evidence.log_px, exact, rtol=0, atol=1e-6)
     assert (evidence.standard_error < 1e-6).all()
+
+
+def test_a_large_latent_variable_is_drawn_a_few_samples_at_a_time(monkeypatch):
+    """Of 6 data with 4 numbers each and 100 numbers allowed: 25 draws, 4 samples of each datum."""
+    monkeypatch.setattr(scoring, "VALUES_AT_ONCE", 100)
+    drawn = []
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(4), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z.sum(-1), 1.0), obs=x)
+
+    def guide(x):  # the exact posterior: covariance I − 11ᵀ/5, mean x/5
+        cov = torch.eye(4) - 0.2
+        with pyro.plate("data", len(x)):
+            mean = (x / 5)[:, None].expand(-1, 4)
+            z = pyro.sample("z", dist.MultivariateNormal(mean, cov))
+        drawn.append(z.shape[:-2].numel())
+
+    x = torch.randn(6, generator=torch.Generator().manual_seed(0))
+    evidence = log_evidence(model, guide, x, num_samples=21, compile="plain")
+    exact = dist.Normal(0.0, math.sqrt(5.0)).log_prob(x).double()
+    assert torch.allclose(evidence.log_px, exact, rtol=0, atol=1e-5)
+    assert max(drawn) == 4
+    assert evidence.num_samples == 21
