@@ -13,13 +13,14 @@ from ..execution.recorded import Recorded
 from ..pairs.latent_space import LatentSpace, hold_idle
 from ..pairs.programs import Program
 from .pareto_smoothing import summarize_weights
+from .per_datum import PerDatum
 
 TARGET_ACCEPTANCE = 0.65
 """Acceptance rate that step sizes are adapted to; the optimum of Hamiltonian transitions."""
 
 
 @dataclass(frozen=True)
-class Annealed:
+class Annealed(PerDatum):
     """Annealed importance sampling of N data by C chains each, in nats; float64, on CPU."""
 
     log_px: Tensor
@@ -36,16 +37,6 @@ class Annealed:
     """T."""
     set_rows: int = 0
     """Rows of the data set, where it is one datum as latent variables are global; else 0."""
-
-    @property
-    def mean(self) -> float:
-        """Mean of ``log_px`` over the data: nats per datum."""
-        return self.log_px.mean().item()
-
-    @property
-    def mean_standard_error(self) -> float:
-        """Monte Carlo standard error of :attr:`mean`, given the data."""
-        return (self.standard_error.square().sum().sqrt() / len(self.log_px)).item()
 
 
 @dataclass(frozen=True)

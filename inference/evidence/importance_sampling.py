@@ -31,6 +31,7 @@ from ..pairs.programs import Program, evaluating
 from ..pairs.scoring import DRAWS_AT_ONCE, Scorer
 from ..pairs.structure import Structure, check_drawn_apart
 from .pareto_smoothing import KHAT_MIN_SAMPLES, summarize_weights
+from .per_datum import PerDatum
 
 PER_DATUM_FIELDS = (
     "log_px", "standard_error", "ess", "khat", "log_px_smoothed", "reconstruction", "kl"
@@ -43,7 +44,7 @@ KHAT_FULL_SAMPLES = 2_155
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Evidence(PerDatum):
     """Importance-sampled evidence of N data, in nats; every tensor is (N,), float64, on CPU."""
 
     log_px: Tensor
@@ -79,16 +80,6 @@ class Evidence:
     """Discrete sites that the guide puts on one value each, a mass of 1. No other value is ever
     drawn, so ``log_px`` is no estimate of log p(x) but a lower bound, the ELBO where there are no
     other sites; ``khat`` and ``standard_error`` are ∞. See :func:`enumerated_evidence`."""
-
-    @property
-    def mean(self) -> float:
-        """Mean of ``log_px`` over the data: nats per datum."""
-        return self.log_px.mean().item()
-
-    @property
-    def mean_standard_error(self) -> float:
-        """Monte Carlo standard error of :attr:`mean`, given the data."""
-        return (self.standard_error.square().sum().sqrt() / len(self.log_px)).item()
 
     @property
     def elbo(self) -> float:

@@ -21,10 +21,11 @@ from ..pairs.programs import Program, evaluating
 from ..pairs.scoring import DRAWS_AT_ONCE
 from ..pairs.structure import Structure
 from .importance_sampling import inspect_local
+from .per_datum import PerDatum
 
 
 @dataclass(frozen=True)
-class FilteredEvidence:
+class FilteredEvidence(PerDatum):
     """Evidence of N sequences by particle filters, in nats; tensors are float64, on the CPU."""
 
     log_px: Tensor
@@ -43,16 +44,6 @@ class FilteredEvidence:
     """S."""
     num_filters: int
     """R."""
-
-    @property
-    def mean(self) -> float:
-        """Mean of ``log_px`` over the data: nats per sequence."""
-        return self.log_px.mean().item()
-
-    @property
-    def mean_standard_error(self) -> float:
-        """Monte Carlo standard error of :attr:`mean`, given the data."""
-        return (self.standard_error.square().sum().sqrt() / len(self.log_px)).item()
 
     @property
     def per_step(self) -> float:
