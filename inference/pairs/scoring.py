@@ -20,9 +20,9 @@ DRAWS_AT_ONCE = 20_000
 """Draws in memory at once: S for each of about DRAWS_AT_ONCE / S data."""
 
 
-VALUES_AT_ONCE = 20_000_000
-"""Numbers of z in memory at once: of a z of more than a thousand, such as a long sequence, fewer
-draws. A network makes some tens of tensors of that size."""
+VALUES_AT_ONCE = 5_000_000
+"""Numbers of z in memory at once: of a z of more than 250, such as a long sequence, fewer draws. A
+recurrent pair makes some hundred tensors of that size."""
 
 
 REPEATED_ROWS = 1_000
