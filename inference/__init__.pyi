@@ -54,6 +54,7 @@ from .evidence.particle_filter import FilteredEvidence as FilteredEvidence
 from .evidence.particle_filter import particle_filter as particle_filter
 from .evidence.sandwich import Sandwich as Sandwich
 from .evidence.sandwich import bidirectional_evidence as bidirectional_evidence
+from .objectives.auxiliary_loss import AuxiliaryLoss as AuxiliaryLoss
 from .objectives.beta import Beta_ELBO as Beta_ELBO
 from .objectives.filtering import Filtering_ELBO as Filtering_ELBO
 from .objectives.importance_weighted import Gradient as Gradient

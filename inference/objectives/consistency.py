@@ -17,7 +17,7 @@ from ..pairs.cached_flows import log_prob_of
 from ..pairs.log_terms import draw, trace_model
 from ..pairs.minibatch_scaling import hand_scale, plate_scale
 from ..pairs.programs import Program, attributes_kept
-from ..pairs.sites import sample_sites
+from ..pairs.sites import is_deterministic, sample_sites
 from ..pairs.structure import Structure
 from .beta import Beta_ELBO
 from .pyro_objectives import LossFunction
@@ -167,7 +167,8 @@ def _weighs_own_terms(
     in_guide, in_model = (sample_sites(trace) for trace in (draws.trace, trace_model(model, draws)))
     scales = [hand_scale(site) for site in (*in_guide.values(), *in_model.values())]
     weighed = any(not torch.allclose(scale, torch.ones_like(scale)) for scale in scales)
-    return weighed or any(site["is_observed"] for site in in_guide.values())
+    factors = [s for s in in_guide.values() if s["is_observed"] and not is_deterministic(s)]
+    return weighed or bool(factors)
 
 
 def _loss_and_elbo(

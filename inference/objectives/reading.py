@@ -100,7 +100,7 @@ class Reading:
             )
         return self._site_kls()
 
-    @property
+    @cached_property
     def kl(self) -> Tensor:
         """KL(q(z|x) ‖ p(z)) of all latent sites of each datum, (S, N)."""
         total = torch.zeros_like(self.draws.log_posterior)
