@@ -106,13 +106,17 @@ def test_cut_batches_sum_to_the_loss_of_all_rows():
         def forward(self, x, lengths):
             exact_guide(x + 0 * self.weight, lengths)
 
-    losses = [
+    rows = [
         fit(
-            model, Exact(), (x, lengths), epochs=1, batch_size=size, like_lengths=like,
-            objective=Trace_ELBO(), show_progress=False, device="cpu",
-        ).history[0]["loss"]
+            model, Exact(), (x, lengths), validation=(x[:9], lengths[:9]), epochs=1, batch_size=size,
+            like_lengths=like, objective=Trace_ELBO(), show_progress=False, device="cpu",
+        ).history[0]
         for size, like in ((53, False), (10, True), (10, False))
     ]  # fmt: skip
+    losses = [row["loss"] for row in rows]
+    # What is measured after an epoch is cut likewise, and sums to the same.
+    for name in ("elbo", "validation_elbo"):
+        assert rows[1][name] == pytest.approx(rows[0][name], rel=1e-5)
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
     assert losses[2] == pytest.approx(losses[0], rel=1e-5)
 

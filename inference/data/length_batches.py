@@ -54,6 +54,21 @@ def cut_padding(x: Tensor, lengths: Tensor) -> Tensor:
     >>> cut_padding(torch.zeros(2, 12), torch.tensor([1, 4])).shape
     torch.Size([2, 6])
     """
-    level = math.ceil(x.shape[1] / LEVELS)
+    level = _level(x.shape[1])
     longest = int(lengths.max())
     return x[:, : min(x.shape[1], level * math.ceil(longest / level))]
+
+
+def rows_of_like_lengths(lengths: Tensor, num_steps: int) -> list[Tensor]:
+    """The row numbers of sequences whose padding is cut to the same quarter of T, for each quarter.
+
+    >>> rows_of_like_lengths(torch.tensor([12, 2, 3, 7]), 12)
+    [tensor([1, 2]), tensor([3]), tensor([0])]
+    """
+    quarter = (lengths - 1).div(_level(num_steps), rounding_mode="floor")
+    return [(quarter == number).nonzero().flatten() for number in quarter.unique().tolist()]
+
+
+def _level(num_steps: int) -> int:
+    """A quarter of T steps."""
+    return math.ceil(num_steps / LEVELS)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..data.batches import epoch_batches
+from ..data.length_batches import cut_padding, rows_of_like_lengths
 from ..data.rows import BLOCK_ROWS, Rows
 from ..pairs.parameters import place
 
@@ -67,6 +68,23 @@ class FitData:
         size = size or BLOCK_ROWS
         for start in range(0, len(rows[0]), size):
             yield start, self.place(tuple(part[start : start + size] for part in rows))
+
+    def measured_blocks(
+        self, rows: tuple[Rows, ...], size: int | None = None
+    ) -> Iterator[tuple[Tensor, ...]]:
+        """All rows, a block at a time: blocks of like lengths, where batches are of like lengths.
+
+        Args:
+            size: how many at a time, in order, where a guide needs them together.
+        """
+        if self.place_of_lengths is None or size is not None:
+            yield from (block for _, block in self.blocks(rows, size))
+            return
+        lengths = rows[self.place_of_lengths][: len(rows[0])].cpu()
+        for index in rows_of_like_lengths(lengths, rows[0].shape[1]):
+            for part in index.split(BLOCK_ROWS):
+                x, *context = (one[part.to(self.device)] for one in rows)
+                yield self.place((cut_padding(x, lengths[part]), *context))
 
     def rows_in_order(self) -> tuple[Tensor, ...]:
         """All training rows, in the order of a single batch."""

@@ -37,7 +37,7 @@ def _terms(fit: Preparation, rows: tuple[Rows, ...]) -> dict[str, float]:
     by_site = dict.fromkeys(fit.structure.told_apart, 0.0)
     with evaluating(fit.model, fit.guide), torch.random.fork_rng():
         set_seed(fit.settings.seed)
-        for _, block in fit.data.blocks(rows, rows_kept(fit.guide)):
+        for block in fit.data.measured_blocks(rows, rows_kept(fit.guide)):
             draws = draw(fit.guide, block, 1, fit.structure)
             trace = trace_model(fit.model, draws)
             terms = read_terms(trace, draws)
@@ -56,7 +56,7 @@ def _own_bound(fit: Preparation, rows: tuple[Rows, ...]) -> float:
     bound, scale = 0.0, ScaleData(fit.data.num_data)
     with evaluating(fit.model, fit.guide), torch.random.fork_rng(), scale:
         set_seed(fit.settings.seed)
-        for _, block in fit.data.blocks(rows, rows_kept(fit.guide)):
+        for block in fit.data.measured_blocks(rows, rows_kept(fit.guide)):
             loss = float(evaluate_loss(fit.objective, fit.model, fit.guide, block))
             bound -= loss / fit.data.num_data * len(block[0]) / len(rows[0])
     return bound
