@@ -7,7 +7,8 @@ VENV ?= .venv
 RUN := $(VENV)/bin
 DEMO := runs/demo
 # A worker a core, each with one thread: `make test WORKERS=1` for fewer. Workers take tests in the
-# order of the files, so that what a file's tests share is made once.
+# order of the files, so that what a file's tests share is made once; the notebooks, which take
+# longest, come first, so that no worker is left with one at the end.
 WORKERS ?= logical
 PARALLEL := -n $(WORKERS) --maxprocesses=8 --dist=worksteal
 
@@ -21,10 +22,9 @@ demo: $(VENV)/.installed  ## fit a VAE to the digits, evaluate it, leave picture
 	$(RUN)/latente sample $(DEMO)
 
 test: export OMP_NUM_THREADS = 1
-test: $(VENV)/.developing  ## all tests but the slow studies
-	$(RUN)/python -m pytest -q $(PARALLEL)
+test: $(VENV)/.developing  ## all tests but the slow studies, and the notebooks, shortened
 	LATENTE_SHORT=1 $(RUN)/python -m pytest -q $(PARALLEL) \
-		--nbmake --nbmake-timeout=600 -W default notebooks
+		--nbmake --nbmake-timeout=600 notebooks tests
 
 lint: $(VENV)/.developing  ## what CI checks beside the tests
 	$(RUN)/ruff check .

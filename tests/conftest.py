@@ -4,6 +4,7 @@ import functools
 import gc
 import os
 from pathlib import Path
+from unittest import mock
 
 import pyro
 import pytest
@@ -17,6 +18,23 @@ from latente.models import VAE, Bernoulli, StandardNormal, mlp
 from . import THREADS
 
 gc.disable()  # till all is imported and collected: nothing of it is garbage
+
+
+def pytest_collection_modifyitems(items):
+    """Warnings of the programs that run notebooks are not ours."""
+    for item in items:
+        if item.path.suffix == ".ipynb":
+            item.add_marker(pytest.mark.filterwarnings("default"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Notebooks show their figures, which the tests' backend does not."""
+    if item.path.suffix != ".ipynb":
+        return (yield)
+    with mock.patch.dict(os.environ):
+        os.environ.pop("MPLBACKEND", None)
+        return (yield)
 
 
 def pytest_collection_finish():

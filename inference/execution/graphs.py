@@ -4,7 +4,6 @@ import operator
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch._ops import OpOverload
 from torch.fx import Graph, Node
 from torch.utils import _pytree as pytree
@@ -143,8 +142,8 @@ def _is_identity(node: Node) -> bool:
         return True
     if op not in NEUTRAL_OPERANDS or node.kwargs or node.args[1] != NEUTRAL_OPERANDS[op]:
         return False
-    source, result = (part.meta.get("val") for part in (node.args[0], node))  # pyright: ignore
-    if not isinstance(source, Tensor) or not isinstance(result, Tensor):
+    source, result = (part.meta.get("layout") for part in (node.args[0], node))  # pyright: ignore
+    if source is None or result is None:
         return False
     return source.dtype == result.dtype and source.shape == result.shape
 

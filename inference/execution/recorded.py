@@ -12,12 +12,15 @@ from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 from .precision import Precision, layer_precision
+from .recorder import CannotRecord, Recording
+from .recording import difference, record
+from .replaying import Replay
 from .side_effects import undone
 
 Compile = Literal["recorded", "inductor", "plain"]
 
 
-RECORD_AFTER = 1.0
+RECORD_AFTER = 0.25
 """Seconds of plain calls after which a recording pays: about as many as it takes."""
 
 
@@ -49,10 +52,10 @@ class Recorded:
     Pyro's handlers take longer than the arithmetic of a small pair. A recording runs the same
     operations of PyTorch on the same numbers without them, and gives the same results, bit for bit
     on a CPU. It is of one shape of arguments, and made once calls of that shape have taken a
-    second, so that short work does not wait for it. It is made twice, of two calls, and compared,
-    and held against a plain call before it is used, and again after 16, 32, 64 … calls. A function
-    that does not do the same each time, or that looks at values to decide what to do, goes on
-    plainly, and :attr:`note` says why.
+    quarter of a second, so that short work does not wait for it. It is made twice, of two calls,
+    and compared, and held against a plain call before it is used, and again after 16, 32, 64 …
+    calls. A function that does not do the same each time, or that looks at values to decide what to
+    do, goes on plainly, and :attr:`note` says why.
 
     What changes from call to call has to be in tensors that stay the same objects, as parameters,
     buffers and a schedule's weight do. Of a Python number that changes later a recording knows
@@ -161,9 +164,6 @@ class Recorded:
     def _record(self, shape: _Shape, args: tuple[Tensor, ...]) -> None:
         if sum(known.recorded is not None for known in self._shapes.values()) >= MOST_SHAPES:
             return
-        # Loading what records takes a second, which short work is to be spared.
-        from .recording import CannotRecord, difference, record
-        from .replaying import Replay
 
         def function(*args: Tensor) -> Any:
             with layer_precision(self.precision):
@@ -212,12 +212,14 @@ def _close(a: Tensor, b: Tensor, exactly: bool) -> bool:
     return not b.numel() or bool((a - b).abs().max() <= tolerance * b.abs().max())
 
 
-def _compiled(recording: GraphModule) -> Callable[..., Any]:
+def _compiled(recording: Recording) -> Callable[..., Any]:
     """A recording, compiled; its random numbers stay those of PyTorch's own operations."""
     from torch._inductor import config
     from torch._inductor.exc import InductorError
 
-    function = torch.compile(recording, fullgraph=True, dynamic=False)
+    function = torch.compile(
+        GraphModule(recording.tensors, recording.graph), fullgraph=True, dynamic=False
+    )
 
     def call(*args: Tensor) -> Any:
         with config.patch(fallback_random=True), torch.no_grad():

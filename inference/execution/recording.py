@@ -11,18 +11,11 @@ import pyro
 import torch
 from pyro import util as pyro_util
 from torch import Tensor
-from torch._guards import TracingContext, tracing
-from torch._subclasses import FakeTensorMode
-from torch.fx import Graph, GraphModule, Node
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx import Node
 from torch.overrides import TorchFunctionMode
 
 from .graphs import VIEWS_IN_PLACE
-
-
-class CannotRecord(Exception):
-    """A function cannot be run from a recording; the message says why, in one line."""
-
+from .recorder import CannotRecord, Recorder, Recording
 
 UNTRACED_READS = {torch.Tensor.numpy, torch.Tensor.tolist, torch.Tensor.__array__}
 """Functions that read numbers from tensors without PyTorch's tracing seeing it."""
@@ -49,9 +42,8 @@ def _recordable() -> Iterator[None]:
         pyro.validation_enabled(False),
         mock.patch.object(pyro_util, "torch_isnan", return_value=False),
         torch.random.fork_rng(),
-        # Without a mode for all operations make_fx makes one for each, with the stack of its call.
-        tracing(TracingContext(FakeTensorMode())),
         _without_other_draws(),
+        _without_autocast_cache(),
         _KeepTensors(),
     ):
         yield
@@ -72,7 +64,19 @@ def _without_other_draws() -> Iterator[None]:
         np.random.set_state(numpy)  # noqa: NPY002
 
 
-def record(function: Callable[..., Any], args: tuple[Tensor, ...]) -> GraphModule:
+@contextlib.contextmanager
+def _without_autocast_cache() -> Iterator[None]:
+    """Have each product round its weights: rounded ones that were kept would be in the recording
+    as objects, with their values of now."""
+    enabled = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(enabled)
+
+
+def record(function: Callable[..., Any], args: tuple[Tensor, ...]) -> Recording:
     """Record the PyTorch operations of a function at tensors of these shapes.
 
     Tensors that it uses without getting them as arguments (parameters, buffers, a schedule's
@@ -86,27 +90,25 @@ def record(function: Callable[..., Any], args: tuple[Tensor, ...]) -> GraphModul
         CannotRecord: if what the function does depends on values of tensors, if it draws random
             numbers that are not PyTorch's, or if it does something else than compute.
 
-    >>> graph = record(lambda x: (x.exp() + 1,), (torch.zeros(3),))
-    >>> [node.target.__name__ for node in operations(graph)]
+    >>> recording = record(lambda x: (x.exp() + 1,), (torch.zeros(3),))
+    >>> [node.target.__name__ for node in operations(recording)]
     ['exp.default', 'add.Tensor']
     """
     try:
-        with _recordable():
-            graph = make_fx(lambda *given: function(*given))(*args)
+        with _recordable(), Recorder(args) as recorder:
+            result = function(*args)
+        recording = recorder.finish(result)
     except CannotRecord:
         raise
     except Exception as error:  # a program may fail in any way
         raise CannotRecord(_in_one_line(error)) from error
-    for node in graph.graph.nodes:
-        if node.op == "get_attr" and not isinstance(getattr(graph, node.target), Tensor):
-            raise CannotRecord(f"it uses a {type(getattr(graph, node.target)).__name__} of its own")
-    for node in operations(graph):
+    for node in operations(recording):
         in_place = torch.Tag.inplace_view in getattr(node.target, "tags", ())
         if in_place and node.target not in VIEWS_IN_PLACE:
             raise CannotRecord(f"{_name(node)} changes the shape of a tensor in place")
         if _depends_on_values(node):
             raise CannotRecord(f"the shape of what {_name(node)} gives depends on values")
-    return graph
+    return recording
 
 
 def _depends_on_values(node: Node) -> bool:
@@ -114,26 +116,26 @@ def _depends_on_values(node: Node) -> bool:
     if torch.Tag.dynamic_output_shape not in getattr(node.target, "tags", ()):
         return False
     # Indexing has this tag too, but only a mask as index makes the shape depend on values.
-    dtypes = [arg.meta["val"].dtype for arg in node.all_input_nodes[1:] if "val" in arg.meta]
+    given = node.all_input_nodes[1:]
+    dtypes = [arg.meta["layout"].dtype for arg in given if "layout" in arg.meta]
     has_mask = torch.bool in dtypes or torch.uint8 in dtypes
     return has_mask or node.target != torch.ops.aten.index.Tensor
 
 
 def _in_one_line(error: Exception) -> str:
     text = str(error)
-    if "data-dependent" in text or "trying to get a value out of" in text or "aten._local" in text:
+    if "data-dependent" in text or "aten._local" in text:
         return "what it does depends on values of tensors"
     first = next(iter(text.strip().splitlines()), "")
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
-def operations(graph: GraphModule | Graph) -> list[Node]:
+def operations(recording: Recording) -> list[Node]:
     """List the operations of a recording, in order."""
-    nodes = (graph.graph if isinstance(graph, GraphModule) else graph).nodes
-    return [node for node in nodes if node.op == "call_function"]
+    return [node for node in recording.graph.nodes if node.op == "call_function"]
 
 
-def difference(first: GraphModule, second: GraphModule) -> str:
+def difference(first: Recording, second: Recording) -> str:
     """Describe the first difference between two recordings in one line; empty if there is none.
 
     >>> one, other = (record(lambda x, n=n: (x * n,), (torch.ones(2),)) for n in (2, 3))
@@ -147,7 +149,7 @@ def difference(first: GraphModule, second: GraphModule) -> str:
         if node.op != other.op or (node.op == "call_function" and node.target != other.target):
             return f"it calls {_name(node)} in one call and {_name(other)} in the next"
         if node.op == "get_attr":
-            if not _same_tensor(getattr(first, node.target), getattr(second, other.target)):
+            if not _same_tensor(first.tensors[node.target], second.tensors[other.target]):  # pyright: ignore
                 return "it makes a tensor of other values each time"
         elif _arguments(node, index) != _arguments(other, index):
             return f"{_name(node)} is called with other numbers each time"

@@ -1,7 +1,6 @@
 """Replay of recorded functions, always in the same memory."""
 
 import contextlib
-import operator
 from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
@@ -11,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._ops import OpOverload
-from torch.fx import Graph, GraphModule, Node, map_arg
+from torch.fx import Graph, Node, map_arg
 from torch.utils import _pytree as pytree
 
 from .graphs import Memory, ancestors_of_first_result, is_impure, is_mutable, is_view, simplify
+from .recorder import Recording
 
 aten = torch.ops.aten
 
@@ -86,7 +86,7 @@ class Replay:
     Replay(3 operations)
     """
 
-    def __init__(self, recording: GraphModule, args: tuple[Tensor, ...]):
+    def __init__(self, recording: Recording, args: tuple[Tensor, ...]):
         simplify(recording.graph)
         self.inputs = [arg.detach().clone() for arg in args]
         with torch.no_grad(), torch.random.fork_rng():
@@ -122,7 +122,7 @@ class Replay:
 class _Plan:
     """A first run of a recording that binds every call to its memory."""
 
-    def __init__(self, recording: GraphModule, inputs: list[Tensor]):
+    def __init__(self, recording: Recording, inputs: list[Tensor]):
         graph = recording.graph
         self.memory = Memory(graph)
         self.calls: list[Callable[[], Any]] = []
@@ -144,7 +144,7 @@ class _Plan:
             if node.op == "placeholder":
                 self.values[node] = next(given)
             elif node.op == "get_attr":
-                self.values[node] = operator.attrgetter(node.target)(recording).detach()
+                self.values[node] = recording.tensors[node.target].detach()
             elif node.op == "output":
                 self.outputs = self._own(node)
             else:
@@ -232,7 +232,7 @@ class _Plan:
             self.calls.append(partial(_call_and_copy, op, args, kwargs, result))
             return result
         # The strides must be the recorded ones: later operations may depend on them.
-        layout = node.meta["val"].stride() if shape is None else result.stride()
+        layout = node.meta["layout"].stride if shape is None else result.stride()
         if result.stride() != layout:
             result = torch.empty_strided(
                 result.shape, layout, dtype=result.dtype, device=result.device
