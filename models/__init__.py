@@ -2,6 +2,7 @@
 
 from .addition import Addition
 from .autoregressive import Autoregressive
+from .beam_search import beam_search
 from .contexts import Conditional, OneHot
 from .emissions import Emissions
 from .gaussian_mixture import GaussianMixture
@@ -20,6 +21,7 @@ from .likelihoods.negative_binomial import NegativeBinomial
 from .likelihoods.normal import Normal
 from .likelihoods.ordinal import Ordinal
 from .likelihoods.poisson import Poisson
+from .likelihoods.recurrent import RecurrentDistribution, RecurrentLikelihood
 from .likelihoods.student_t import StudentT
 from .linear_gaussian import PPCA, FactorAnalysis
 from .markov_chain import MarkovChain
@@ -35,6 +37,7 @@ from .networks.mlp import mlp
 from .networks.pixel_cnn import PixelCNN
 from .networks.recurrent_reader import RecurrentReader
 from .networks.residual_block import ResidualBlock
+from .networks.sequence_encoder import SequenceEncoder
 from .networks.stages import Stages
 from .priors.conditional_normal import ConditionalNormal
 from .priors.flow_prior import FlowPrior
@@ -87,14 +90,18 @@ __all__ = [
     "Ordinal",
     "PixelCNN",
     "Poisson",
+    "RecurrentDistribution",
+    "RecurrentLikelihood",
     "RecurrentReader",
     "ResidualBlock",
+    "SequenceEncoder",
     "Stages",
     "StandardNormal",
     "StateSpaceModel",
     "StudentT",
     "UniformCodes",
     "VampPrior",
+    "beam_search",
     "conv_decoder",
     "conv_encoder",
     "mlp",

@@ -52,6 +52,16 @@ def _check_lengths(lengths: Tensor, num_steps: int) -> None:
         )
 
 
+def steps_until_end(tokens: Tensor, end: int) -> Tensor:
+    """Which steps of sequences of tokens (…, T) are there: those up to the first end, and it.
+
+    >>> steps_until_end(torch.tensor([[5, 0, 0], [5, 6, 7]]), 0).int().tolist()
+    [[1, 1, 0], [1, 1, 1]]
+    """
+    is_end = tokens == end
+    return is_end.cumsum(-1) - is_end.long() == 0
+
+
 def check_same_number(x: Tensor, lengths: Tensor | None) -> None:
     """Refuse lengths that are not one for each sequence of x (N, T, …).
 

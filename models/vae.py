@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .contexts import context_for
 from .likelihoods.likelihood import Likelihood
+from .padding import check_same_number, step_mask
 from .start_at_mean import start_at_mean
 
 
@@ -50,6 +51,10 @@ class VAE(PyroModule):
     :class:`ConditionalNormal`, and x ~ likelihood(decoder(z, c)) if the decoder does, such as a
     :class:`Conditional`. A part takes the context if its attribute ``conditional`` is true.
 
+    Of sequences, with a :class:`RecurrentLikelihood`, it is ``vae(x, lengths)``, or
+    ``vae(x, lengths, c)``: x (N, T, …), padded at the end, and lengths (N,), int64, which only the
+    likelihood takes. All sequences have T steps if none are given.
+
     Args:
         prior: a module that, when called, gives the distribution of z, event shape (latent_dim,).
         decoder: a network from z (…, latent_dim) to features (…, likelihood.num_features).
@@ -76,6 +81,7 @@ class VAE(PyroModule):
     def forward(self, x: Tensor, *context: Tensor) -> Tensor:
         """Run the program on data (N, *event_shape) and contexts (N, …); returns the observed x."""
         self.likelihood.check_data(x)
+        steps, context = self._steps(x, context)
         for_prior = context_for(self.prior, context)
         for_decoder = context_for(self.decoder, context)
         if context and not (for_prior or for_decoder):
@@ -91,7 +97,34 @@ class VAE(PyroModule):
             )
         with pyro.plate("data", len(x), dim=-1):
             z = pyro.sample("z", prior)
-            return pyro.sample("x", self.likelihood(self.decoder(z, *for_decoder)), obs=x)
+            given_z = self.likelihood(self.decoder(z, *for_decoder), *steps)
+            return pyro.sample("x", given_z, obs=x)
+
+    @property
+    def takes_lengths(self) -> bool:
+        """Whether the first context is the lengths (N,) of sequences x, for the likelihood."""
+        return bool(getattr(self.likelihood, "takes_lengths", False))
+
+    @property
+    def end(self) -> int | None:
+        """The token that ends each sequence, of a likelihood that has one."""
+        return getattr(self.likelihood, "end", None)
+
+    @property
+    def num_tokens(self) -> int | None:
+        """K, where x is a sequence of tokens 0 … K − 1 for the likelihood."""
+        return getattr(self.likelihood, "num_tokens", None)
+
+    def _steps(
+        self, x: Tensor, context: tuple[Tensor, ...]
+    ) -> tuple[tuple[int | Tensor, ...], tuple[Tensor, ...]]:
+        """What the likelihood is told of the steps of sequences; and the other contexts."""
+        if not self.takes_lengths:
+            return (), context
+        lengths = context[0] if context else None
+        check_same_number(x, lengths)
+        present = step_mask(lengths, x.shape[1])
+        return (x.shape[1] if present is None else present,), context[1:]
 
     def start_at_mean(self, x: Tensor) -> Self:
         """Set the decoder's last bias to fit data x (N, *event_shape) without z, before training.

@@ -19,7 +19,7 @@ from .arrays import ARRAY_PROTOCOLS
 from .checks import exceeds_float32
 from .fitted_transform import like_the_fit
 from .load_data import Data
-from .row_lengths import check_row_lengths
+from .row_lengths import check_row_lengths, check_row_tokens
 from .rows import Rows, as_part, check_part, check_same_lengths, name_argument, part_name
 from .sequences import is_ragged
 
@@ -88,6 +88,7 @@ def call_pair(
     """Find how a pair is called; the pair in the library's form, and the parts that it takes."""
     check_programs(model, guide)
     parts = list(given.parts)
+    check_row_tokens(model, parts, given.name)
     if not isinstance(model, AdaptedProgram):
         parts = list(_to_float32(model, guide, tuple(parts), given.keywords, seed))
         whole = integers_to_convert(model, guide, tuple(parts), given.keywords, seed)
@@ -131,6 +132,7 @@ def check_values(model: Program, guide: Program, rows: tuple[Rows, ...], name: s
     Raises:
         ValueError: naming the rows.
     """
+    check_row_tokens(model, rows, name)
     check_row_lengths(model, rows, name)
     in_memory = [part for part in rows if isinstance(part, Tensor)]
     if all(part.isfinite().all() for part in in_memory if part.is_floating_point()):

@@ -2,16 +2,20 @@
 
 import contextlib
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
+from ..common.arguments import name_rows
 from ..pairs.calling import AdaptedProgram, is_one_datum
 from ..pairs.programs import Program, unwrapped
 from .fitted_transform import has_sequences
-from .lengths import read_lengths
+from .lengths import flag_steps, read_lengths
 from .rows import Rows
 from .sequences import is_ragged
+from .vocabulary import check_tokens
 
 ARGUMENT = "lengths"
 """The name of the argument of a program that takes them."""
@@ -22,8 +26,8 @@ def find_row_lengths(
 ) -> Tensor | None:
     """The lengths (N,) among rows (x, *context) of sequences x (N, T, …); ``None`` for other data.
 
-    They are the argument that the model calls ``lengths``, or the first context where the data are
-    sequences of :func:`load_data`, or a list of them.
+    They are the argument that the model calls ``lengths``, or the first context where the model
+    says so (``takes_lengths``) or the data are sequences of :func:`load_data`, or a list of them.
 
     Args:
         model: the model in the library's form, as :func:`open_pair` returns it.
@@ -52,12 +56,60 @@ def find_place_of_lengths(
 def check_row_lengths(model: Program, rows: tuple[Rows, ...], name: str) -> None:
     """Refuse lengths of sequences that are 0, or beyond the padding, where a model takes lengths.
 
+    In a model whose sequences end with a token, a length has to be that up to the first of them.
+
     Raises:
         ValueError: naming the rows.
     """
     lengths = find_row_lengths(model, rows)
-    if lengths is not None:
-        read_lengths(lengths, len(rows[0]), rows[0].shape[1], name)
+    if lengths is None:
+        return
+    whole = read_lengths(lengths, len(rows[0]), rows[0].shape[1], name)
+    end = end_of(model)
+    if end is not None and len(rows[0].shape) == 2:
+        _check_ends(np.asarray(rows[0][:]), whole, end, name)
+
+
+def end_of(model: Program) -> int | None:
+    """The token that ends each sequence, in a model of sequences of tokens that has one."""
+    return getattr(unwrapped(model), "end", None)
+
+
+def check_row_tokens(model: Program, parts: Sequence[Any], name: str) -> None:
+    """Refuse tokens that a model of sequences of tokens does not know, before it is run on them.
+
+    Args:
+        parts: x (N, T), and lengths if there are any.
+
+    Raises:
+        ValueError: naming a token, and the rows.
+    """
+    program: Any = unwrapped(model)
+    size, x = getattr(program, "num_tokens", None), parts[0]
+    if size is None or not isinstance(x, Tensor) or x.dim() != 2:
+        return
+    tokens, end = x.detach().cpu().numpy(), end_of(model)
+    if end is not None:
+        is_end = tokens == end
+        tokens = np.where(is_end.cumsum(1) - is_end == 0, tokens, end)
+    elif len(parts) > 1 and isinstance(parts[1], Tensor) and parts[1].dim() == 1:
+        lengths = parts[1].detach().cpu().numpy()
+        if len(lengths) == len(tokens):
+            tokens = np.where(flag_steps(lengths, tokens.shape[1]), tokens, 0)
+    check_tokens(tokens, size, name)
+
+
+def _check_ends(x: np.ndarray, lengths: np.ndarray, end: int, name: str) -> None:
+    """Refuse sequences (N, T) whose first end is not their last step."""
+    is_end = x == end
+    ends = np.where(is_end.any(1), is_end.argmax(1) + 1, x.shape[1])
+    wrong = np.flatnonzero(ends != lengths)
+    if len(wrong):
+        row = wrong[0]
+        raise ValueError(
+            f"{name} has sequences whose length is not that up to their end, the token {end}: "
+            f"length {lengths[row]} and {ends[row]} steps with the end in {name_rows(wrong)}"
+        )
 
 
 def _number_of(model: Program, *, known: bool) -> int | None:
@@ -67,6 +119,7 @@ def _number_of(model: Program, *, known: bool) -> int | None:
     with contextlib.suppress(ValueError, TypeError):  # a built-in has no signature
         called = program.forward if isinstance(program, nn.Module) else program
         names = [*inspect.signature(called).parameters]
+    known = known or getattr(program, "takes_lengths", False)
     number = names.index(ARGUMENT) if ARGUMENT in names else 1 if known else None
     if not isinstance(model, AdaptedProgram):
         return number

@@ -270,11 +270,11 @@ def _as_whole(values: np.ndarray, kind: str) -> np.ndarray:
     return whole.astype(kind if holds else np.int64)
 
 
-def has_context(transform: Transform) -> bool:
-    """Whether the model is given a context beside x."""
+def has_context(transform: Transform, *, beside_lengths: bool = False) -> bool:
+    """Whether the model is given a context beside x; or beside the lengths of sequences x."""
     columns = bool(transform.context_columns)
     given = transform.given is not None or transform.given_flags is not None
-    return transform.has_lengths or given or columns
+    return (transform.has_lengths and not beside_lengths) or given or columns
 
 
 def lengths_of(source: Source, rows: np.ndarray | None = None) -> tuple[Tensor, ...]:

@@ -72,11 +72,14 @@ def evaluate(
         ``khat_bad_fraction``, the fraction of data above ``khat_threshold``; ``ess_median``;
         ``num_samples`` and ``num_data``. Where the data are sequences with lengths T, a datum is a
         sequence; ``log_evidence_per_step`` = Σ log p(x) / Σ T, ``log_evidence_per_step_se`` and
-        ``elbo_per_step`` are in nats per step, of ``num_steps`` = Σ T in all. A guide that is a
-        point has no evidence: the result then holds ``reconstruction``, ``active_units``,
-        ``latent_dim`` and ``num_data`` alone. Of one that puts a mass of 1 on one value of a
-        finite set, as :class:`latente.guides.FiniteScalar` does, it holds ``elbo`` and its terms
-        besides: :func:`enumerated_evidence` gives log p(x) where the set is small.
+        ``elbo_per_step`` are in nats per step, of ``num_steps`` = Σ T in all. Where a step is one
+        token, ``perplexity`` = exp(−Σ log p(x) / Σ T), of the importance-sampled log p(x);
+        ``perplexity_elbo`` is that of the ELBO, an upper bound; and ``perplexity_reconstruction``
+        that of E_q[log p(x|z)], which leaves the KL out and is no perplexity of a model. A guide
+        that is a point has no evidence: the result then holds ``reconstruction``,
+        ``active_units``, ``latent_dim`` and ``num_data`` alone. Of one that puts a mass of 1 on one
+        value of a finite set, as :class:`latente.guides.FiniteScalar` does, it holds ``elbo`` and
+        its terms besides: :func:`enumerated_evidence` gives log p(x) where the set is small.
 
     Raises:
         ValueError: as :func:`log_evidence` does; if latent variables are global.
@@ -112,6 +115,11 @@ def evaluate(
         **{f"kl_{name}": kl.mean().item() for name, kl in evidence.kl_by_site.items()},
         "gap": evidence.mean - evidence.elbo,
         **({} if lengths is None else _per_step(evidence, lengths)),
+        **(
+            {}
+            if lengths is None or not numbers or len(rows[0].shape) != 2
+            else _perplexities(evidence, lengths)
+        ),
         **bits,
         **_count_units(model, guide, rows),
         "khat_bad_fraction": evidence.khat_bad_fraction,
@@ -146,6 +154,16 @@ def _per_step(evidence: Evidence, lengths: Tensor) -> dict[str, float]:
         "log_evidence_per_step_se": evidence.mean_standard_error * of_step,
         "elbo_per_step": evidence.elbo * of_step,
         "num_steps": steps,
+    }
+
+
+def _perplexities(evidence: Evidence, lengths: Tensor) -> dict[str, float]:
+    """exp of minus nats per token: of log p(x), of the ELBO, and of the reconstruction alone."""
+    of_step = len(lengths) / int(lengths.sum())
+    return {
+        "perplexity": math.exp(-evidence.mean * of_step),
+        "perplexity_elbo": math.exp(-evidence.elbo * of_step),
+        "perplexity_reconstruction": math.exp(-evidence.reconstruction.mean().item() * of_step),
     }
 
 

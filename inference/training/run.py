@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..data.load_data import Data
 from ..data.new_rows import new_rows
+from ..data.row_lengths import end_of
 from ..data.transform import Transform, has_context
 from ..evaluation.encoding import Codes, encode
 from ..evaluation.metrics import evaluate
@@ -152,7 +153,8 @@ class Run:
         Raises:
             ValueError: if ``like`` is needed and not given; or as :func:`sample_prior` does.
         """
-        rows = _zeros(self.transform) if like is None else self.rows(like, labels)
+        blank = _zeros(self.transform, end_of(self.model)) if like is None else None
+        rows = self.rows(like, labels) if blank is None else blank
         options = {"temperature": temperature, "seed": seed}
         drawn = sample_prior(self.model, self.guide, num, rows, **options)[1]
         return self._in_own_terms(drawn, rows)
@@ -160,19 +162,25 @@ class Run:
     def _in_own_terms(self, values: Any, rows: Any) -> Any:
         if self.transform is None or not isinstance(values, torch.Tensor):
             return values
-        if not self.transform.has_lengths:
+        if not self.transform.has_lengths or end_of(self.model) is not None:
             return self.transform.inverse(values)
         rows = rows.rows("test") if isinstance(rows, Data) else rows
         lengths = torch.as_tensor(rows[1])
         return self.transform.inverse(values, lengths[torch.arange(len(values)) % len(lengths)])
 
 
-def _zeros(transform: Transform | None) -> torch.Tensor:
-    """A row of the model's x, where that is all that it sees."""
+def _zeros(transform: Transform | None, end: int | None) -> Any:
+    """A row of the model's x, where that is all that it sees; of texts, an empty one."""
     given = {} if transform is None else transform.argument_columns
     # Of several tables, or one that is not x, the model takes others beside x.
     if transform is None or len(given) > 1 or (given and not transform.columns):
         raise ValueError("to sample, data as those of the fit must be given: like=")
+    if (
+        end is not None
+        and transform.has_lengths
+        and not has_context(transform, beside_lengths=True)
+    ):
+        return torch.full((1, *transform.seen_shape), end), torch.ones(1, dtype=torch.int64)
     if has_context(transform):
         raise ValueError("to sample, the context must be given: like=")
     return torch.zeros(1, *transform.seen_shape, dtype=getattr(torch, transform.dtype))

@@ -32,6 +32,14 @@ class Categorical(Likelihood):
         super().__init__(event_shape, features_per_element=num_classes)
         self.num_classes = num_classes
 
+    def forward(self, features: Tensor) -> dist.TorchDistribution:
+        """Features (…, num_features) to p(x|z): batch shape (…), event shape event_shape."""
+        if self.event_shape:
+            return super().forward(features)
+        # Without blocks: of a large vocabulary they would be many, and stacked again.
+        self.check_features(features)
+        return dist.Categorical(logits=features)
+
     def constant_features(self, x: Tensor) -> Tensor:
         """Logarithms of the class frequencies, with one added to each count."""
         counts = [(x == c).sum(0) + 1 for c in range(self.num_classes)]
