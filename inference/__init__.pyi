@@ -91,6 +91,10 @@ from .reporting.run_figures import plot_manifold as plot_manifold
 from .reporting.run_figures import plot_reconstructions as plot_reconstructions
 from .reporting.run_figures import plot_samples as plot_samples
 from .reporting.run_figures import plot_training as plot_training
+from .reporting.sequence_figures import plot_all_sequences as plot_all_sequences
+from .reporting.sequence_figures import plot_sequences as plot_sequences
+from .reporting.sound import piano_sound as piano_sound
+from .reporting.sound import save_sound as save_sound
 from .simulation.predictive import decode as decode
 from .simulation.predictive import posterior_means as posterior_means
 from .simulation.predictive import reconstruct as reconstruct

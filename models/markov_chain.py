@@ -53,13 +53,7 @@ class MarkovChain(dist.TorchDistribution):
         memoryless: bool = False,
         batch_shape: _size | None = None,
     ):
-        if len(initial.event_shape) != 1:
-            raise ValueError(
-                f"each step of a chain is a vector, and z₁ has the event shape "
-                f"{tuple(initial.event_shape)}: end it with .to_event(1)"
-            )
-        if num_steps < 1:
-            raise ValueError(f"a chain has at least 1 step, got {num_steps}")
+        _check(initial, num_steps)
         self.initial, self.transition = initial, transition
         self.num_steps, self.present, self.memoryless = num_steps, present, memoryless
         rows = Size() if present is None else present.shape[:-1]
@@ -76,16 +70,22 @@ class MarkovChain(dist.TorchDistribution):
         """The support of the first step, at every step."""
         return constraints.independent(self.initial.support, 1)  # pyright: ignore
 
+    @property
+    def mean(self) -> Tensor:
+        """The mean, known where steps do not depend on one another; 0 in the padding."""
+        return self._without_padding(_moment(self, "mean"))
+
+    @property
+    def variance(self) -> Tensor:
+        """The variance, known as :attr:`mean` is."""
+        return self._without_padding(_moment(self, "variance"))
+
     def expand(self, batch_shape: _size, _instance: object = None) -> "MarkovChain":
         """Expand the batch shape."""
         return MarkovChain(
-            self.initial,
-            self.transition,
-            self.num_steps,
-            self.present,
-            memoryless=self.memoryless,
-            batch_shape=batch_shape,
-        )
+            self.initial, self.transition, self.num_steps, self.present,
+            memoryless=self.memoryless, batch_shape=batch_shape,
+        )  # fmt: skip
 
     def step(self, step: int, previous: Tensor | None) -> dist.TorchDistribution:
         """The distribution of z_t given z_{t−1} (…, D); step 0 is that of z₁, given nothing."""
@@ -160,6 +160,34 @@ class MarkovChain(dist.TorchDistribution):
 
     def _without_padding(self, value: Tensor) -> Tensor:
         return value if self.present is None else torch.where(self.present[..., None], value, 0.0)
+
+
+def _check(initial: dist.TorchDistribution, num_steps: int) -> None:
+    if len(initial.event_shape) != 1:
+        raise ValueError(
+            f"each step of a chain is a vector, and z₁ has the event shape "
+            f"{tuple(initial.event_shape)}: end it with .to_event(1)"
+        )
+    if num_steps < 1:
+        raise ValueError(f"a chain has at least 1 step, got {num_steps}")
+
+
+def _moment(chain: MarkovChain, name: str) -> Tensor:
+    """A moment of each step, (*batch, T, D).
+
+    Raises:
+        NotImplementedError: if steps depend on one another, or have no formula for it.
+    """
+    if not chain.memoryless:
+        raise NotImplementedError(f"the {name} of a chain is not known in closed form")
+    first = getattr(chain.initial, name)
+    moment = first.expand(*chain.batch_shape, first.shape[-1])[..., None, :]
+    if chain.num_steps == 1:
+        return moment
+    nothing = first.new_zeros(chain.num_steps - 1, first.shape[-1])
+    later = getattr(chain.transition(nothing, slice(1, None)), name)
+    later = later.expand(*chain.batch_shape, *later.shape[-2:])
+    return torch.cat([moment, later], -2)
 
 
 def _kl(q: dist.TorchDistribution, p: dist.TorchDistribution) -> Tensor:

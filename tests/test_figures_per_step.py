@@ -40,6 +40,10 @@ def test_sums_over_sequences_are_divided_by_the_sum_of_their_lengths(form):
     assert figures["log_evidence_per_step"] == pytest.approx(exact.sum().item() / 18, rel=1e-9)
     assert figures["elbo_per_step"] == pytest.approx(exact.sum().item() / 18, rel=1e-9)
     assert figures["log_evidence_per_step_se"] == pytest.approx(0, abs=1e-9)
+    of_each = (exact / LENGTHS).mean().item()
+    assert figures["mean_log_evidence_per_step"] == pytest.approx(of_each, rel=1e-9)
+    assert figures["mean_elbo_per_step"] == pytest.approx(of_each, rel=1e-9)
+    assert abs(of_each - exact.sum().item() / 18) > 0.01  # they are two numbers
     assert figures["num_steps"] == 18
     assert figures["num_data"] == 5
 
@@ -108,4 +112,5 @@ def test_the_table_says_which_figure_is_which():
     assert "nats per sequence; log p(x), 30 importance samples" in text
     assert "nats per step: Σ log p(x) / Σ T, of 5 sequences, 18 steps" in text
     assert "nats per step: Σ ELBO / Σ T" in text
+    assert text.count("nats per step: the mean over sequences") == 2
     assert "per datum" not in text

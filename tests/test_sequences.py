@@ -206,6 +206,6 @@ def test_a_run_of_another_vocabulary_is_not_resumed(tmp_path):
 
 
 @pytest.mark.parametrize("data", ["jsb-chorales", "spoken-digits", "names.txt"])
-def test_recipes_refuse_sequences(data):
-    with pytest.raises(ValueError, match="holds sequences of different lengths, and recipes"):
-        complete(Plan(data=data), check_files=False)
+def test_recipes_for_data_of_one_shape_refuse_sequences(data):
+    with pytest.raises(ValueError, match="holds sequences of different lengths, and --levels one"):
+        complete(Plan(recipe="vae", data=data), check_files=False)

@@ -77,6 +77,8 @@ def tabulate_evaluation(figures: dict[str, Any], title: str) -> Table:
             f"{figure:.3f} ± {error:.4f}",
             f"nats per step: Σ log p(x) / Σ T, of {sums}",
         )
+        mean = f"{figures['mean_log_evidence_per_step']:.3f}"
+        table.add_row("mean of log p(x) / T", mean, "nats per step: the mean over sequences")
     if "bits_per_dimension" in figures:
         bits = f"{figures['bits_per_dimension']:.3f}"
         table.add_row("bits per dimension", bits, "−log₂ p(x), by the number of elements of x")
@@ -85,6 +87,8 @@ def tabulate_evaluation(figures: dict[str, Any], title: str) -> Table:
         if "num_steps" in figures:
             per_step = f"{figures['elbo_per_step']:.3f}"
             table.add_row("ELBO per step", per_step, "nats per step: Σ ELBO / Σ T")
+            mean = f"{figures['mean_elbo_per_step']:.3f}"
+            table.add_row("mean of ELBO / T", mean, "nats per step: the mean over sequences")
     if "gap" in figures:
         gap = f"{figures['gap']:.2f}"
         table.add_row("gap", gap, "log evidence − ELBO: what the posterior misses")

@@ -20,7 +20,8 @@ RecipeName = Annotated[
     typer.Argument(
         metavar="RECIPE",
         help="What to fit: see `latente recipes`.",
-        show_default="vae for the image sets and with --likelihood, vae-normal for other data",
+        show_default="vae for the image sets and with --likelihood, dmm for sequences, vae-normal "
+        "for other data",
     ),
 ]
 
@@ -28,8 +29,9 @@ RecipeName = Annotated[
 DataName = Annotated[
     str,
     typer.Option(
-        help="digits, mnist, fashion-mnist, kmnist, freyfaces; a file: .npy, .npz, .mat, .h5, "
-        ".csv, .tsv, .xlsx, .parquet, .feather, .h5ad; or a folder of images: .png, .jpg, .tif.",
+        help="digits, mnist, fashion-mnist, kmnist, freyfaces, jsb-chorales, spoken-digits; a "
+        "file: .npy, .npz, .mat, .h5, .csv, .tsv, .xlsx, .parquet, .feather, .h5ad, .txt; or a "
+        "folder of images: .png, .jpg, .tif.",
         rich_help_panel=DATA_PANEL,
     ),
 ]
@@ -186,6 +188,27 @@ Key = Annotated[
 ]
 
 
+Tokens = Annotated[
+    str | None,
+    typer.Option(
+        help="What the tokens of the lines of a text are: characters or words.",
+        show_default="none",
+        rich_help_panel=DATA_PANEL,
+    ),
+]
+
+
+LengthsName = Annotated[
+    str | None,
+    typer.Option(
+        "--lengths",
+        help="Array of a file that holds the lengths of its padded sequences.",
+        show_default="none",
+        rich_help_panel=DATA_PANEL,
+    ),
+]
+
+
 KeepDegenerate = Annotated[
     bool,
     typer.Option(
@@ -234,7 +257,7 @@ LevelsText = Annotated[
     typer.Option(
         "--levels",
         help="Latent variables: one, or levels from the bottom up: bottom-up, top-down, ladder, "
-        "residual or maps, as in ladder:dims=32-8,widths=200-100.",
+        "residual or maps, as in ladder:dims=32-8,widths=200-100; or chain, of sequences.",
         show_default=RECIPE_DEFAULT,
         rich_help_panel=COMPOSITION_PANEL,
     ),
@@ -292,8 +315,8 @@ ObjectiveText = Annotated[
     str | None,
     typer.Option(
         "--objective",
-        help="What is maximized: elbo, iwae, info, total-correlation or score-function, as in "
-        "iwae:k=50,gradient=dreg.",
+        help="What is maximized: elbo, iwae, info, total-correlation, score-function or, of "
+        "sequences, filtering, as in iwae:k=50,gradient=dreg.",
         show_default=RECIPE_DEFAULT,
         rich_help_panel=COMPOSITION_PANEL,
     ),

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
     from ..data.load_data import Data
     from ..data.transform import Transform
+    from ..training.run import Run
+
+
+FIRST_SHOWN, FIRST_HEARD = 16, 4
+"""How many of the sequences that are drawn are in the picture, and in the sound."""
 
 
 def sample(
@@ -26,6 +31,12 @@ def sample(
             help="Below 1, draws of z are nearer to the centre of a prior that is normal or a flow."
         ),
     ] = 1.0,
+    length: Annotated[
+        int | None,
+        typer.Option(
+            help="Steps of each sequence.", show_default="drawn from the training sequences"
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     seed: DrawSeed = 0,
     moved_to: MovedTo = None,
@@ -34,7 +45,8 @@ def sample(
 
     Draws of a table are in DIR/samples.csv, under the names of its columns; draws that are numbers
     alone are in DIR/samples.npy too. The picture has the means of images; of a table, a panel for
-    each column, the draws beside the data.
+    each column, the draws beside the data. Sequences are in DIR/samples.npz, padded and with their
+    lengths, texts in DIR/samples.txt, a line each; the first music or speech in DIR/samples.wav.
     """
     import numpy as np
 
@@ -49,9 +61,18 @@ def sample(
     from ..training.run_folder import FIGURES
 
     table, array = folder / "samples.csv", folder / "samples.npy"
-    check_free(table, array, folder / FIGURES / "sampled.png", overwrite=overwrite)
+    others = [folder / f"samples.{kind}" for kind in ("npz", "txt", "wav")]
+    check_free(table, array, *others, folder / FIGURES / "sampled.png", overwrite=overwrite)
     run, data = load_run(folder), None
     transform, options = run.transform, {"temperature": temperature, "seed": seed}
+    if transform is not None and transform.has_lengths:
+        paths = _sample_sequences(run, transform, folder, num, {**options, "lengths": length})
+        say_written(paths, folder, "diagnose")
+        return
+    if length is not None:
+        raise ValueError(
+            "--length is of sequences, and the data of this run are none: leave it out"
+        )
     if transform is None or has_context(transform):
         data = load_plan_data(read_plan(folder), folder, moved_to)
         transform = data.transform
@@ -79,6 +100,39 @@ def sample(
             np.save(file, values)
     paths += save_figures({"sampled": figure}, folder / FIGURES)
     say_written(paths, folder, "diagnose")
+
+
+def _sample_sequences(
+    run: "Run", transform: "Transform", folder: Path, num: int, options: dict[str, Any]
+) -> list[Path]:
+    """Draw sequences, and write them with a picture, and sound where there is any."""
+    import numpy as np
+
+    from ..common.files import write_atomically
+    from ..common.plotting import save_figures
+    from ..data.lengths import pad_joined
+    from ..reporting.sequence_figures import plot_sequences, sound_of
+    from ..reporting.sound import save_sound
+    from ..training.run_folder import FIGURES
+
+    samples = run.sample(num, **options)
+    figure = plot_sequences({"x ~ p(x)": samples[:FIRST_SHOWN]})
+    paths = save_figures({"sampled": figure}, folder / FIGURES)
+    if transform.vocabulary is not None:
+        text = folder / "samples.txt"
+        with write_atomically(text) as temporary:
+            temporary.write_text("".join(f"{line}\n" for line in samples), encoding="utf-8")
+        return [text, *paths]
+    array, lengths = folder / "samples.npz", np.array([len(one) for one in samples])
+    with write_atomically(array) as temporary, temporary.open("wb") as file:
+        np.savez(file, x=pad_joined(np.concatenate(samples), lengths), lengths=lengths)
+    found = sound_of(samples[:FIRST_HEARD], transform)
+    if found is None:
+        return [array, *paths]
+    sound = folder / "samples.wav"
+    with write_atomically(sound) as temporary, temporary.open("wb") as file:
+        save_sound(file, *found)
+    return [array, sound, *paths]
 
 
 def _load_for_picture(folder: Path, moved_to: Path | None) -> "Data | None":

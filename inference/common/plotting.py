@@ -142,15 +142,17 @@ _STYLE = {
 
 
 @contextlib.contextmanager
-def new_figure(height: float, columns: int = 1) -> Iterator[tuple["Figure", list["Axes"]]]:
-    """A figure in the house style, that no global state holds on to."""
+def new_figure(
+    height: float, columns: int = 1, rows: int = 1
+) -> Iterator[tuple["Figure", list["Axes"]]]:
+    """A figure in the house style, that no global state holds on to; its panels row by row."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     with mpl.rc_context(_STYLE):  # pyright: ignore
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        axes = figure.subplots(1, columns, squeeze=False)[0]
-        yield figure, list(axes)
+        axes = figure.subplots(rows, columns, squeeze=False)
+        yield figure, list(axes.flat)
 
 
 def save_figures(figures: Mapping[str, "Figure"], folder: Path) -> list[Path]:

@@ -66,6 +66,18 @@ def read_archive(
     return replace(made, **join_parts(sizes))
 
 
+def read_named_array(path: Path, name: str) -> np.ndarray:
+    """One array of a file, such as the lengths of sequences.
+
+    Raises:
+        ValueError: if the file has no array of that name.
+    """
+    with open_archive(path) as arrays:
+        if name not in arrays:
+            raise ValueError(f"{path} has no array {name!r}: it holds {_list(arrays)}")
+        return _flat(_load(path, arrays, name))
+
+
 def _choose(path: Path, arrays: dict[str, NamedArray], key: str | None) -> _Choice:
     usable = [name for name, array in arrays.items() if array.is_data]
     if key is not None:

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import PackedSequence, pad_sequence
+from torch.nn.utils.rnn import PackedSequence
 
-from ..common.arguments import name_rows
 from ..pairs.calling import AdaptedProgram, Calling
 from ..pairs.checks import explains_missing
 from ..pairs.data_plate import find_calling, has_rows, integers_to_convert, runs_on
@@ -21,7 +20,7 @@ from .fitted_transform import like_the_fit
 from .load_data import Data
 from .row_lengths import check_row_lengths, check_row_tokens
 from .rows import Rows, as_part, check_part, check_same_lengths, name_argument, part_name
-from .sequences import is_ragged
+from .sequences import is_ragged, pad_sequences
 
 ITEM_PROTOCOLS = ("__len__", "__iter__", "__getitem__", "select_dtypes", *ARRAY_PROTOCOLS)
 """Attributes of objects that may be data; one without any of them is a constant of a program."""
@@ -188,14 +187,13 @@ def _is_constant(part: Any) -> bool:
 
 def _pad(data: list[Any], name: str) -> tuple[Tensor, Tensor]:
     """Sequences of different lengths, padded with zeros at the end (N, T, …), and lengths (N,)."""
-    empty = [number for number, part in enumerate(data) if len(part) == 0]
-    if empty:
-        raise ValueError(
-            f"{name} has sequences of length 0 in {name_rows(np.array(empty))}: drop them"
-        )
-    sequences = [as_part(part, f"sequence {number} of {name}") for number, part in enumerate(data)]
-    lengths = torch.tensor([len(sequence) for sequence in sequences])
-    return pad_sequence(sequences, batch_first=True), lengths  # pyright: ignore[reportArgumentType]
+    parts = [part if len(part) == 0 else as_part(part, f"sequence {number} of {name}")
+             for number, part in enumerate(data)]  # fmt: skip
+    arrays = [
+        part.cpu().numpy() if isinstance(part, Tensor) else np.asarray(part) for part in parts
+    ]
+    padded, lengths = pad_sequences(arrays, name)
+    return torch.from_numpy(padded), torch.from_numpy(lengths)
 
 
 def _widened(part: Any) -> Any:

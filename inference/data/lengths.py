@@ -92,3 +92,15 @@ def pad_to(values: np.ndarray, num_steps: int) -> np.ndarray:
 def cut_to_lengths(values: np.ndarray, lengths: Sequence[int]) -> list[np.ndarray]:
     """The sequences of padded ones (N, T, …), each of its own length."""
     return [row[:length] for row, length in zip(values, lengths, strict=True)]
+
+
+def count_lengths(lengths: np.ndarray | None, rows: np.ndarray) -> tuple[tuple[int, int], ...]:
+    """Each length among some rows, with how many there are of it; of other data none.
+
+    >>> count_lengths(np.array([3, 1, 3, 9]), np.array([0, 1, 2]))
+    ((1, 1), (3, 2))
+    """
+    if lengths is None:
+        return ()
+    values, counts = np.unique(lengths[rows], return_counts=True)
+    return tuple(zip(values.tolist(), counts.tolist(), strict=True))

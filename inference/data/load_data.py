@@ -23,6 +23,7 @@ from .data_notes import (
 )
 from .known_rows import remember_rows
 from .layout import Layout, channels_first, find_layout
+from .lengths import count_lengths
 from .reading_options import ReadingOptions
 from .rows import BLOCK_ROWS, Rows, Streamed
 from .sequences import check_sequence_options, limit_words
@@ -209,8 +210,8 @@ def load_data(
             ``.h5ad``, or field of a data set's items holds the data, where there are several.
         keep_degenerate: keep columns of a table that are constant, or copies of another, although
             they have no density.
-        lengths: the lengths of padded sequences, an array (N, T, …); what lies beyond them becomes
-            zero.
+        lengths: the lengths of padded sequences, an array (N, T, …), or the name of their array in
+            the file that holds both; what lies beyond them becomes zero.
         tokens: what the tokens of the lines of a text are, ``"characters"`` or ``"words"``.
         min_count: words of a text that are fewer times in its training lines are unknown.
 
@@ -252,9 +253,10 @@ def load_data(
         shape=None if shape is None else tuple(map(plain, shape)),
         key=key,
         tokens=tokens,
+        lengths=lengths if isinstance(lengths, str) else None,
     )
     try:
-        loaded = options.read(source, labels, kinds, lengths)
+        loaded = options.read(source, labels, kinds, None if options.lengths else lengths)
     except ValueError as error:
         question = division.question(str(error))
         if not question:
@@ -284,6 +286,7 @@ def load_data(
         context_columns=fit_context_columns(loaded, names, parts[0]),
         binarize=binarize or "none",
         seed=seed,
+        train_lengths=count_lengths(loaded.lengths, parts[0]),
     )
     if transform.given == "labels" and loaded.labels is not None:
         of_labels = int(loaded.labels.min()), int(loaded.labels.max())

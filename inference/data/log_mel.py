@@ -36,7 +36,13 @@ class LogMel:
 
     def __call__(self, samples: Tensor) -> Tensor:
         """Frames (T, num_mels) of a recording (L,) in [−1, 1]."""
-        spectrum = torch.stft(
+        spectrum = self._transform(samples)
+        power = spectrum.abs().square()
+        return (self.filters.to(power.dtype) @ power + self.floor).log().T
+
+    def _transform(self, samples: Tensor) -> Tensor:
+        """The short-time Fourier transform (window // 2 + 1, T) of samples (L,)."""
+        return torch.stft(
             samples,
             self.window,
             self.hop,
@@ -44,8 +50,6 @@ class LogMel:
             pad_mode="constant",
             return_complex=True,
         )
-        power = spectrum.abs().square()
-        return (self.filters.to(power.dtype) @ power + self.floor).log().T
 
     @property
     def edges(self) -> Tensor:
@@ -76,3 +80,41 @@ class LogMel:
         """
         mels = (frames.double().exp() - self.floor).clamp(min=0)
         return (mels @ torch.linalg.pinv(self.filters).T).clamp(min=0)
+
+    def inverse(self, frames: Tensor, *, num_iterations: int = 60, seed: int = 0) -> Tensor:
+        """Sound whose frames are close to those given, (hop · (T − 1),).
+
+        The magnitudes are the roots of :meth:`power`. Phases, which frames do not have, start at
+        random and are made consistent in turn, by the algorithm of Griffin and Lim.
+
+        Args:
+            frames: (T, num_mels), in the units of :meth:`__call__`.
+            num_iterations: of the algorithm.
+            seed: of the phases at the start.
+
+        Raises:
+            ValueError: if there are less than two frames, or they have another number of values.
+
+        Source: Griffin and Lim 1984, Signal estimation from modified short-time Fourier transform.
+        """
+        frames = torch.as_tensor(frames)
+        if frames.dim() != 2 or len(frames) < 2 or frames.shape[1] != self.num_mels:
+            raise ValueError(
+                f"sound is made of frames (T, {self.num_mels}), two or more, got shape "
+                f"{tuple(frames.shape)}"
+            )
+        magnitude = self.power(frames).sqrt().T
+        generator = torch.Generator().manual_seed(seed)
+        angle = 2 * math.pi * torch.rand(magnitude.shape, generator=generator, dtype=torch.float64)
+        phase = torch.polar(torch.ones_like(magnitude), angle)
+        window = torch.hann_window(self.window, dtype=torch.float64)
+        length = self.hop * (len(frames) - 1)
+
+        def sound() -> Tensor:
+            return torch.istft(
+                magnitude * phase, self.window, self.hop, window=window, length=length
+            )
+
+        for _ in range(num_iterations):
+            phase = self._transform(sound()).sgn()
+        return sound()

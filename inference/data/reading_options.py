@@ -1,8 +1,11 @@
 """The options that data are read with."""
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
+from .archive_files import ARCHIVE_SUFFIXES
+from .archives import read_named_array
 from .codes import are_codes
 from .csv_format import CsvFormat
 from .files import applicable, read
@@ -34,6 +37,8 @@ class ReadingOptions:
     """Which array, sheet, layer or field holds the data; ``None``: the only one."""
     pixel_columns: tuple[str, ...] = ()
     """The columns of a table that are pixels, in their order, once they are known."""
+    lengths: str | None = None
+    """The array of a file that holds the lengths of its sequences."""
     sequences: bool = False
     """Whether the data are sequences of different lengths, once that is known."""
     tokens: TokenKind | None = None
@@ -64,8 +69,9 @@ class ReadingOptions:
 
         Args:
             kinds: as for :func:`from_table`.
-            lengths: lengths of padded sequences.
+            lengths: lengths of padded sequences, if :attr:`lengths` does not name them.
         """
+        lengths = self._named_lengths(source) if lengths is None else lengths
         labels = self.label_column if labels is None else labels
         found = self._read_sequences(source, labels)
         if found is not None and lengths is not None:
@@ -94,6 +100,9 @@ class ReadingOptions:
             source, labels, csv_format, aside=self.aside, require=False, key=self.key, kinds=kinds,
             before=self.found_format,
         )  # fmt: skip
+        lengths = None if found.lengths is not None else self._named_lengths(source, new=True)
+        if lengths is not None:
+            found = with_lengths(found, lengths)
         if (found.lengths is not None) != self.sequences:
             what = (
                 "were sequences of different lengths: give a list of sequences, or the tuple "
@@ -105,6 +114,19 @@ class ReadingOptions:
         found = align_columns(found, self.pixel_columns)
         shape = None if tuple(found.values.shape[1:]) in seen else self.shape
         return as_pixels(found, self.scale, shape)
+
+    def _named_lengths(self, source: Any, *, new: bool = False) -> Any:
+        """The lengths in the file that holds the sequences; ``None`` if they are not named."""
+        if self.lengths is None:
+            return None
+        if isinstance(source, str | Path) and str(source).lower().endswith(ARCHIVE_SUFFIXES):
+            return read_named_array(Path(source), self.lengths)
+        if new:  # of another kind, which may have lengths of its own
+            return None
+        raise ValueError(
+            f"lengths={self.lengths!r} names an array of a file ending in "
+            f"{', '.join(ARCHIVE_SUFFIXES)}, and the data are none: give the lengths themselves"
+        )
 
     def _read_sequences(self, source: Any, labels: Any) -> Source | None:
         """A text, or a list of sequences; ``None`` if the source is neither."""

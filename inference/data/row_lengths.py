@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from ..common.arguments import name_rows
 from ..pairs.calling import AdaptedProgram, is_one_datum
 from ..pairs.programs import Program, unwrapped
+from .arrays import to_array
 from .fitted_transform import has_sequences
 from .lengths import flag_steps, read_lengths
 from .rows import Rows
@@ -43,14 +45,49 @@ def find_place_of_lengths(
     model: Program, rows: tuple[Rows, ...], guide: Program | None = None, data: Any = None
 ) -> int | None:
     """Which of the rows are the lengths, as :func:`find_row_lengths` finds them."""
-    known = is_ragged(data) or has_sequences(guide, data)
-    number = _number_of(model, known=known)
+    number = _number_of(model, known=are_known_sequences(guide, data))
     if number is None or not 0 < number < len(rows) or is_one_datum(model):
         return None
     lengths = rows[number]
     if not isinstance(lengths, Tensor) or lengths.dim() != 1 or len(rows[0].shape) < 2:
         return None
     return None if lengths.is_floating_point() else number
+
+
+def are_known_sequences(guide: Program | None, data: Any) -> bool:
+    """Whether data are sequences without doubt: of :func:`load_data`, or a list of them."""
+    return is_ragged(data) or has_sequences(guide, data)
+
+
+def rows_of_lengths(
+    model: Program, guide: Program, rows: tuple[Rows, ...], data: Any, lengths: Any, num: int
+) -> tuple[Rows, ...]:
+    """Rows of sequences of zeros that have given lengths, to be drawn over.
+
+    Args:
+        model: the model in the library's form, with its guide and rows.
+        data: what the user gave.
+        lengths: one for all, or (num,).
+        num: how many.
+
+    Raises:
+        ValueError: if the pair takes no lengths, or these are no lengths.
+    """
+    place = find_place_of_lengths(model, rows, guide, data)
+    if place is None:
+        raise ValueError(
+            "lengths= are of sequences with lengths, and these data have none: give data as "
+            "(x, lengths), to a model with an argument named lengths"
+        )
+    each = to_array(np.full(num, lengths) if np.ndim(lengths) == 0 else lengths, "lengths=")
+    longest = int(each.max()) if each.size else 0
+    whole = torch.from_numpy(read_lengths(each, num, longest, "the samples"))
+    turns = torch.arange(num) % len(rows[0])
+    zeros = torch.zeros(num, longest, *rows[0].shape[2:], dtype=rows[0][:1].dtype)
+    return tuple(
+        zeros if number == 0 else whole if number == place else part[turns]
+        for number, part in enumerate(rows)
+    )
 
 
 def check_row_lengths(model: Program, rows: tuple[Rows, ...], name: str) -> None:
@@ -110,6 +147,13 @@ def _check_ends(x: np.ndarray, lengths: np.ndarray, end: int, name: str) -> None
             f"{name} has sequences whose length is not that up to their end, the token {end}: "
             f"length {lengths[row]} and {ends[row]} steps with the end in {name_rows(wrong)}"
         )
+    try:
+        read_lengths(lengths, len(rows[0]), rows[0].shape[1], name)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}; they are the model's argument {ARGUMENT!r}: give that another name if it "
+            "holds no lengths of sequences"
+        ) from error
 
 
 def _number_of(model: Program, *, known: bool) -> int | None:

@@ -41,6 +41,26 @@ def from_sequences(sequences: Sequence[Any], labels: Any = None) -> Source:
     """
     name = "the list of sequences"
     arrays = [to_array(part, f"sequence {n} of the list") for n, part in enumerate(sequences)]
+    values, lengths = pad_sequences(arrays, name)
+    codes, names = code_labels(labels)
+    note = describe_lengths(lengths)
+    return Source(name, _plain_numbers(values), codes, names, note=note, lengths=lengths)
+
+
+def pad_sequences(arrays: Sequence[np.ndarray], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Pad sequences (T, …) with zeros at the end: (N, T, …), and lengths (N,).
+
+    Args:
+        arrays: the sequences.
+        name: of their list, in errors.
+
+    Raises:
+        ValueError: if a sequence has length 0, or its elements another shape; if they would fill
+            too much of the memory.
+
+    >>> pad_sequences([np.array([7.0]), np.array([8.0, 9.0])], "x")[0].tolist()
+    [[7.0, 0.0], [8.0, 9.0]]
+    """
     lengths = np.array([len(array) for array in arrays], np.int64)
     if not lengths.all():
         raise ValueError(
@@ -55,9 +75,7 @@ def from_sequences(sequences: Sequence[Any], labels: Any = None) -> Source:
             )
     shape = len(arrays), int(lengths.max()), *arrays[0].shape[1:]
     check_memory(name, shape, 8, "give shorter sequences, or fewer")
-    values = pad_joined(_plain_numbers(np.concatenate(arrays)), lengths)
-    codes, names = code_labels(labels)
-    return Source(name, values, codes, names, note=describe_lengths(lengths), lengths=lengths)
+    return pad_joined(np.concatenate(arrays), lengths), lengths
 
 
 def with_lengths(source: Source, lengths: Any) -> Source:

@@ -80,6 +80,8 @@ class Transform:
     """The columns of each DataFrame that :func:`fit` was given, by its position or keyword."""
     log_mel: LogMel | None = None
     """How frames were computed from sound."""
+    train_lengths: tuple[tuple[int, int], ...] = ()
+    """The lengths of training sequences, each with how many have it."""
 
     def __call__(self, source: Any, labels: Any = None) -> tuple[Tensor, ...]:
         """Rows (x, *context) of new data, as the run's model and guide see them.
@@ -142,11 +144,7 @@ class Transform:
         return _divided(self, values)
 
     def standardize(self, rows: Tensor, lengths: np.ndarray | None = None) -> Tensor:
-        """Rows in standardized units, if there are any, and in their final type.
-
-        Args:
-            lengths: of sequences, whose padding stays zero.
-        """
+        """Rows in standardized units, if there are any; padding of sequences stays zero."""
         return _standardized(self, rows, lengths)
 
     def split(self, rows: Tensor) -> tuple[Tensor, ...]:
@@ -275,6 +273,18 @@ def has_context(transform: Transform, *, beside_lengths: bool = False) -> bool:
     columns = bool(transform.context_columns)
     given = transform.given is not None or transform.given_flags is not None
     return (transform.has_lengths and not beside_lengths) or given or columns
+
+
+def draw_lengths(transform: Transform | None, num: int, seed: int = 0) -> np.ndarray:
+    """Draw lengths from those of the training sequences, (num,).
+
+    Raises:
+        ValueError: if they are not known: the data are no sequences, or the run is older.
+    """
+    if transform is None or not transform.train_lengths:
+        raise ValueError("the lengths of training sequences are not known: give lengths=")
+    values, counts = np.array(transform.train_lengths).T
+    return np.random.default_rng(seed).choice(values, num, p=counts / counts.sum())
 
 
 def lengths_of(source: Source, rows: np.ndarray | None = None) -> tuple[Tensor, ...]:

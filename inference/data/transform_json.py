@@ -59,6 +59,7 @@ def from_json(plain: Mapping[str, Any]) -> Transform:
         values["options"] = ReadingOptions(**options)
         if values.get("log_mel") is not None:  # likewise
             values["log_mel"] = LogMel(**plain["log_mel"])
+        values["train_lengths"] = tuple(map(tuple, plain.get("train_lengths", ())))  # likewise
         values["kinds"] = tuple(map(Column.from_json, plain["kinds"]))
         values["context_columns"] = tuple(
             ContextColumn(**{name: _tuples(value) for name, value in column.items()})

@@ -1,6 +1,6 @@
 """How many data, draws and steps each diagnostic takes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from numbers import Integral
 
 from ..common.arguments import check_least
@@ -81,3 +81,67 @@ class Budget:
 
 DEFAULT_BUDGET = Budget()
 """Of a diagnosis for which none is given."""
+
+
+NUMBERS_AT_ONCE = 5e7
+"""Latent numbers that a diagnostic draws in all: data times draws times numbers of a datum. Those
+of the defaults, for 50 numbers."""
+
+MANY_NUMBERS = 250
+"""Latent numbers of a datum above which defaults are made smaller."""
+
+TOO_MANY_NUMBERS = 1_000
+"""Latent numbers of a datum above which what needs a path, a chain or a matrix of them is left out:
+annealing, posteriors of their own, and NUTS."""
+
+SHOWN = {
+    "num_data": "data",
+    "num_samples": "importance samples",
+    "simulations": "simulations",
+    "draws": "draws for each",
+    "replications": "replicated data sets",
+}
+"""The fields that are made smaller, in words."""
+
+
+def fitting(budget: Budget, numbers: int, num_data: int) -> Budget:
+    """The budget for latent variables of so many numbers: smaller where it is the default.
+
+    Fields that have another value than the default stay. Cost grows with data × draws × numbers,
+    of which there are at most :data:`NUMBERS_AT_ONCE` in each diagnostic; of the dense matrix of a
+    full-rank posterior with numbers².
+
+    Args:
+        numbers: how many latent numbers a datum has.
+        num_data: how many data there are.
+
+    >>> smaller = fitting(Budget(), 129 * 64, 77)
+    >>> smaller.num_data, smaller.num_samples, smaller.nuts_data
+    (60, 100, 0)
+    >>> fitting(Budget(nuts_data=1), 129 * 64, 77).nuts_data, fitting(Budget(), 50, 77) == Budget()
+    (1, True)
+    """
+    if numbers <= MANY_NUMBERS:
+        return budget
+    whole = int(NUMBERS_AT_ONCE // numbers)
+    share = min(1.0, (whole / 1e6) ** 0.5)
+    samples = max(100, int(1000 * share))
+    data = max(20, min(1000, whole // samples))
+    draws = max(100, int(300 * share))
+    few = MANY_NUMBERS / numbers
+    too_many = numbers > TOO_MANY_NUMBERS
+    smaller = {
+        "num_data": data,
+        "num_samples": samples,
+        "draws": draws,
+        "simulations": max(50, min(1000, whole // draws)),
+        "replications": max(50, min(300, whole // min(data, num_data))),
+        "annealed_data": 0 if too_many else max(2, int(16 * few)),
+        "gap_data": 0 if too_many else max(2, int(64 * few**2)),
+        "nuts_data": 0 if too_many else 1,
+        "tree_samples": 20 if too_many else 50,
+        "tree_data": 10,
+    }
+    defaults = {field.name: field.default for field in fields(Budget)}
+    kept = {name for name, value in vars(budget).items() if value != defaults[name]}
+    return replace(budget, **{name: n for name, n in smaller.items() if name not in kept})

@@ -20,7 +20,7 @@ from ..pairs.kept_rows import rows_kept
 from ..pairs.parameters import place, placement
 from ..pairs.programs import Program, evaluating
 from ..pairs.structure import Structure
-from .budget import DEFAULT_BUDGET, Budget
+from .budget import DEFAULT_BUDGET, SHOWN, Budget, fitting
 from .diagnosis import Diagnosis
 from .diagnostic import Diagnostic, DiagnosticContext, Number
 from .finding import Finding, Level, not_looked_at
@@ -114,22 +114,17 @@ def diagnose(
     data = data if isinstance(data, Data) else rows
     rows = tuple(part[: len(part) if size else budget.num_data] for part in rows)
     structure = _inspect(model, guide, rows, whole=size > 0)
+    asked, latent_numbers = budget, 0 if size else structure.local_values
+    budget = fitting(asked, latent_numbers, len(rows[0]))
+    rows = tuple(part[: len(part) if size else budget.num_data] for part in rows)
     results: dict[str, Any] = {}
     context = DiagnosticContext(
-        model=model,
-        guide=guide,
-        data=data,
-        rows=rows,
-        structure=structure,
-        quantities=quantities,
-        budget=budget,
-        seed=seed,
-        show_progress=show_progress,
-        refit=refit,
-        results=results,
-    )
+        model=model, guide=guide, data=data, rows=rows, structure=structure,
+        quantities=quantities, budget=budget, seed=seed, show_progress=show_progress,
+        refit=refit, results=results,
+    )  # fmt: skip
     each = _of_one_datum(context, *whole) if size else context
-    findings: list[Finding] = []
+    findings = _made_smaller(asked, budget, latent_numbers, diagnostics)
     without_draws: list[str] = []
     table: list[Number] = []
     groups: dict[str, Dataset] = {}
@@ -186,6 +181,43 @@ def _inspect(model: Program, guide: Program, rows: tuple[Tensor, ...], *, whole:
         )
     check_summed_within_data(structure)
     return structure
+
+
+def _made_smaller(
+    asked: Budget, budget: Budget, numbers: int, diagnostics: Sequence[Diagnostic[Any]]
+) -> list[Finding]:
+    """What is left out, or made smaller, as each datum has many latent numbers."""
+    if asked == budget:
+        return []
+    topics = {one.name: one.topics[0] for one in diagnostics}
+    left_out = [
+        (topics[name], field)
+        for name, field in LEFT_OUT.items()
+        if name in topics and getattr(asked, field) and not getattr(budget, field)
+    ]
+    many = f"a datum has {numbers:,} latent numbers"
+    found = [
+        Finding(
+            topic,
+            Level.NOTE,
+            f"Left out: {many}, for which this takes too long; Budget({field}=4) runs it.",
+        )
+        for topic, field in left_out
+    ]
+    changed = [
+        f"{getattr(budget, field):,} {words} in place of {getattr(asked, field):,}"
+        for field, words in SHOWN.items()
+        if getattr(asked, field) != getattr(budget, field)
+    ]
+    if changed:
+        text = f"As {many}, there are at most {', '.join(changed)}; Budget(…) sets other numbers."
+        # It judges neither posterior nor model.
+        found.append(Finding("amount of work", Level.GOOD, text, about_model=True))
+    return found
+
+
+LEFT_OUT = {"annealing": "annealed_data", "gap": "gap_data", "nuts": "nuts_data"}
+"""Diagnostics that are left out where there are too many latent numbers: the field of each."""
 
 
 def _of_one_datum(

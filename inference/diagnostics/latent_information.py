@@ -29,6 +29,7 @@ from ..data.whole_set import open_posterior, rows_of_set
 from ..evaluation.metrics import ACTIVE_VARIANCE
 from ..objectives.reading import Reading, closed_forms
 from ..pairs.cached_flows import UnknownDensityError
+from ..pairs.chains import Chain, flags_of_chains
 from ..pairs.coordinates import cut_opposite, direction, is_circular
 from ..pairs.enumeration import is_summed_out, varies
 from ..pairs.inspection import inspect_drawn
@@ -71,6 +72,10 @@ TOLERATED_MARGINAL_KL = 1.0
 
 MOST_SITES = 8
 """The most latent sites whose KL is told in a sentence, or in the legend of a figure."""
+
+
+OTHER_LENGTHS = "the sequences have different lengths, so their posteriors have no average"
+"""Why I(x; z) is not known of sequences."""
 
 
 NAMED_DIMENSIONS = 20
@@ -229,7 +234,12 @@ def latent_information(
         is_masked = not all(part.all() for part in count.values())
         angles = {n for n, (q, _) in readings[0].local_sites().items() if is_circular(q["fn"])}
         carried = marginal = torch.full((2,), math.nan, dtype=torch.float64)
-        note, size = "", rows_of_set(model, rows)  # one datum has no average over data
+        size = rows_of_set(model, rows)  # one datum has no average over data
+        note = (
+            OTHER_LENGTHS
+            if is_masked and flags_of_chains(latent_sites(readings[0].draws.trace))
+            else ""
+        )
         # Of data with different masks, posteriors have different dimensions and no average.
         if not structure.global_latents and not is_masked and not size:
             try:
@@ -275,11 +285,15 @@ def is_part_of(name: str, site: str) -> bool:
 def _counts(reading: Reading) -> dict[str, Tensor]:
     """For which data the elements of a latent site count in the model: by site, (N, elements).
 
-    An element is one of the plates of a site within the data.
+    An element is one of the plates of a site within the data, or a step of a Markov chain.
     """
     found = {}
     for name, (_, p) in reading.local_sites().items():
         mask, event_dim = counted_in(p), len(p["fn"].event_shape)
+        if isinstance(p["fn"], Chain):
+            mask = mask.any(-1)  # (…, N, T)
+            found[name] = mask.reshape(-1, *mask.shape[-2:])[0].cpu()
+            continue
         if event_dim:  # an event counts where some of it does
             mask = mask.flatten(-event_dim).any(-1)
         if reading.draws.plated and mask.dim() > reading.draws.nesting:
@@ -297,6 +311,8 @@ def _by_part(counts: dict[str, Tensor], names: tuple[str, ...]) -> Tensor:
     parts = []
     for name, count in counts.items():
         size = sum(is_part_of(part, name) for part in names)
+        if size < count.shape[-1]:  # all steps are one part
+            count = count.any(-1, keepdim=True)
         parts.append(count.repeat_interleave(size // count.shape[-1], -1))
     return torch.cat(parts, dim=-1)
 

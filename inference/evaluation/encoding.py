@@ -6,13 +6,14 @@ from itertools import product
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..data.arguments import open_pair
 from ..data.load_data import Data
 from ..evidence.importance_sampling import log_evidence
 from ..pairs.programs import Program
-from ..simulation.predictive import posterior_means
+from ..simulation.predictive import posterior_means, steps_of_latents
 from .posterior_sds import posterior_sds
 from .rows_beside import beside_test_rows, frame_of
 
@@ -22,7 +23,8 @@ class Codes:
     """The posterior of N data by latent site, with a judgement of each; on CPU."""
 
     mean: dict[str, Tensor]
-    """E_q[z|x] of each site, (N, *event_shape); of an angle, the mean direction."""
+    """E_q[z|x] of each site, (N, *event_shape); of an angle, the mean direction. Of a sequence, NaN
+    for steps beyond its end."""
     sd: dict[str, Tensor]
     """The standard deviation of q(z|x), as ``mean``; of an angle, √(−2 log R) of its mean length R.
     """
@@ -113,9 +115,14 @@ def encode(
         model, guide, rows, num_samples=num_samples, seed=seed, show_progress=show_progress
     )
     own = isinstance(data, Data) and len(evidence.khat) == len(data.test)
+    present = steps_of_latents(model, guide, rows)
+    mean, sd = (
+        {name: _without_padding(value, present.get(name)) for name, value in of.items()}
+        for of in (posterior_means(model, guide, rows), posterior_sds(model, guide, rows))
+    )
     return Codes(
-        posterior_means(model, guide, rows),
-        posterior_sds(model, guide, rows),
+        mean,
+        sd,
         evidence.khat,
         evidence.khat_threshold,
         evidence.log_px,
@@ -123,3 +130,10 @@ def encode(
         index=data.test_index if own else None,
         beside=beside_test_rows(data) if own else {},
     )
+
+
+def _without_padding(value: Tensor, present: Tensor | None) -> Tensor:
+    """Values (N, T, …) with NaN for steps that are not there."""
+    if present is None:
+        return value
+    return value.masked_fill(~present[(..., *[None] * (value.dim() - 2))], torch.nan)

@@ -1,6 +1,7 @@
 """Metrics of a fitted pair, as ``evaluation.json`` holds them."""
 
 import math
+from dataclasses import replace
 from typing import Any, Never
 
 import torch
@@ -9,9 +10,10 @@ from torch import Tensor
 
 from ..common.arguments import refuse_more
 from ..data.arguments import open_pair
-from ..data.row_lengths import find_row_lengths
+from ..data.row_lengths import are_known_sequences, find_row_lengths
 from ..data.rows import BLOCK_ROWS, Rows
 from ..evidence.importance_sampling import Evidence, log_evidence
+from ..pairs.chains import variance_over_data
 from ..pairs.checks import explaining_data
 from ..pairs.inspection import inspect_pair
 from ..pairs.kept_rows import rows_kept
@@ -21,18 +23,25 @@ from ..pairs.parameters import place, placement
 from ..pairs.programs import Program, evaluating
 from ..pairs.sites import observed_sites
 from ..pairs.structure import Structure
-from ..simulation.predictive import posterior_means
+from ..simulation.predictive import posterior_means, steps_of_latents
+
+PROBED_ROWS = 20
+"""Rows by which it is told whether a model leaves the padding of its data out."""
 
 ACTIVE_VARIANCE = 0.01
 """Variance of a posterior mean over the data above which its latent unit counts as active."""
 
 
-def active_units(means: Tensor, threshold: float = ACTIVE_VARIANCE) -> int:
+def active_units(
+    means: Tensor, threshold: float = ACTIVE_VARIANCE, *, present: Tensor | None = None
+) -> int:
     """Count the latent dimensions j in use: Var_x(E_q[z_j|x]) > threshold.
 
     Args:
         means: posterior means (N,), (N, K), or (N, *event_shape).
         threshold: the least variance of an active unit.
+        present: of latent variables (N, T, …) of sequences, which steps are there, (N, T): those
+            of the padding do not count, and the variance is over the sequences that have the step.
 
     Source: Burda, Grosse and Salakhutdinov 2016 (arXiv 1509.00519).
 
@@ -40,7 +49,7 @@ def active_units(means: Tensor, threshold: float = ACTIVE_VARIANCE) -> int:
     >>> active_units(torch.stack([torch.arange(10.0), torch.zeros(10)], dim=1))
     1
     """
-    return int((means.reshape(len(means), -1).var(0) > threshold).sum()) if len(means) > 1 else 0
+    return int((variance_over_data(means, present) > threshold).sum())
 
 
 def evaluate(
@@ -80,6 +89,14 @@ def evaluate(
         ``active_units``, ``latent_dim`` and ``num_data`` alone. Of one that puts a mass of 1 on one
         value of a finite set, as :class:`latente.guides.FiniteScalar` does, it holds ``elbo`` and
         its terms besides: :func:`enumerated_evidence` gives log p(x) where the set is small.
+        ``elbo_per_step`` are in nats per step, of ``num_steps`` = Σ T in all;
+        ``mean_log_evidence_per_step`` and ``mean_elbo_per_step`` are the mean over sequences of
+        log p(x) / T, in which short ones count more. Latent variables of steps beyond the end of a
+        sequence are neither active units nor part of ``latent_dim``. A guide that is a
+        point has no evidence: the result then holds ``reconstruction``, ``active_units``,
+        ``latent_dim`` and ``num_data`` alone. Of one that puts a mass of 1 on one value of a
+        finite set, as :class:`latente.guides.FiniteScalar` does, it holds ``elbo`` and its terms
+        besides: :func:`enumerated_evidence` gives log p(x) where the set is small.
 
     Raises:
         ValueError: as :func:`log_evidence` does; if latent variables are global.
@@ -104,6 +121,9 @@ def evaluate(
         model, guide, rows, num_samples=num_samples, seed=seed, show_progress=show_progress
     )
     lengths = find_row_lengths(model, rows, guide, data)
+    known = are_known_sequences(guide, data)
+    if lengths is not None and not known and _reads_beyond(model, guide, rows, lengths, structure):
+        lengths = None  # an argument of that name, and no lengths of sequences
     numbers = size if lengths is None else _size_without_padding(size, rows[0], lengths)
     bits = {"bits_per_dimension": -evidence.mean / numbers / math.log(2)} if numbers else {}
     return {
@@ -145,14 +165,39 @@ def _bound_alone(
     }
 
 
+def _reads_beyond(
+    model: Program, guide: Program, rows: tuple[Rows, ...], lengths: Tensor, structure: Structure
+) -> bool:
+    """Whether what stands in x beyond some lengths matters to the model: they are none then.
+
+    The likelihood of a few rows is compared with that of the same rows, whose padding holds their
+    steps again, at the same z.
+    """
+    ragged = (lengths < rows[0].shape[1]).nonzero().flatten()[:PROBED_ROWS]
+    if rows_kept(guide) or not len(ragged):
+        return False
+    args = place(tuple(part[ragged] for part in rows), *placement(model, guide))
+    x, of_each = args[0], lengths[ragged].to(args[0].device)
+    steps = torch.arange(x.shape[1], device=x.device) % of_each[:, None]
+    steps = steps[(..., *[None] * (x.dim() - 2))].expand(x.shape)
+    with evaluating(model, guide), torch.random.fork_rng():
+        draws = draw(guide, args, 1, structure)
+        other = replace(draws, args=(x.gather(1, steps), *args[1:]))
+        first, second = (score(model, some).log_likelihood for some in (draws, other))
+    return not torch.allclose(first, second, rtol=1e-4, atol=1e-4)
+
+
 def _per_step(evidence: Evidence, lengths: Tensor) -> dict[str, float]:
-    """Figures in nats per step: sums over all data by the sum of their lengths."""
+    """Figures in nats per step: sums over all data by the sum of their lengths, and the mean."""
     steps = int(lengths.sum())
     of_step = len(lengths) / steps
+    log_px, elbo = evidence.log_px.double(), (evidence.reconstruction - evidence.kl).double()
     return {
         "log_evidence_per_step": evidence.mean * of_step,
         "log_evidence_per_step_se": evidence.mean_standard_error * of_step,
         "elbo_per_step": evidence.elbo * of_step,
+        "mean_log_evidence_per_step": (log_px / lengths.cpu()).mean().item(),
+        "mean_elbo_per_step": (elbo / lengths.cpu()).mean().item(),
         "num_steps": steps,
     }
 
@@ -174,10 +219,17 @@ def _size_without_padding(size: int, x: Rows, lengths: Tensor) -> float:
 
 
 def _count_units(model: Program, guide: Program, rows: tuple[Rows, ...]) -> dict[str, float]:
-    means = posterior_means(model, guide, rows).values()
+    means, present = (of(model, guide, rows) for of in (posterior_means, steps_of_latents))
     return {
-        "active_units": sum(active_units(value) for value in means),
-        "latent_dim": sum(math.prod(value.shape[1:]) for value in means),
+        "active_units": sum(
+            active_units(value, present=present.get(name)) for name, value in means.items()
+        ),
+        "latent_dim": sum(
+            math.prod(value.shape[1:])
+            if name not in present
+            else int(present[name].any(0).sum()) * math.prod(value.shape[2:])
+            for name, value in means.items()
+        ),
     }
 
 

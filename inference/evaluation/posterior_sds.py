@@ -18,10 +18,12 @@ from ..pairs.parameters import place, placement
 from ..pairs.programs import Program, evaluating
 from ..simulation.predictive import (
     POSTERIOR_MEAN_SAMPLES,
+    chains_alone,
     data_dim,
     draws_at_once,
     local_sites,
     local_sites_of,
+    moments_of_chain,
     without_draws_before,
 )
 
@@ -53,7 +55,10 @@ def posterior_sds(model: Program, guide: Program, data: Any) -> dict[str, Tensor
 def _block_sds(guide: Program, args: tuple[Tensor, ...]) -> dict[str, Tensor]:
     trace = poutine.trace(guide).get_trace(*args)
     sites, exact = local_sites_of(trace), {}
-    for name in without_draws_before(guide, args, trace):
+    alone = without_draws_before(guide, args, trace)
+    for name in chains_alone(sites, alone):
+        exact[name] = moments_of_chain(sites[name])[1].sqrt()
+    for name in alone - exact.keys():
         sd = None if is_circular(sites[name]["fn"]) else _exact_sd(sites[name])
         if sd is not None:
             exact[name] = sd

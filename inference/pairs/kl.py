@@ -115,11 +115,13 @@ def is_weighed_alike(posterior: Any, prior: Any) -> bool:
 def counted(site: Any) -> Tensor:
     """Which elements of a site count: by ``poutine.mask`` and by the distribution's own masks.
 
+    Of a Markov chain, the steps of its padding do not.
+
     Returns:
         True or False for each element of a value, (*batch_shape, *event_shape): masks of elements
         that ``to_event`` has joined to one event are kept apart.
     """
-    distribution = site["fn"]
+    distribution: Any = site["fn"]
     shape = (*distribution.batch_shape, *distribution.event_shape)
     counts = torch.ones(shape, dtype=torch.bool)
     mask = site["mask"]
@@ -128,6 +130,9 @@ def counted(site: Any) -> Tensor:
             own = torch.as_tensor(mask).bool().to(counts.device)
             own = own.expand(torch.broadcast_shapes(own.shape, distribution.batch_shape))
             counts = counts & own[(..., *[None] * len(distribution.event_shape))]
+        present = distribution.present if isinstance(distribution, Chain) else None
+        if present is not None:
+            counts = counts & present[..., None].to(counts.device)
         if not hasattr(distribution, "base_dist"):
             return counts
         mask = getattr(distribution, "_mask", None)

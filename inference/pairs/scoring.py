@@ -53,6 +53,11 @@ def rows_at_once(x: Tensor) -> int:
     return max(1, min(SCORED_AT_ONCE, int(free / size)))
 
 
+MOST_STEPS_RECORDED = 20
+"""Steps of a chain up to which draws are recorded: of more, making the recording, which has the
+operations of each step, takes longer than drawing without it."""
+
+
 class Scorer:
     """Compute the log terms of S draws z ~ q(z|x) for blocks of independent data.
 
@@ -77,8 +82,8 @@ class Scorer:
         precision: Precision = "float32",
     ):
         self.model, self.guide, self.structure = model, guide, structure
-        if structure.apart:  # a recording would hold each run
-            compile = "plain"
+        if structure.apart or structure.num_steps > MOST_STEPS_RECORDED:
+            compile = "plain"  # a recording would hold each run, or each step
         self.told_apart = () if structure.apart else structure.told_apart
         self._record = partial(Recorded, compile=compile, precision=precision)
         self._draw: dict[int, Recorded] = {}

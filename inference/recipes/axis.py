@@ -22,6 +22,8 @@ class Part:
     summary: str
     paper: str
     build: Callable[..., Any]
+    sequences: bool = field(default=False, kw_only=True)
+    """Whether it is for sequences alone, each of a length of its own."""
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:

@@ -7,8 +7,16 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from ...guides import Amortized, BottomUp, TopDown
-from ...models import VAE, ColumnFamily, ColumnFeatures, Hierarchy, Likelihood
+from ...guides import Amortized, BottomUp, SequencePosterior, TopDown
+from ...models import (
+    VAE,
+    Categorical,
+    ColumnFamily,
+    ColumnFeatures,
+    Hierarchy,
+    Likelihood,
+    StateSpaceModel,
+)
 from ..common.seeding import set_seed
 from ..data.column import Column
 from ..data.load_data import Data
@@ -19,9 +27,10 @@ from .hierarchy_parts import HierarchyParts
 from .networks import Log1p, reading
 from .plan import Plan, compose
 from .posteriors import EncoderOfWidth
+from .sequence_parts import SequenceParts
 from .sizes import Sizes
 
-Pair = tuple[VAE | Hierarchy, Amortized | BottomUp | TopDown]
+Pair = tuple[VAE | Hierarchy | StateSpaceModel, Amortized | BottomUp | TopDown | SequencePosterior]
 """A model and a guide."""
 
 MAX_CLASSES = 1000
@@ -45,6 +54,8 @@ def build_pair(composition: Composition, sizes: Sizes) -> Pair:
     context = None if read_context is None else read_context(sizes.context)
     likelihood = composition.likelihood.build(sizes)
     reader = _reader(composition, sizes)
+    if composition.takes_sequences:
+        return composition.levels.build(_sequence_parts(composition, sizes, likelihood, reader))
     if composition.is_hierarchy:
         return composition.levels.build(_hierarchy_parts(composition, sizes, likelihood, reader))
     if isinstance(reader, ColumnFeatures):
@@ -75,6 +86,19 @@ def _hierarchy_parts(
     return HierarchyParts(shape, likelihood, composition.posterior.build, prior, read)
 
 
+def _sequence_parts(
+    composition: Composition, sizes: Sizes, likelihood: Likelihood, reader: nn.Module | None
+) -> SequenceParts:
+    """What the choices on the other axes give to a model of sequences."""
+
+    def embed(width: int) -> nn.Module | None:
+        if isinstance(likelihood, Categorical):
+            return nn.Embedding(likelihood.num_classes, width)
+        return reader
+
+    return SequenceParts(sizes.event_shape, likelihood, composition.posterior.build, embed)
+
+
 def _reader(composition: Composition, sizes: Sizes) -> nn.Module | None:
     """What stands between x and the encoder; ``None``: nothing."""
     kind = composition.likelihood.part.data
@@ -97,7 +121,9 @@ def planned_sizes(
     num_classes: int = 0,
     columns: tuple[ColumnFamily, ...] = (),
 ) -> Sizes:
-    """The sizes of a plan's pair for data of this shape."""
+    """The sizes of a plan's pair for data of this shape; of sequences, those of one step."""
+    if compose(plan).takes_sequences:
+        event_shape = event_shape[1:]
     hidden = plan.hidden or ((400, 400) if math.prod(event_shape) > 256 else (200, 200))
     return Sizes(event_shape, plan.latent_dim, hidden, context, num_classes, columns)
 
@@ -115,6 +141,8 @@ def measure_sizes(plan: Plan, data: Data, columns: Sequence[Column] = ()) -> Siz
     if composition.given.name == "labels":
         labels = data.train_labels, data.validation_labels, data.test_labels
         context = _num_classes(data, labels)
+    elif data.transform.has_lengths:
+        context = 0
     else:
         context = sum(math.prod(part.shape[1:]) for part in data.train_context)
     kind, parts = composition.likelihood.part.data, (data.train, data.validation, data.test)
@@ -124,7 +152,9 @@ def measure_sizes(plan: Plan, data: Data, columns: Sequence[Column] = ()) -> Siz
 
 
 def _num_classes(data: Data, parts: tuple[Rows | None, ...]) -> int:
-    """One more than the largest code."""
+    """One more than the largest code; the size of the vocabulary, where there is one."""
+    if data.transform.vocabulary is not None:
+        return len(data.transform.vocabulary)
     largest = max(
         int(part[start : start + BLOCK_ROWS].max())
         for part in parts

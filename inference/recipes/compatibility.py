@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..common.lookup import find_named
 from ..data.files import TABLE_SUFFIXES
-from ..data.named_datasets import SEQUENCE_SETS
+from ..data.named_datasets import NAMED_DATASETS, SEQUENCE_SETS
 from ..data.text_lines import TEXT_SUFFIXES
 from .composition import Composition
 from .contexts import COLUMNS, GIVEN
@@ -170,7 +170,37 @@ def _levels_suit_the_parts(c: Composition) -> str | None:
     return None
 
 
+def _sequences_suit_the_parts(c: Composition) -> str | None:
+    if not c.takes_sequences:
+        if c.objective.part.sequences:
+            return (
+                f"the objective {c.objective.name} goes along a chain of latent variables: take "
+                "--levels chain, as the recipe dmm has, or --objective iwae"
+            )
+        return None
+    if c.network.name != "mlp":
+        return f"the network {c.network.name} is for data of one shape, and not for --levels chain"
+    if c.is_conditional:
+        return "models of sequences take no context yet: leave --given out"
+    if c.prior.name != "standard":
+        return (
+            "the prior of a chain is its transition: leave --prior out, or take --levels "
+            "chain:transition=linear"
+        )
+    if not c.has_density:
+        return "a chain of latent variables needs a posterior with a density: leave point out"
+    if c.objective.name in ("info", "total-correlation"):
+        return (
+            f"the objective {c.objective.name} compares one latent variable with its prior, and a "
+            "chain has one at each step: take --objective elbo, iwae or filtering"
+        )
+    if c.likelihood.part.data == "columns":
+        return "the likelihood columns is for tables, and --levels chain for sequences"
+    return None
+
+
 RULES: tuple[Rule, ...] = (
+    _sequences_suit_the_parts,
     _levels_suit_the_parts,
     _kl_is_weighed,
     _point_has_no_density,
@@ -193,6 +223,7 @@ def check_data_kind(
     labels: str | None = None,
     standardize: bool = False,
     shape: tuple[int, ...] | None = None,
+    tokens: str | None = None,
 ) -> None:
     """Refuse a composition for which the data are of the wrong kind, as far as the name shows.
 
@@ -201,15 +232,12 @@ def check_data_kind(
         labels: column of the labels.
         standardize: whether the data are to be standardized.
         shape: the shape of a datum whose values are the columns of a table.
+        tokens: what the tokens of a text are.
 
     Raises:
         ValueError: with the reason, and what to choose.
     """
-    if data in SEQUENCE_SETS or data.lower().endswith(TEXT_SUFFIXES):
-        raise ValueError(
-            f"{data} holds sequences of different lengths, and recipes are for data of one shape: "
-            "fit a model of sequences in Python, to load_data(…)"
-        )
+    _check_sequences(c, data, tokens)
     is_table = data.lower().endswith(TABLE_SUFFIXES)
     if c.given.name == COLUMNS:
         _check_columns(c, data, is_table)
@@ -246,6 +274,40 @@ def check_data_kind(
         )
     if data in GREY_LEVELS and c.binarize == "none" and not standardize:
         _check_grey(c, data, GREY_LEVELS[data])
+
+
+def holds_sequences(data: str) -> bool:
+    """Whether the name of data says that they are sequences of different lengths.
+
+    >>> holds_sequences("jsb-chorales"), holds_sequences("poems.txt"), holds_sequences("x.npz")
+    (True, True, False)
+    """
+    return data in SEQUENCE_SETS or data.lower().endswith(TEXT_SUFFIXES)
+
+
+def _check_sequences(c: Composition, data: str, tokens: str | None) -> None:
+    is_text = data.lower().endswith(TEXT_SUFFIXES)
+    if holds_sequences(data) and not c.takes_sequences:
+        raise ValueError(
+            f"{data} holds sequences of different lengths, and --levels {c.levels} is for data of "
+            "one shape: take --levels chain, or the recipe dmm"
+        )
+    if c.takes_sequences and not holds_sequences(data):
+        what = "images" if data in NAMED_DATASETS else "a table"
+        if data in NAMED_DATASETS or data.lower().endswith(TABLE_SUFFIXES):
+            raise ValueError(
+                f"--levels chain is for sequences, and {data} holds {what}: take a recipe for data "
+                "of one shape, such as vae"
+            )
+    if is_text and tokens is None:
+        raise ValueError(f"{data} holds lines of text: give --tokens characters, or --tokens words")
+    if is_text and c.likelihood.part.data != "codes":
+        raise ValueError(
+            f"{data} holds tokens, and the likelihood {c.likelihood.name} is for "
+            f"{c.likelihood.part.data}: take --likelihood categorical"
+        )
+    if tokens is not None and not is_text:
+        raise ValueError(f"--tokens is for a text ending in .txt, and {data} is none: leave it out")
 
 
 def _check_columns(c: Composition, data: str, is_table: bool) -> None:

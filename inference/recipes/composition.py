@@ -35,7 +35,12 @@ class Composition:
     @property
     def is_hierarchy(self) -> bool:
         """Whether there are several levels of latent variables."""
-        return self.levels.name != "one"
+        return self.levels.name != "one" and not self.takes_sequences
+
+    @property
+    def takes_sequences(self) -> bool:
+        """Whether the model is one of sequences, whose lengths it takes after x."""
+        return self.levels.part.sequences
 
     @property
     def has_density(self) -> bool:

@@ -20,6 +20,7 @@ from ...models import (
 )
 from ...models.networks.batch_norm import BatchNorm
 from .axis import Axis, Part
+from .chain_level import chain_level
 from .hierarchy_parts import HierarchyParts
 from .map_levels import MAX_LOG_SCALE, map_levels
 from .parameters import Flag, Widths
@@ -221,8 +222,16 @@ LEVELS: Axis[Part] = Axis(
         "Child 2021, arXiv 2011.10650",
         map_levels,
     ),
+    Part(
+        "chain",
+        "z at each step of a sequence, of dim dimensions, each given the one before; the guide "
+        "reads x by a recurrent network",
+        "Krishnan, Shalit and Sontag 2017, arXiv 1609.09869",
+        chain_level,
+        sequences=True,
+    ),
 )
-"""Latent variables of one level or more; all but ``one`` build a pair from
-:class:`HierarchyParts`. ``dims`` and ``widths`` are those of the levels from the bottom up; with
-``skip`` each level and the decoder see all levels above. Those of ``maps`` are numbers of channels,
-but for the top."""
+"""Latent variables of one level or more; all but ``one`` build a pair: from
+:class:`HierarchyParts`, or from :class:`SequenceParts` where they are for sequences. ``dims`` and
+``widths`` are those of the levels from the bottom up; with ``skip`` each level and the decoder see
+all levels above. Those of ``maps`` are numbers of channels, but for the top."""

@@ -20,6 +20,7 @@ from ...models import (
     StudentT,
 )
 from ..data.binarization import Binarization
+from ..data.text_lines import TEXT_SUFFIXES
 from .axis import Axis, Part
 from .parameters import Count, at_least, word_or_number
 from .sizes import Sizes
@@ -160,3 +161,14 @@ LIKELIHOODS: Axis[LikelihoodPart] = Axis(
     ),
 )
 """The likelihoods; each builds a :class:`Likelihood` from :class:`Sizes`."""
+
+
+def likelihood_of(data: str) -> str:
+    """The likelihood of a step of sequences, for recipes that leave it to the data.
+
+    >>> likelihood_of("jsb-chorales"), likelihood_of("spoken-digits"), likelihood_of("poems.txt")
+    ('bernoulli', 'normal', 'categorical')
+    """
+    if data.lower().endswith(TEXT_SUFFIXES):
+        return "categorical"
+    return "bernoulli" if data == "jsb-chorales" else "normal"

@@ -6,13 +6,14 @@ from typing import Annotated
 from pyro.infer import ELBO
 
 from ..objectives.beta import Beta_ELBO
+from ..objectives.filtering import Filtering_ELBO
 from ..objectives.importance_weighted import Gradient, ImportanceWeighted_ELBO
 from ..objectives.info_vae import Info_ELBO
 from ..objectives.schedules import Schedule
 from ..objectives.score_function import ScoreFunction_ELBO
 from ..objectives.total_correlation import TotalCorrelation_ELBO
 from .axis import Axis, Part
-from .parameters import Count, Flag, NonNegative, Share, one_of
+from .parameters import Count, Flag, NonNegative, Share, at_least, one_of
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,12 @@ def _score_function(kl: KLWeight, *, num_particles: Count = 1) -> ScoreFunction_
     )
 
 
+def _filtering(
+    kl: KLWeight, *, k: Annotated[int, at_least(2)] = 4, threshold: Share = 0.5
+) -> Filtering_ELBO:
+    return Filtering_ELBO(k, threshold=threshold)
+
+
 OBJECTIVES: Axis[ObjectivePart] = Axis(
     "objective",
     ObjectivePart(
@@ -116,6 +123,14 @@ OBJECTIVES: Axis[ObjectivePart] = Axis(
         "the evidence lower bound, its gradient without reparameterization",
         "Ranganath et al. 2014, arXiv 1401.0118",
         _score_function,
+    ),
+    ObjectivePart(
+        "filtering",
+        "FIVO, of sequences: the bound of a particle filter of k particles, resampled below "
+        "threshold · k effective ones",
+        "Maddison et al. 2017, arXiv 1705.09279",
+        _filtering,
+        sequences=True,
     ),
 )
 """The objectives; each builds a ``pyro.infer.ELBO``, or ``None`` for the ELBO that suits a pair."""

@@ -18,8 +18,9 @@ from ..training.optimizers import named_optimizer
 from ..training.run_folder import CONFIG
 from .axes import AXES
 from .axis import Choice
-from .compatibility import check_composition, check_data_kind
+from .compatibility import check_composition, check_data_kind, holds_sequences
 from .composition import Composition
+from .likelihoods import likelihood_of
 from .registry import find_recipe
 
 BINARY_SETS = ("digits", "mnist", "fashion-mnist", "kmnist")
@@ -41,6 +42,10 @@ class Plan:
     decimal: str | None = None
     header: bool | None = None
     key: str | None = None
+    tokens: str | None = None
+    """What the tokens of a text are, ``"characters"`` or ``"words"``."""
+    lengths: str | None = None
+    """The array of a file that holds the lengths of its sequences."""
     keep_degenerate: bool = False
     scale: float | None = None
     shape: tuple[int, ...] | None = None
@@ -117,10 +122,11 @@ def complete(plan: Plan, *, check_files: bool = True) -> Plan:
     Split(*(getattr(filled, name) for name in SPLIT_FIELDS))  # likewise
     if filled.latent_dim < 1:
         raise ValueError(f"the latent dimension must be at least 1, got {filled.latent_dim}")
-    if composition.is_hierarchy and (filled.latent_dim != Plan.latent_dim or filled.hidden):
+    if composition.levels.name != "one" and (filled.latent_dim != Plan.latent_dim or filled.hidden):
+        own = "dim and width" if composition.takes_sequences else "dims and widths"
         raise ValueError(
             "--latent-dim and --hidden are for one latent variable, and --levels "
-            f"{composition.levels} has dims and widths of its own: leave them out"
+            f"{composition.levels} has {own} of its own: leave them out"
         )
     files = files_of(filled)
     if check_files:
@@ -132,6 +138,7 @@ def complete(plan: Plan, *, check_files: bool = True) -> Plan:
         labels=filled.labels,
         standardize=filled.standardize,
         shape=filled.shape,
+        tokens=filled.tokens,
     )
     return replace(filled, **{name: _resolved(path) for name, path in files.items()})
 
@@ -153,17 +160,21 @@ def files_of(plan: Plan) -> dict[str, str]:
 def fill_axes(plan: Plan) -> Plan:
     """Fill in the axes that a plan leaves open with the choices of its recipe.
 
-    If no recipe is named, it is ``vae`` for images that are almost black and white and for plans
-    that name a likelihood, else ``vae-normal``. A recipe's ``beta`` and ``free_bits`` belong to its
-    objective, and its ``binarize`` to its likelihood: they are not used with another one.
+    If no recipe is named, it is ``dmm`` for data that are known to be sequences; ``vae`` for images
+    that are almost black and white and for plans that name a likelihood; else ``vae-normal``. A
+    recipe that has no likelihood takes that of the data, :func:`likelihood_of`. A recipe's ``beta``
+    and ``free_bits`` belong to its objective, and its ``binarize`` to its likelihood: they are not
+    used with another one.
 
     Raises:
         ValueError: if the recipe, a likelihood or an objective is unknown.
     """
-    is_binary = plan.data in BINARY_SETS or plan.likelihood is not None
-    recipe = find_recipe(plan.recipe or ("vae" if is_binary else "vae-normal"))
-    texts = {
-        axis: getattr(recipe, axis) if getattr(plan, axis) is None else getattr(plan, axis)
+    recipe = find_recipe(plan.recipe or _recipe_of(plan))
+    own = {"likelihood": recipe.likelihood or likelihood_of(plan.data)}
+    texts: dict[str, Any] = {
+        axis: own.get(axis, getattr(recipe, axis))
+        if getattr(plan, axis) is None
+        else getattr(plan, axis)
         for axis in ("levels", "prior", "posterior", "likelihood", "network", "objective", "given")
     }
     likelihood = AXES["likelihood"].parse(texts["likelihood"])
@@ -171,8 +182,10 @@ def fill_axes(plan: Plan) -> Plan:
     if AXES["objective"].parse(texts["objective"]).name == _name("objective", recipe.objective):
         beta = recipe.beta if beta is None else beta
         free_bits = recipe.free_bits if free_bits is None else free_bits
-    if likelihood.name == _name("likelihood", recipe.likelihood):
+    if likelihood.name == _name("likelihood", own["likelihood"]):
         binarize = binarize or recipe.binarize
+    if AXES["levels"].parse(texts["levels"]).part.sequences:
+        binarize = binarize or "none"  # bits, where there are any, are the data
     return replace(
         plan,
         recipe=recipe.name,
@@ -181,6 +194,13 @@ def fill_axes(plan: Plan) -> Plan:
         binarize=binarize or likelihood.part.binarize,
         **texts,
     )
+
+
+def _recipe_of(plan: Plan) -> str:
+    """The recipe of a plan that names none."""
+    if holds_sequences(plan.data):
+        return "dmm"
+    return "vae" if plan.data in BINARY_SETS or plan.likelihood is not None else "vae-normal"
 
 
 def _name(axis: str, text: str) -> str:
@@ -258,7 +278,10 @@ def read_plan(out: str | Path) -> Plan:
     return fill_axes(Plan(**{**plan, **{name: tuple(value) for name, value in sizes.items()}}))
 
 
-OPTIONAL_TEXTS = ("recipe", "delimiter", "decimal", "layout", "groups", "order", "drop", "kinds")
+OPTIONAL_TEXTS = (
+    "recipe", "delimiter", "decimal", "layout", "groups", "order", "drop", "kinds", "tokens",
+    "lengths",
+)  # fmt: skip
 """Fields that are a text or ``None``, beside those of the axes."""
 
 

@@ -135,5 +135,7 @@ def _load(plan: Plan) -> Data:
         layout=plan.layout,
         kinds=column_kinds(plan.kinds, composition.likelihood.part.data),
         key=plan.key,
+        tokens=plan.tokens,  # pyright: ignore[reportArgumentType] # checked when read
+        lengths=plan.lengths,
         keep_degenerate=plan.keep_degenerate,
     )

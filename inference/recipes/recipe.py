@@ -15,7 +15,8 @@ class Recipe:
     name: str
     summary: str
     paper: str
-    likelihood: str = "bernoulli"
+    likelihood: str | None = "bernoulli"
+    """``None``: the one that suits the data; see :func:`likelihood_of`."""
     prior: str = "standard"
     posterior: str = "diagonal"
     network: str = "mlp"

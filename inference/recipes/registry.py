@@ -5,6 +5,7 @@ from .recipe import Recipe
 
 KINGMA = "Kingma and Welling 2014, arXiv 1312.6114"
 TOMCZAK = "Tomczak and Welling 2018, arXiv 1705.07120"
+KRISHNAN = "Krishnan, Shalit and Sontag 2017, arXiv 1609.09869"
 RAINFORTH = "Rainforth et al. 2018, arXiv 1802.04537"
 
 _LIKELIHOODS = (
@@ -258,9 +259,47 @@ _LEVELS = (
 )
 
 
+_SEQUENCES = (
+    Recipe(
+        "dmm",
+        "deep Markov model of sequences: z at each step, a gated transition, a guide that reads "
+        "from the end; the likelihood suits the data; the KL warmed up over 10 epochs",
+        KRISHNAN,
+        likelihood=None,
+        levels="chain",
+        beta="warmup:10",
+    ),
+    Recipe(
+        "dmm-mean-field",
+        "the same, in whose posterior the steps of z are independent given x",
+        KRISHNAN,
+        likelihood=None,
+        levels="chain:guide=mean-field",
+        beta="warmup:10",
+    ),
+    Recipe(
+        "dmm-autoregressive",
+        "the same as dmm, in which each element of a step depends on those before it, as notes of "
+        "a chord do",
+        KRISHNAN,
+        likelihood=None,
+        levels="chain:autoregressive=128",
+        beta="warmup:10",
+    ),
+)
+
+
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
-    for recipe in (*_LIKELIHOODS, *_NETWORKS, *_PRIORS, *_OBJECTIVES, *_CONDITIONAL, *_LEVELS)
+    for recipe in (
+        *_LIKELIHOODS,
+        *_NETWORKS,
+        *_PRIORS,
+        *_OBJECTIVES,
+        *_CONDITIONAL,
+        *_LEVELS,
+        *_SEQUENCES,
+    )
 }
 
 

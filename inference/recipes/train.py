@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ...models import VAE, AutoregressiveLikelihood, Hierarchy, VampPrior
+from ...models import VAE, AutoregressiveLikelihood, Hierarchy, StateSpaceModel, VampPrior
 from ..data.load_data import Data
 from ..data.rows import BLOCK_ROWS, Rows
 from ..execution.recorded import Compile
@@ -42,7 +42,8 @@ def train(
     The learning rate is held, then falls to zero (:func:`hold_then_fall`), unless the plan names
     another schedule. The decoder's last bias starts at the value that reproduces the training mean
     (as in Burda et al. 2016), so that training starts from the best constant, and not from noise;
-    but a PixelCNN, which mixes the decoder's features with pixels, has no such bias.
+    but a PixelCNN, which mixes the decoder's features with pixels, has no such bias. Batches of
+    sequences are of like lengths.
 
     Args:
         plan: the configuration; :func:`complete` fills in what it leaves open.
@@ -72,7 +73,7 @@ def train(
         network = as_before_dims(network, sizes.event_shape)
     model, guide = build_planned(replace(plan, network=network), sizes)
     if not isinstance(model.likelihood, AutoregressiveLikelihood):
-        model.start_at_mean(data.train[:BLOCK_ROWS])
+        model.start_at_mean(*(part[:BLOCK_ROWS] for part in _mean_rows(data)))
     _start_at_data(model, data.train)
     return fit(
         model,
@@ -81,6 +82,7 @@ def train(
         objective=compose(plan).make_objective(),
         epochs=plan.epochs,
         batch_size=plan.batch_size,
+        like_lengths=data.transform.has_lengths,
         learning_rate=plan.learning_rate,
         optimizer=named_optimizer(plan.optimizer, weight_decay=plan.weight_decay),
         clip_norm=plan.clip_norm,
@@ -113,7 +115,12 @@ def _facts(data: Data, sizes: Sizes) -> dict[str, Any]:
     return facts
 
 
-def _start_at_data(model: VAE | Hierarchy, rows: Rows) -> None:
+def _mean_rows(data: Data) -> tuple[Rows, ...]:
+    """The training rows whose mean a decoder starts at: x, and the lengths of sequences."""
+    return data.rows("train")[: 2 if data.transform.has_lengths else 1]
+
+
+def _start_at_data(model: VAE | Hierarchy | StateSpaceModel, rows: Rows) -> None:
     """Let the pseudo-inputs of a VampPrior start at data."""
     if isinstance(model.prior, VampPrior):
         inputs = model.prior.pseudo_inputs

@@ -20,12 +20,13 @@ LARGE_VALUE = 100
 def check_values(composition: Composition, data: Data) -> None:
     """Refuse values that the likelihood cannot have, in the training, validation and test part.
 
-    Bits that are drawn of values suit any of them. It warns of real numbers that are large and not
-    standardized.
+    Also sequences, for a model of data of one shape. Bits that are drawn of values suit any of
+    them. It warns of real numbers that are large and not standardized.
 
     Raises:
         ValueError: naming the rows of what was read, a value, and what to do.
     """
+    _check_steps(composition, data)
     if data.binarize != "none":
         return
     name, kind = composition.likelihood.name, composition.likelihood.part.data
@@ -48,6 +49,27 @@ def check_values(composition: Composition, data: Data) -> None:
                 f"the data reach {largest:g}: standardize them, by --standardize, to fit well",
                 stacklevel=3,
             )
+
+
+def _check_steps(composition: Composition, data: Data) -> None:
+    """Refuse sequences where the model takes none, and what is none where it does."""
+    if data.transform.has_lengths and not composition.takes_sequences:
+        raise ValueError(
+            f"{data.name} holds sequences of different lengths, and --levels {composition.levels} "
+            "is for data of one shape: take --levels chain, or the recipe dmm"
+        )
+    if not composition.takes_sequences:
+        return
+    if not data.event_shape:
+        raise ValueError(
+            f"{data.name} holds one number a row, and --levels chain is for sequences (N, T, …)"
+        )
+    is_whole = not getattr(data.train, "is_floating_point", lambda: True)()
+    if composition.likelihood.part.data == "codes" and not is_whole:
+        raise ValueError(
+            f"{data.name} holds numbers of a type with fractions, and the steps of --likelihood "
+            "categorical are whole numbers: save them as integers"
+        )
 
 
 def _refuse(data: Data, is_bad: Callable[[Tensor], Tensor], what: str, advice: str) -> None:

@@ -146,6 +146,17 @@ def plot_latent(model: Program, guide: Program, data: Any, labels: Any = None) -
     if not sites:
         raise ValueError("the guide has no latent site: there is no latent space to plot")
     means = torch.cat([value.reshape(len(value), -1) for value in sites], dim=1)
+    return plot_means(means, labels)
+
+
+def plot_means(
+    means: Tensor, labels: Any = None, title: str = "posterior means E[z|x]"
+) -> "Figure":
+    """Plot vectors (N, K) in the plane, coloured by label; above two dimensions, their first PCs.
+
+    Raises:
+        ValueError: if there are more or fewer labels than vectors.
+    """
     if labels is not None and len(labels) != len(means):
         raise ValueError(f"there are {len(means)} data but {len(labels)} labels")
     points, names = _project_to_plane(means.numpy())
@@ -154,7 +165,7 @@ def plot_latent(model: Program, guide: Program, data: Any, labels: Any = None) -
             ax.scatter(points[:, 0], points[:, 1], s=_point_size(points), linewidths=0, alpha=0.7)
         else:
             _scatter_by_label(ax, points, np.asarray(labels))
-        ax.set(xlabel=names[0], ylabel=names[1], title="posterior means E[z|x]")
+        ax.set(xlabel=names[0], ylabel=names[1], title=title)
         if names[1]:
             ax.set_aspect("equal", adjustable="datalim")
         else:

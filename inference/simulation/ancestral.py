@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.distributions import Distribution as TorchDistribution
 from torch.distributions import Transform
 
+from ..pairs.chains import StepEmissions
 from ..pairs.observed_values import ObservedValues, contiguous_copies, find_observed_values
 from ..pairs.programs import Program, plain_errors
 from ..pairs.sites import (
@@ -273,12 +274,14 @@ def _check_written(
 def check_unmasked(name: str, site: Any) -> None:
     """Refuse a site of x that is partly masked: the model does not define x there.
 
+    The masks of a sequence's own distribution are of its padding, which is no data.
+
     Raises:
         ValueError: with the name of the site.
     """
     distribution = site["fn"]
     masks = [site["mask"]]
-    while hasattr(distribution, "base_dist"):
+    while hasattr(distribution, "base_dist") and not isinstance(distribution, StepEmissions):
         masks.append(getattr(distribution, "_mask", None))
         distribution = distribution.base_dist
     if any(mask is not None and not torch.as_tensor(mask).all() for mask in masks):

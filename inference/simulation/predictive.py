@@ -14,8 +14,10 @@ from torch import Tensor
 
 from ..common.seeding import set_seed
 from ..data.arguments import open_pair
+from ..data.row_lengths import rows_of_lengths
 from ..data.rows import BLOCK_ROWS, Rows
 from ..pairs.calling import is_one_datum
+from ..pairs.chains import flags_of_chains, steps_in_turn
 from ..pairs.coordinates import is_circular
 from ..pairs.enumeration import draw_summed_out, summed_out
 from ..pairs.kept_rows import rows_kept
@@ -23,7 +25,7 @@ from ..pairs.log_terms import repeat_data
 from ..pairs.observed_values import ObservedValues, find_observed_values
 from ..pairs.parameters import place, place_all, placement
 from ..pairs.programs import Program, evaluating, plain_errors
-from ..pairs.scoring import DRAWS_AT_ONCE
+from ..pairs.scoring import DRAWS_AT_ONCE, VALUES_AT_ONCE
 from ..pairs.sites import (
     check_prior_has_draws,
     global_latent_sites,
@@ -66,6 +68,28 @@ def posterior_means(model: Program, guide: Program, data: Any) -> dict[str, Tens
     return {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
 
 
+def steps_of_latents(model: Program, guide: Program, data: Any) -> dict[str, Tensor]:
+    """Which steps of each latent site are there, (N, T) of bool, on CPU.
+
+    Only of sites that are Markov chains of padded sequences: what stands beyond the flags in
+    :func:`posterior_means` is no latent variable.
+    """
+    model, guide, rows = open_pair(model, guide, data)
+    blocks: list[dict[str, Tensor]] = []
+    with evaluating(model, guide), torch.random.fork_rng(), pyro.validation_enabled(False):
+        set_seed(0)
+        size = rows_kept(guide) or BLOCK_ROWS
+        for start in range(0, len(rows[0]), size):
+            block = tuple(part[start : start + size] for part in rows)
+            args = place(block, *placement(model, guide))
+            blocks.append(flags_of_chains(local_sites(guide, args)))
+    return {
+        name: torch.cat([block[name] for block in blocks]).cpu()
+        for name in blocks[0]
+        if not all(block[name].all() for block in blocks)
+    }
+
+
 def _block_means(guide: Program, args: tuple[Tensor, ...]) -> dict[str, Tensor]:
     trace = poutine.trace(guide).get_trace(*args)
     sites = local_sites_of(trace)
@@ -73,7 +97,9 @@ def _block_means(guide: Program, args: tuple[Tensor, ...]) -> dict[str, Tensor]:
         return {}
     alone = without_draws_before(guide, args, trace)
     exact = {name for name in alone if _mean_or_value(sites[name])[1]}
-    num_samples = 1 if len(exact) == len(sites) else POSTERIOR_MEAN_SAMPLES
+    chains = {name: moments_of_chain(sites[name])[0] for name in chains_alone(sites, alone - exact)}
+    known = len(exact) + len(chains) == len(sites)
+    num_samples = 1 if known else POSTERIOR_MEAN_SAMPLES
     turned = {name for name, site in sites.items() if is_circular(site["fn"])}
 
     def added(name: str, value: Tensor) -> Tensor:
@@ -96,8 +122,31 @@ def _block_means(guide: Program, args: tuple[Tensor, ...]) -> dict[str, Tensor]:
              for name, value in total.items()}  # fmt: skip
     average = {name: value / num_samples for name, value in total.items()}
     average |= {name: _mean_or_value(sites[name])[0] for name in exact - turned}
+    average |= chains
     # The data dimension first, before plates within a datum.
     return {name: value.movedim(data_dim(sites[name]), 0).cpu() for name, value in average.items()}
+
+
+def chains_alone(sites: Mapping[str, Any], alone: set[str]) -> list[str]:
+    """Of the sites whose distribution is that given x alone, those that are Markov chains."""
+    return [name for name in sites if name in alone and steps_in_turn(sites[name]["fn"]) > 1]
+
+
+def moments_of_chain(site: Any) -> tuple[Tensor, Tensor]:
+    """Mean and variance of a Markov chain, of :data:`POSTERIOR_MEAN_SAMPLES` draws.
+
+    They are drawn from the distribution itself, so that the guide does not read x again.
+    """
+    distribution, total = site["fn"], site["value"].new_zeros(2, *site["value"].shape).double()
+    size = max(1, VALUES_AT_ONCE // max(1, site["value"].numel()))
+    for start in range(0, POSTERIOR_MEAN_SAMPLES, size):
+        count = min(size, POSTERIOR_MEAN_SAMPLES - start)
+        draws = distribution.sample((count,)).double()
+        total += torch.stack([draws.sum(0), draws.square().sum(0)])
+    first, second = total / POSTERIOR_MEAN_SAMPLES
+    variance = (second - first.square()).clamp(min=0)
+    variance *= POSTERIOR_MEAN_SAMPLES / (POSTERIOR_MEAN_SAMPLES - 1)
+    return first.to(site["value"].dtype), variance.to(site["value"].dtype)
 
 
 def draws_at_once(guide: Program, args: tuple[Tensor, ...], trace: Trace, num_samples: int) -> int:
@@ -235,12 +284,16 @@ def sample_prior(
     like: Any,
     *,
     temperature: float = 1.0,
+    lengths: Any = None,
     seed: int = 0,
 ) -> tuple[Tensor, Tensor] | tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Draw z ~ p(z) and x ~ p(x|z), ``num`` times.
 
     Args:
-        like: data whose shape and contexts the draws take; the values of x do not matter.
+        like: data whose shape and contexts the draws take, lengths of sequences included, in turn;
+            the values of x do not matter.
+        lengths: the lengths of drawn sequences in place of those, one for all or (num,); draws are
+            padded with zeros to the longest.
         temperature: T scales draws of z around the centres of normal priors, z = μ + T(z′ − μ), and
             those of the normal bases of flows; at 1 they are draws of the prior (Kingma and
             Dhariwal 2018, arXiv 1807.03039).
@@ -256,13 +309,15 @@ def sample_prior(
         ValueError: if ``num`` < 1, the data cannot be used, a prior is masked and has no draws, or
             the model has several observed sites and does not define how they are drawn: see
             :func:`simulate`; if the temperature is negative, or is not 1 and a prior is neither
-            normal nor a flow.
+            normal nor a flow; if lengths are given and the data are no sequences with lengths.
     """
     if num < 1:
         raise ValueError(f"the number of samples must be at least 1, got {num}")
     if not 0 <= temperature < math.inf:
         raise ValueError(f"temperature must be a number of at least 0, got {temperature}")
     model, guide, rows = open_pair(model, guide, like)
+    if lengths is not None:
+        rows = rows_of_lengths(model, guide, rows, like, lengths, num)
     args = _repeat_rows(model, guide, rows, num)
     with evaluating(model, guide), torch.random.fork_rng(), pyro.validation_enabled(False):
         set_seed(seed)

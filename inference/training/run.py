@@ -13,6 +13,7 @@ from ..data.load_data import Data
 from ..data.new_rows import new_rows
 from ..data.row_lengths import end_of
 from ..data.transform import Transform, has_context
+from ..data.transform import Transform, draw_lengths, has_context
 from ..evaluation.encoding import Codes, encode
 from ..evaluation.metrics import evaluate
 from ..evaluation.rows_beside import beside_new_rows
@@ -137,6 +138,7 @@ class Run:
         *,
         like: Any = None,
         labels: Any = None,
+        lengths: Any = None,
         temperature: float = 1.0,
         seed: int = 0,
     ) -> Any:
@@ -147,6 +149,8 @@ class Run:
             like: data, as for :meth:`rows`, whose contexts the draws take, in turn; and whose shape
                 they have, where the fit was to arrays.
             labels: labels beside that, where they are the context.
+            lengths: the lengths of sequences, one for all or (num,); if neither these nor ``like``
+                are given, they are drawn from those of the training sequences.
             temperature: scales draws of z around the prior's centre, as for :func:`sample_prior`.
             seed: seed of the draws.
 
@@ -156,21 +160,28 @@ class Run:
         blank = _zeros(self.transform, end_of(self.model)) if like is None else None
         rows = self.rows(like, labels) if blank is None else blank
         options = {"temperature": temperature, "seed": seed}
+        rows = _zeros(self.transform) if like is None else self.rows(like, labels)
+        if lengths is None and like is None and isinstance(rows, tuple):
+            lengths = draw_lengths(self.transform, num, seed)
+        options = {"temperature": temperature, "seed": seed, "lengths": lengths}
         drawn = sample_prior(self.model, self.guide, num, rows, **options)[1]
-        return self._in_own_terms(drawn, rows)
+        return self._in_own_terms(drawn, rows, lengths)
 
-    def _in_own_terms(self, values: Any, rows: Any) -> Any:
+    def _in_own_terms(self, values: Any, rows: Any, lengths: Any = None) -> Any:
         if self.transform is None or not isinstance(values, torch.Tensor):
             return values
         if not self.transform.has_lengths or end_of(self.model) is not None:
             return self.transform.inverse(values)
-        rows = rows.rows("test") if isinstance(rows, Data) else rows
-        lengths = torch.as_tensor(rows[1])
-        return self.transform.inverse(values, lengths[torch.arange(len(values)) % len(lengths)])
+        if lengths is None:
+            lengths = (rows.rows("test") if isinstance(rows, Data) else rows)[1]
+        of_each = torch.as_tensor(lengths).reshape(-1)
+        return self.transform.inverse(values, of_each[torch.arange(len(values)) % len(of_each)])
 
 
 def _zeros(transform: Transform | None, end: int | None) -> Any:
     """A row of the model's x, where that is all that it sees; of texts, an empty one."""
+def _zeros(transform: Transform | None) -> Any:
+    """A row of the model's x, where that is all that it sees; of sequences x and its length."""
     given = {} if transform is None else transform.argument_columns
     # Of several tables, or one that is not x, the model takes others beside x.
     if transform is None or len(given) > 1 or (given and not transform.columns):
@@ -181,6 +192,9 @@ def _zeros(transform: Transform | None, end: int | None) -> Any:
         and not has_context(transform, beside_lengths=True)
     ):
         return torch.full((1, *transform.seen_shape), end), torch.ones(1, dtype=torch.int64)
+    if transform.has_lengths and transform.given is None:
+        x = torch.zeros(1, 1, *transform.seen_shape[1:], dtype=getattr(torch, transform.dtype))
+        return x, torch.ones(1, dtype=torch.int64)
     if has_context(transform):
         raise ValueError("to sample, the context must be given: like=")
     return torch.zeros(1, *transform.seen_shape, dtype=getattr(torch, transform.dtype))
