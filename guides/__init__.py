@@ -3,6 +3,7 @@
 from .amortized import Amortized
 from .bottom_up import BottomUp
 from .diagonal_normal import DiagonalNormal
+from .draw_posterior import DrawPosterior
 from .exact import ExactPosterior
 from .finite_scalar import FiniteScalar
 from .flow import NormalizingFlow, inverse, planar
@@ -16,6 +17,7 @@ __all__ = [
     "Amortized",
     "BottomUp",
     "DiagonalNormal",
+    "DrawPosterior",
     "ExactPosterior",
     "FiniteScalar",
     "FullRankNormal",

@@ -83,6 +83,7 @@ from .recipes.posteriors import POSTERIORS as POSTERIORS
 from .recipes.priors import PRIORS as PRIORS
 from .recipes.recipe import Recipe as Recipe
 from .recipes.registry import RECIPES as RECIPES
+from .reporting.canvas_figure import plot_canvases as plot_canvases
 from .reporting.diagnosis_folder import save_report as save_report
 from .reporting.run_figures import plot_all as plot_all
 from .reporting.run_figures import plot_interpolation as plot_interpolation
@@ -95,6 +96,7 @@ from .reporting.sequence_figures import plot_all_sequences as plot_all_sequences
 from .reporting.sequence_figures import plot_sequences as plot_sequences
 from .reporting.sound import piano_sound as piano_sound
 from .reporting.sound import save_sound as save_sound
+from .simulation.canvases import canvases as canvases
 from .simulation.predictive import decode as decode
 from .simulation.predictive import posterior_means as posterior_means
 from .simulation.predictive import reconstruct as reconstruct

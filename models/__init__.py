@@ -29,8 +29,10 @@ from .networks.autoregressive_network import AutoregressiveNetwork
 from .networks.column_features import ColumnFeatures
 from .networks.combiner import Combiner
 from .networks.convolutional import conv_decoder, conv_encoder
+from .networks.draw_decoder import DrawDecoder
 from .networks.feature_bias import FeatureBias
 from .networks.flatten import FlattenEvent
+from .networks.gaussian_attention import GaussianAttention
 from .networks.maps import Maps
 from .networks.masked_mlp import MaskedMLP
 from .networks.mlp import mlp
@@ -68,12 +70,14 @@ __all__ = [
     "ConditionalNormal",
     "ContinuousBernoulli",
     "DiscretizedLogistic",
+    "DrawDecoder",
     "Emissions",
     "FactorAnalysis",
     "FeatureBias",
     "FlattenEvent",
     "FlowPrior",
     "GatedTransition",
+    "GaussianAttention",
     "GaussianMixture",
     "Hierarchy",
     "Level",

@@ -150,11 +150,11 @@ class MarkovChain(dist.TorchDistribution):
         """
         value = self._without_padding(value)
         batch = torch.broadcast_shapes(value.shape[:-2], self.batch_shape)
-        first = _kl(self.initial, prior.initial)
+        first = step_kl(self.initial, prior.initial)
         kl = first.expand(*batch, first.shape[-1])[..., None, :]
         if self.num_steps > 1:
             before, steps = value[..., :-1, :], slice(1, None)
-            later = _kl(self.transition(before, steps), prior.transition(before, steps))
+            later = step_kl(self.transition(before, steps), prior.transition(before, steps))
             kl = torch.cat([kl, later.expand(*batch, *later.shape[-2:])], -2)
         return kl if self.present is None else torch.where(self.present[..., None], kl, 0.0)
 
@@ -190,7 +190,7 @@ def _moment(chain: MarkovChain, name: str) -> Tensor:
     return torch.cat([moment, later], -2)
 
 
-def _kl(q: dist.TorchDistribution, p: dist.TorchDistribution) -> Tensor:
+def step_kl(q: dist.TorchDistribution, p: dist.TorchDistribution) -> Tensor:
     """KL(q ‖ p), (*batch, D) of products over D dimensions, else (*batch, 1)."""
     if _is_product(q) and _is_product(p):
         return kl_divergence(q.base_dist, p.base_dist)  # pyright: ignore

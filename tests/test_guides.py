@@ -67,6 +67,7 @@ def test_every_exported_guide_is_under_contract():
     others |= {"FiniteScalar"}  # a mass on a grid: test_codes.py
     others |= {"BottomUp", "TopDown", "PrecisionWeighted", "Residual"}  # test_hierarchies.py
     others |= {"SequencePosterior"}  # of sequences: test_state_space.py
+    others |= {"DrawPosterior"}  # of steps: test_draw.py
     assert set(latente.guides.__all__) == under_contract | others
 
 

@@ -60,7 +60,9 @@ def plan_of(recipe, posterior, files):
     data = files[DATA[recipe]] if recipe in DATA else "digits"
     kind = RECIPES[recipe].levels
     sizes: dict = {"hidden": (8,), "latent_dim": 3}
-    if kind != "one":
+    if kind.startswith("draw"):
+        sizes = {"levels": f"{kind}{',' if ':' in kind else ':'}steps=3,dim=2,hidden=6"}
+    elif kind != "one":
         sizes = {"levels": f"{kind}:dims=4-2,widths=8-6"}
     return Plan(recipe=recipe, posterior=posterior, data=data, epochs=10, batch_size=240, **sizes)
 

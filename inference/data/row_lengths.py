@@ -101,7 +101,13 @@ def check_row_lengths(model: Program, rows: tuple[Rows, ...], name: str) -> None
     lengths = find_row_lengths(model, rows)
     if lengths is None:
         return
-    whole = read_lengths(lengths, len(rows[0]), rows[0].shape[1], name)
+    try:
+        whole = read_lengths(lengths, len(rows[0]), rows[0].shape[1], name)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}; they are the model's argument {ARGUMENT!r}: give that another name if it "
+            "holds no lengths of sequences"
+        ) from error
     end = end_of(model)
     if end is not None and len(rows[0].shape) == 2:
         _check_ends(np.asarray(rows[0][:]), whole, end, name)
@@ -147,13 +153,6 @@ def _check_ends(x: np.ndarray, lengths: np.ndarray, end: int, name: str) -> None
             f"{name} has sequences whose length is not that up to their end, the token {end}: "
             f"length {lengths[row]} and {ends[row]} steps with the end in {name_rows(wrong)}"
         )
-    try:
-        read_lengths(lengths, len(rows[0]), rows[0].shape[1], name)
-    except ValueError as error:
-        raise ValueError(
-            f"{error}; they are the model's argument {ARGUMENT!r}: give that another name if it "
-            "holds no lengths of sequences"
-        ) from error
 
 
 def _number_of(model: Program, *, known: bool) -> int | None:

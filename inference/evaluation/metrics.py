@@ -81,22 +81,17 @@ def evaluate(
         ``khat_bad_fraction``, the fraction of data above ``khat_threshold``; ``ess_median``;
         ``num_samples`` and ``num_data``. Where the data are sequences with lengths T, a datum is a
         sequence; ``log_evidence_per_step`` = Σ log p(x) / Σ T, ``log_evidence_per_step_se`` and
-        ``elbo_per_step`` are in nats per step, of ``num_steps`` = Σ T in all. Where a step is one
-        token, ``perplexity`` = exp(−Σ log p(x) / Σ T), of the importance-sampled log p(x);
+        ``elbo_per_step`` are in nats per step, of ``num_steps`` = Σ T in all;
+        ``mean_log_evidence_per_step`` and ``mean_elbo_per_step`` are the mean over sequences of
+        log p(x) / T, in which short ones count more. Latent variables of steps beyond the end of a
+        sequence are neither active units nor part of ``latent_dim``. Where a step is one token,
+        ``perplexity`` = exp(−Σ log p(x) / Σ T), of the importance-sampled log p(x);
         ``perplexity_elbo`` is that of the ELBO, an upper bound; and ``perplexity_reconstruction``
         that of E_q[log p(x|z)], which leaves the KL out and is no perplexity of a model. A guide
         that is a point has no evidence: the result then holds ``reconstruction``,
         ``active_units``, ``latent_dim`` and ``num_data`` alone. Of one that puts a mass of 1 on one
         value of a finite set, as :class:`latente.guides.FiniteScalar` does, it holds ``elbo`` and
         its terms besides: :func:`enumerated_evidence` gives log p(x) where the set is small.
-        ``elbo_per_step`` are in nats per step, of ``num_steps`` = Σ T in all;
-        ``mean_log_evidence_per_step`` and ``mean_elbo_per_step`` are the mean over sequences of
-        log p(x) / T, in which short ones count more. Latent variables of steps beyond the end of a
-        sequence are neither active units nor part of ``latent_dim``. A guide that is a
-        point has no evidence: the result then holds ``reconstruction``, ``active_units``,
-        ``latent_dim`` and ``num_data`` alone. Of one that puts a mass of 1 on one value of a
-        finite set, as :class:`latente.guides.FiniteScalar` does, it holds ``elbo`` and its terms
-        besides: :func:`enumerated_evidence` gives log p(x) where the set is small.
 
     Raises:
         ValueError: as :func:`log_evidence` does; if latent variables are global.

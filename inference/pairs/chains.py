@@ -9,7 +9,20 @@ from torch import Tensor
 
 
 @runtime_checkable
-class Chain(Protocol):
+class StepKL(Protocol):
+    """A distribution of steps z (T, D), the KL of whose steps may have a closed form."""
+
+    def has_conditional_kl(self, value: Tensor, prior: object) -> bool:
+        """Whether the KL of each step to that of another distribution has a closed form."""
+        ...
+
+    def conditional_kl(self, value: Tensor, prior: Any) -> Tensor:
+        """KL(q(z_t | z before t) ‖ p(z_t | z before t)) at drawn z, (*batch, T, J)."""
+        ...
+
+
+@runtime_checkable
+class Chain(StepKL, Protocol):
     """The distribution of a latent Markov chain z (T, D), such as ``MarkovChain`` is."""
 
     num_steps: int
@@ -19,14 +32,6 @@ class Chain(Protocol):
 
     def step(self, step: int, previous: Tensor | None) -> dist.TorchDistribution:
         """The distribution of z_t given z_{t−1} (…, N, D); step 0 is that of z₁, given nothing."""
-        ...
-
-    def has_conditional_kl(self, value: Tensor, prior: object) -> bool:
-        """Whether the KL of each step to that of another distribution has a closed form."""
-        ...
-
-    def conditional_kl(self, value: Tensor, prior: Any) -> Tensor:
-        """KL(q(z_t | z_{t−1}) ‖ p(z_t | z_{t−1})) at drawn z, (*batch, T, J)."""
         ...
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Independent, kl_divergence
 
 from .cached_flows import log_prob_of
-from .chains import Chain
+from .chains import Chain, StepKL
 from .sites import base_distribution, rows_dim
 
 Sites = Mapping[str, Any]
@@ -21,9 +21,9 @@ def sites_in_closed_form(posteriors: Sites, priors: Sites) -> frozenset[str]:
     """Find the sites whose KL in closed form is a term of the ELBO: the mean of log q − log p.
 
     A closed form KL(q(z|parents) ‖ p(z|parents)) holds given the sites drawn before z. That of a
-    Markov chain is the sum over its steps, each given the draw of the step before. Where the guide
-    draws its sites in another order than the model, a parent of z in the model may follow from z in
-    the guide, and the closed form is then no term of the bound: no site has one.
+    distribution of steps is the sum over them, each given the draws of the steps before. Where the
+    guide draws its sites in another order than the model, a parent of z in the model may follow
+    from z in the guide, and the closed form is then no term of the bound: no site has one.
 
     Args:
         posteriors: all latent sites of the guide, those outside the data plate too.
@@ -59,12 +59,12 @@ def has_closed_form(posterior: Any, prior: Any) -> bool:
 
 
 def has_conditional_form(posterior: Any, prior: Any) -> bool:
-    """Whether two sites are Markov chains, the KL of whose steps has a closed form.
+    """Whether two sites are drawn in steps, such as Markov chains, whose KLs have a closed form.
 
     Pyro's ``TraceMeanField_ELBO`` does not know of it.
     """
     q = posterior["fn"]
-    return isinstance(q, Chain) and q.has_conditional_kl(posterior["value"], prior["fn"])
+    return isinstance(q, StepKL) and q.has_conditional_kl(posterior["value"], prior["fn"])
 
 
 def is_registered(posterior: Any, prior: Any) -> bool:
@@ -160,7 +160,7 @@ def site_kl(
     """KL(q(z|x) ‖ p(z)) of one site in the data plate, in nats, by dimension: (S, N, J).
 
     In closed form, J is the number of dimensions if both distributions are products over them, else
-    1; of a Markov chain it is T times as many. Without a closed form it is log q − log p at the
+    1; of T steps it is T times as many. Without a closed form it is log q − log p at the
     draws, with J = 1. Each element of a plate within the data plate adds dimensions. Masked
     elements count 0.
 
@@ -178,7 +178,7 @@ def site_kl(
             for site in (posterior, prior)
         )
         kl = (log_q - log_p)[..., None]
-    elif isinstance(q, Chain):
+    elif isinstance(q, StepKL):
         kl = _masked(q.conditional_kl(posterior["value"], p).flatten(-2), posterior)
     elif is_product(q) and is_product(p):
         kl = _masked(kl_divergence(q.base_dist, p.base_dist).flatten(-q.event_dim), posterior)

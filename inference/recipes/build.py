@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from ...guides import Amortized, BottomUp, SequencePosterior, TopDown
+from ...guides import Amortized, BottomUp, DrawPosterior, SequencePosterior, TopDown
 from ...models import (
     VAE,
     Categorical,
@@ -30,7 +30,10 @@ from .posteriors import EncoderOfWidth
 from .sequence_parts import SequenceParts
 from .sizes import Sizes
 
-Pair = tuple[VAE | Hierarchy | StateSpaceModel, Amortized | BottomUp | TopDown | SequencePosterior]
+Pair = tuple[
+    VAE | Hierarchy | StateSpaceModel,
+    Amortized | BottomUp | DrawPosterior | TopDown | SequencePosterior,
+]
 """A model and a guide."""
 
 MAX_CLASSES = 1000

@@ -139,6 +139,8 @@ def _columns_are_no_image(c: Composition) -> str | None:
 def _levels_suit_the_parts(c: Composition) -> str | None:
     if not c.is_hierarchy:
         return None
+    if c.levels.name == "draw":
+        return _drawing_suits_the_parts(c) or _several_latents_suit_the_parts(c)
     if len(c.levels["dims"]) != len(c.levels["widths"]):
         return (
             f"--levels {c.levels} has {len(c.levels['dims'])} dims and {len(c.levels['widths'])} "
@@ -148,6 +150,26 @@ def _levels_suit_the_parts(c: Composition) -> str | None:
         return f"--levels {c.levels} has no maps under the top level: give two dims or more"
     if c.levels.name == "maps" and c.likelihood.part.data == "columns":
         return "--levels maps is for images, and the likelihood columns for tables: leave one out"
+    return _several_latents_suit_the_parts(c)
+
+
+def _drawing_suits_the_parts(c: Composition) -> str | None:
+    kind = c.likelihood.part.data
+    if kind in ("codes", "counts", "columns"):
+        return (
+            f"--levels draw reads what x still differs from the mean, and the likelihood "
+            f"{c.likelihood.name} is for {kind}: take bernoulli, continuous-bernoulli, logistic, "
+            "normal or student-t"
+        )
+    if c.prior.name not in ("standard", "conditional"):
+        return (
+            f"the prior {c.prior.name} is of one vector, and --levels draw has one for each step: "
+            "take --prior standard"
+        )
+    return None
+
+
+def _several_latents_suit_the_parts(c: Composition) -> str | None:
     if not c.has_density:
         return "levels of latent variables need a posterior with a density: leave point out"
     if c.network.name != "mlp":
@@ -246,10 +268,10 @@ def check_data_kind(
     is_table = is_table and shape is None
     if is_table and c.given.name.startswith("quadrant"):
         raise ValueError(f"--given {c.given} is for images, and {data} is a table: leave it out")
-    if is_table and c.levels.name == "maps":
+    if is_table and (c.levels.name == "maps" or _has_window(c)):
         raise ValueError(
-            f"--levels maps is for images, and {data} is a table: leave it out, or give --shape if "
-            "its columns are pixels"
+            f"--levels {c.levels} is for images, and {data} is a table: leave it out, or give "
+            "--shape if its columns are pixels"
         )
     if is_table and c.network.name == "conv" and c.network["dims"] != 1:
         raise ValueError(
@@ -308,6 +330,10 @@ def _check_sequences(c: Composition, data: str, tokens: str | None) -> None:
         )
     if tokens is not None and not is_text:
         raise ValueError(f"--tokens is for a text ending in .txt, and {data} is none: leave it out")
+
+
+def _has_window(c: Composition) -> bool:
+    return c.levels.name == "draw" and bool(c.levels["read"] or c.levels["write"])
 
 
 def _check_columns(c: Composition, data: str, is_table: bool) -> None:

@@ -21,6 +21,7 @@ from ...models import (
 from ...models.networks.batch_norm import BatchNorm
 from .axis import Axis, Part
 from .chain_level import chain_level
+from .draw_levels import draw_levels
 from .hierarchy_parts import HierarchyParts
 from .map_levels import MAX_LOG_SCALE, map_levels
 from .parameters import Flag, Widths
@@ -229,6 +230,12 @@ LEVELS: Axis[Part] = Axis(
         "Krishnan, Shalit and Sontag 2017, arXiv 1609.09869",
         chain_level,
         sequences=True,
+    ),
+    Part(
+        "draw",
+        "steps of z, each of which adds to a canvas; windows read and write: attention, 0: without",
+        "Gregor et al. 2015, arXiv 1502.04623",
+        draw_levels,
     ),
 )
 """Latent variables of one level or more; all but ``one`` build a pair: from

@@ -256,6 +256,21 @@ _LEVELS = (
         "Child 2021, arXiv 2011.10650",
         levels="maps",
     ),
+    Recipe(
+        "draw",
+        "DRAW: 10 steps of z, each of which adds to a canvas; its guide sees what it lacks so far; "
+        "the KL warmed up over 10 epochs",
+        "Gregor et al. 2015, arXiv 1502.04623",
+        levels="draw",
+        beta="warmup:10",
+    ),
+    Recipe(
+        "draw-attention",
+        "the same, which reads 2 × 2 and writes 5 × 5 pixels at a time, by Gaussian attention",
+        "Gregor et al. 2015, arXiv 1502.04623",
+        levels="draw:read=2,write=5",
+        beta="warmup:10",
+    ),
 )
 
 

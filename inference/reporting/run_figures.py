@@ -11,7 +11,9 @@ from torch import Tensor
 from ..common.plotting import WIDTH, new_figure
 from ..data.rows import Rows, as_rows
 from ..pairs.programs import Program
+from ..simulation.canvases import is_painted
 from ..simulation.predictive import decode, posterior_means, reconstruct, sample_prior
+from .canvas_figure import plot_canvases
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +23,15 @@ MOST_SITES = 8
 """The most latent sites that a legend names; of more, the first and the last."""
 
 
-FIGURE_NAMES = ("training", "samples", "reconstructions", "latent", "manifold", "interpolation")
+FIGURE_NAMES = (
+    "training",
+    "samples",
+    "reconstructions",
+    "latent",
+    "manifold",
+    "interpolation",
+    "canvases",
+)
 """Names of the figures that :func:`plot_all` may plot."""
 
 
@@ -362,7 +372,8 @@ def plot_all(
 ) -> dict[str, "Figure"]:
     """Plot all figures that apply to a pair, by the name of their file.
 
-    The latent plane and interpolations are plotted only for images. A pair without latent variables
+    The latent plane and interpolations are plotted only for images, and strips of the canvas only
+    for models that paint step by step, such as DRAW. A pair without latent variables
     has only its training curves and samples.
 
     Args:
@@ -383,4 +394,6 @@ def plot_all(
             figures["manifold"] = plot_manifold(model, guide, rows)
         if len(rows[0]) > 1:
             figures["interpolation"] = plot_interpolation(model, guide, rows)
+        if is_painted(model):
+            figures["canvases"] = plot_canvases(model, guide, rows)
     return figures

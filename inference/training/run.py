@@ -12,7 +12,6 @@ from torch import Tensor
 from ..data.load_data import Data
 from ..data.new_rows import new_rows
 from ..data.row_lengths import end_of
-from ..data.transform import Transform, has_context
 from ..data.transform import Transform, draw_lengths, has_context
 from ..evaluation.encoding import Codes, encode
 from ..evaluation.metrics import evaluate
@@ -157,11 +156,11 @@ class Run:
         Raises:
             ValueError: if ``like`` is needed and not given; or as :func:`sample_prior` does.
         """
-        blank = _zeros(self.transform, end_of(self.model)) if like is None else None
+        end = end_of(self.model)
+        blank = _zeros(self.transform, end) if like is None else None
         rows = self.rows(like, labels) if blank is None else blank
-        options = {"temperature": temperature, "seed": seed}
-        rows = _zeros(self.transform) if like is None else self.rows(like, labels)
-        if lengths is None and like is None and isinstance(rows, tuple):
+        # A text ends where the model says so.
+        if lengths is None and end is None and isinstance(blank, tuple):
             lengths = draw_lengths(self.transform, num, seed)
         options = {"temperature": temperature, "seed": seed, "lengths": lengths}
         drawn = sample_prior(self.model, self.guide, num, rows, **options)[1]
@@ -179,9 +178,10 @@ class Run:
 
 
 def _zeros(transform: Transform | None, end: int | None) -> Any:
-    """A row of the model's x, where that is all that it sees; of texts, an empty one."""
-def _zeros(transform: Transform | None) -> Any:
-    """A row of the model's x, where that is all that it sees; of sequences x and its length."""
+    """A row of the model's x, where that is all that it sees; of sequences x and its length.
+
+    Of texts, which end with a token, it is an empty one.
+    """
     given = {} if transform is None else transform.argument_columns
     # Of several tables, or one that is not x, the model takes others beside x.
     if transform is None or len(given) > 1 or (given and not transform.columns):
