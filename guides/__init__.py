@@ -8,10 +8,13 @@ from .exact import ExactPosterior
 from .finite_scalar import FiniteScalar
 from .flow import NormalizingFlow, inverse, planar
 from .full_rank_normal import FullRankNormal
+from .gumbel_softmax import GumbelSoftmax
+from .on_codes import OnCodes
 from .point_posterior import PointPosterior
 from .relative import PrecisionWeighted, Residual
 from .sequence_posterior import SequencePosterior
 from .top_down import TopDown
+from .vector_quantized import VectorQuantized
 
 __all__ = [
     "Amortized",
@@ -21,12 +24,15 @@ __all__ = [
     "ExactPosterior",
     "FiniteScalar",
     "FullRankNormal",
+    "GumbelSoftmax",
     "NormalizingFlow",
+    "OnCodes",
     "PointPosterior",
     "PrecisionWeighted",
     "Residual",
     "SequencePosterior",
     "TopDown",
+    "VectorQuantized",
     "inverse",
     "planar",
 ]

@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 
-import pyro.distributions as dist
-from torch import Tensor, nn
+from torch import nn
 
 from ..models.code_grid import CodeGrid
-from .amortized import Amortized
+from .on_codes import OnCodes
 
 
-class FiniteScalar(Amortized):
+class FiniteScalar(OnCodes):
     """Finite scalar quantization (FSQ): the encoder's features, bounded and rounded to a grid.
 
     The posterior is a mass of 1 on the code z(x), so log q(z|x) = 0, and with the prior
@@ -42,31 +41,7 @@ class FiniteScalar(Amortized):
     torch.Size([5, 4])
     """
 
-    layout = "the numbers of each code"
-
     def __init__(
         self, encoder: nn.Module, levels: Sequence[int], positions: int | tuple[int, ...] = ()
     ):
-        grid = CodeGrid(levels, positions)
-        super().__init__(encoder, grid.event_shape, len(grid.levels))
-        self.grid = grid
-
-    def arrange(self, features: Tensor) -> Tensor:
-        """Unflatten features (…, d · M) to (…, d, *positions)."""
-        shape = self.grid.event_shape
-        laid_out = features.dim() > len(shape) and features.shape[-len(shape) :] == shape
-        is_flat = not laid_out and features.shape[-1] == shape.numel()
-        return features.unflatten(-1, shape) if is_flat else features
-
-    def family(self, features: Tensor) -> dist.TorchDistribution:
-        """Features (…, d, *positions) to the masses on their codes."""
-        value = self.grid.quantize(features)
-        return dist.Delta(value, event_dim=len(self.event_shape))
-
-    def indices(self, x: Tensor, *context: Tensor) -> Tensor:
-        """The numbers 0, …, K − 1 of the codes of data (N, *event_shape): (N, *positions)."""
-        return self.grid.indices(self.grid.quantize(self.features(x, *context)))
-
-    def extra_repr(self) -> str:
-        """The constructor's arguments except the encoder."""
-        return self.grid.extra_repr()
+        super().__init__(encoder, CodeGrid(levels, positions))

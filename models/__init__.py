@@ -3,6 +3,9 @@
 from .addition import Addition
 from .autoregressive import Autoregressive
 from .beam_search import beam_search
+from .code_grid import CodeGrid
+from .codebook import Codebook
+from .codes import Codes
 from .contexts import Conditional, OneHot
 from .emissions import Emissions
 from .gaussian_mixture import GaussianMixture
@@ -41,6 +44,8 @@ from .networks.recurrent_reader import RecurrentReader
 from .networks.residual_block import ResidualBlock
 from .networks.sequence_encoder import SequenceEncoder
 from .networks.stages import Stages
+from .networks.straight_through import StraightThrough
+from .priors.autoregressive_codes import AutoregressiveCodes
 from .priors.conditional_normal import ConditionalNormal
 from .priors.flow_prior import FlowPrior
 from .priors.gated_transition import GatedTransition
@@ -48,6 +53,7 @@ from .priors.linear_transition import LinearTransition
 from .priors.normal_mixture import NormalMixture
 from .priors.standard_normal import StandardNormal
 from .priors.uniform_codes import UniformCodes
+from .priors.uniform_concrete import UniformConcrete
 from .priors.vamp_prior import VampPrior
 from .state_space_model import StateSpaceModel
 from .vae import VAE
@@ -57,10 +63,14 @@ __all__ = [
     "VAE",
     "Addition",
     "Autoregressive",
+    "AutoregressiveCodes",
     "AutoregressiveLikelihood",
     "AutoregressiveNetwork",
     "Bernoulli",
     "Categorical",
+    "CodeGrid",
+    "Codebook",
+    "Codes",
     "ColumnFamily",
     "ColumnFeatures",
     "ColumnLikelihood",
@@ -102,8 +112,10 @@ __all__ = [
     "Stages",
     "StandardNormal",
     "StateSpaceModel",
+    "StraightThrough",
     "StudentT",
     "UniformCodes",
+    "UniformConcrete",
     "VampPrior",
     "beam_search",
     "conv_decoder",

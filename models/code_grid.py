@@ -4,14 +4,16 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from .codes import Codes
 
 ON_GRID_TOLERANCE = 1e-3
 """Distance from a level, in spacings of the levels, within which a number counts as on it: float32
 and float64 divide differently."""
 
 
-class CodeGrid(nn.Module):
+class CodeGrid(Codes):
     """The grid of the codes of finite scalar quantization (FSQ).
 
     A code is a vector of d numbers, and number i has Lᵢ levels, spaced evenly in [−1, 1]::
@@ -38,36 +40,19 @@ class CodeGrid(nn.Module):
     half_width: Tensor
 
     def __init__(self, levels: Sequence[int], positions: int | tuple[int, ...] = ()):
-        super().__init__()
-        self.levels = tuple(levels)
-        self.positions = (positions,) if isinstance(positions, int) else tuple(positions)
-        if min(self.levels, default=0) < 2:
-            raise ValueError(f"each number of a code needs at least 2 levels, got {self.levels}")
-        if min(self.positions, default=1) < 1:
-            raise ValueError(f"the number of positions must be at least 1, got {positions}")
+        levels = tuple(levels)
+        if min(levels, default=0) < 2:
+            raise ValueError(f"each number of a code needs at least 2 levels, got {levels}")
+        super().__init__(math.prod(levels), len(levels), positions)
+        self.levels = levels
         half = torch.tensor([float(size // 2) for size in self.levels])
         # Buffers, so that they move with the grid to another device or dtype.
         self.register_buffer("half_width", self._column(half), persistent=False)
 
     @property
-    def event_shape(self) -> torch.Size:
-        """Shape of one value: (d, *positions)."""
-        return torch.Size((len(self.levels), *self.positions))
-
-    @property
-    def num_codes(self) -> int:
-        """K, how many codes there are at a position."""
-        return math.prod(self.levels)
-
-    @property
-    def num_positions(self) -> int:
-        """M."""
-        return math.prod(self.positions)
-
-    @property
-    def num_values(self) -> int:
-        """Kᴹ, how many values the grid has."""
-        return self.num_codes**self.num_positions
+    def device(self) -> torch.device:
+        """Where the grid is."""
+        return self.half_width.device
 
     def _column(self, numbers: Tensor) -> Tensor:
         """One number for each of the d parts of a code, along the first axis of a value."""
@@ -128,15 +113,6 @@ class CodeGrid(nn.Module):
             indices = indices // size
         level = torch.stack(digits, dim=-len(self.event_shape)).to(self.half_width.dtype)
         return (level - self.half_width) / self.half_width
-
-    def values_at(self, numbers: Tensor) -> Tensor:
-        """The values of the grid by their numbers 0, …, Kᴹ − 1: (S,) to (S, d, *positions)."""
-        places = []
-        for _ in range(self.num_positions):
-            places.insert(0, numbers % self.num_codes)
-            numbers = numbers // self.num_codes
-        indices = torch.stack(places, dim=-1).reshape(*numbers.shape, *self.positions)
-        return self.codes(indices)
 
     def extra_repr(self) -> str:
         """The constructor's arguments."""

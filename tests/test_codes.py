@@ -50,7 +50,7 @@ def data(num=40, size=5):
 def bound_by_hand(model, guide, x):
     """log p(x|c) − M log K."""
     z = guide.posterior(x).sample()
-    grid = guide.grid
+    grid = guide.codebook
     nats = grid.num_positions * math.log(math.prod(grid.levels))
     return model.likelihood(model.decoder(z)).log_prob(x) - nats
 
@@ -86,7 +86,7 @@ def test_prior_draws_each_value_alike():
     """A χ² test of 20 values at 20,000 draws; false alarm 1e-4 (quantile of χ² with 19: 50.8)."""
     torch.manual_seed(0)
     prior = UniformCodes((4, 5))
-    counts = codebook_use(prior.grid.indices(prior().sample((20_000,))), 20).counts.double()
+    counts = codebook_use(prior.codebook.indices(prior().sample((20_000,))), 20).counts.double()
     assert ((counts - 1000).square() / 1000).sum() < 50.8
 
 
@@ -97,13 +97,13 @@ def test_rounding_reaches_each_code_and_passes_the_gradient(levels):
     features = (3 * torch.randn(4000, len(levels), 2)).double().requires_grad_()
     z = guide.family(features).rsample()
     assert UniformCodes(levels, 2).double()().log_prob(z).isfinite().all()
-    assert codebook_use(guide.grid.indices(z), math.prod(levels)).share == 1
+    assert codebook_use(guide.codebook.indices(z), math.prod(levels)).share == 1
     size = torch.tensor(levels).double()[:, None]
     shift = torch.where((size % 2 == 0) & (size > 2), (1 / (size - 1)), 0.0).atanh()
     (slope,) = torch.autograd.grad(z.sum(), features)
     by_hand = (size - 1) / 2 * (1 - (features + shift).tanh().square()) / (size // 2)
     assert torch.allclose(slope, by_hand, rtol=0, atol=1e-12)
-    assert torch.equal(guide.grid.codes(guide.grid.indices(z)), z)
+    assert torch.equal(guide.codebook.codes(guide.codebook.indices(z)), z)
 
 
 def test_guide_keeps_to_the_contract():
@@ -185,7 +185,7 @@ def test_two_by_two_codes_of_sixteen_are_summed():
     """All 65,536 values, in an order of their own, against the sum by position and in one piece."""
     model, guide = (part.double() for part in pair(positions=(2, 2)))
     x = data(2).double()
-    values = guide.grid.codes(torch.cartesian_prod(*[torch.arange(16)] * 4).reshape(-1, 2, 2))
+    values = guide.codebook.codes(torch.cartesian_prod(*[torch.arange(16)] * 4).reshape(-1, 2, 2))
     likelihood = model.likelihood(model.decoder(values))
     by_hand = torch.stack([likelihood.log_prob(row) for row in x], 1).logsumexp(0)
     exact = enumerated_evidence(model, guide, x)

@@ -158,6 +158,14 @@ def the_bound_of_codes_is_below_the_evidence(ran):
     assert bound < exact.mean
 
 
+@after("docs/guide.md", "Codes in a codebook")
+def the_learned_prior_raises_the_bound_by_what_is_said(ran):
+    uniform, learned = ran.names["uniform"], ran.names["learned"]
+    gain = learned["elbo"] - uniform["elbo"]
+    assert learned["prior_gain"] == pytest.approx(gain, abs=1e-3)
+    assert gain > 0
+
+
 @after("docs/guide.md", "Models with exact answers")
 def the_exact_answers_agree(ran):
     estimated, exact, by_em, by_svi = map(float, re.findall(r"-\d+\.\d+", ran.printed))

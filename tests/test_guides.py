@@ -65,6 +65,7 @@ def test_every_exported_guide_is_under_contract():
         "planar",
     }  # a point has no density: test_point.py
     others |= {"FiniteScalar"}  # a mass on a grid: test_codes.py
+    others |= {"GumbelSoftmax", "OnCodes", "VectorQuantized"}  # test_codebooks.py
     others |= {"BottomUp", "TopDown", "PrecisionWeighted", "Residual"}  # test_hierarchies.py
     others |= {"SequencePosterior"}  # of sequences: test_state_space.py
     others |= {"DrawPosterior"}  # of steps: test_draw.py

@@ -77,10 +77,12 @@ def test_every_exported_part_is_under_contract():
     models |= {"Hierarchy", "Level", "Concatenation", "Stages"}  # test_hierarchies.py
     models |= {"Addition", "Maps", "ResidualBlock"}  # test_map_levels.py
     models |= {"StateSpaceModel", "GatedTransition", "LinearTransition"}  # test_state_space.py
-    models |= {"UniformCodes"}  # a mass, no density: test_codes.py
+    models |= {"UniformCodes", "CodeGrid"}  # a mass, no density: test_codes.py
+    models |= {"AutoregressiveCodes", "Codebook", "Codes", "UniformConcrete"}  # test_codebooks.py
     networks = {"FeatureBias", "FlattenEvent", "Conditional", "OneHot", "ColumnFeatures"}
     networks |= {"AutoregressiveLikelihood"}  # no product over elements: test_autoregressive.py
     networks |= {"AutoregressiveNetwork", "MaskedMLP", "PixelCNN"}  # test_pixel_cnn.py
+    networks |= {"StraightThrough"}  # test_codebooks.py
     networks |= {"ColumnLikelihood"}  # of one shape: test_columns.py
     networks |= {"RecurrentReader", "Combiner"}  # of sequences: test_state_space.py
     networks |= {"RecurrentLikelihood", "SequenceEncoder"}  # of sequences: test_text.py

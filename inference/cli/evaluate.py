@@ -98,6 +98,13 @@ def tabulate_evaluation(figures: dict[str, Any], title: str) -> Table:
     for name in (name for name in figures if name.startswith("kl_")):
         site = name.removeprefix("kl_")
         table.add_row(f"KL of {site}", f"{figures[name]:.2f}", "the part of this latent site")
+    if "prior_gain" in figures:
+        gain = f"{figures['prior_gain']:.2f}"
+        table.add_row("prior gain", gain, "nats over the bound with a uniform prior of codes")
+    if "codebook_share" in figures:
+        share, perplexity = figures["codebook_share"], figures["codebook_perplexity"]
+        use = f"{share:.1%} of {figures['num_codes']}"
+        table.add_row("codes in use", use, f"perplexity {perplexity:.1f}")
     active = f"{figures['active_units']} of {figures['latent_dim']}"
     table.add_row("active units", active, "latent dimensions in use")
     if "khat_bad_fraction" in figures:

@@ -24,6 +24,7 @@ from ..pairs.programs import Program, evaluating
 from ..pairs.sites import observed_sites
 from ..pairs.structure import Structure
 from ..simulation.predictive import posterior_means, steps_of_latents
+from .codebook_use import CodebookUse, codebook_figures, count_codes, priors_over_codes
 
 PROBED_ROWS = 20
 """Rows by which it is told whether a model leaves the padding of its data out."""
@@ -91,21 +92,25 @@ def evaluate(
         that is a point has no evidence: the result then holds ``reconstruction``,
         ``active_units``, ``latent_dim`` and ``num_data`` alone. Of one that puts a mass of 1 on one
         value of a finite set, as :class:`latente.guides.FiniteScalar` does, it holds ``elbo`` and
-        its terms besides: :func:`enumerated_evidence` gives log p(x) where the set is small.
+        its terms besides: :func:`enumerated_evidence` gives log p(x) where the set is small. Where
+        the prior is over codes, or relaxed indicators of them, ``codebook_perplexity`` of
+        ``num_codes`` and ``codebook_share`` say how many are in use (:func:`codebook_use`); and
+        ``prior_gain`` the nats by which a learned prior over codes raises the bound over that with
+        a uniform one.
 
     Raises:
         ValueError: as :func:`log_evidence` does; if latent variables are global.
     """
     refuse_more("evaluate", more)
     model, guide, rows = open_pair(model, guide, data, data_plate=data_plate)
-    structure, size = _inspect(model, guide, rows)
+    structure, size, codes = _inspect(model, guide, rows)
     if structure.global_latents:
         raise ValueError(
             f"{structure.globals_stand_outside}, and these figures are of one datum: log_evidence "
             "gives those of the whole data set, log_predictive_density those of held-out data"
         )
     if structure.point_masses:
-        return _bound_alone(model, guide, rows, structure)
+        return _bound_alone(model, guide, rows, structure, codes)
     if structure.points:
         return {
             "reconstruction": _reconstruction(model, guide, rows, structure),
@@ -137,6 +142,7 @@ def evaluate(
         ),
         **bits,
         **_count_units(model, guide, rows),
+        **codebook_figures(count_codes(model, guide, rows, structure, codes)),
         "khat_bad_fraction": evidence.khat_bad_fraction,
         "khat_threshold": evidence.khat_threshold,
         "ess_median": evidence.ess.median().item(),
@@ -146,16 +152,23 @@ def evaluate(
 
 
 def _bound_alone(
-    model: Program, guide: Program, rows: tuple[Rows, ...], structure: Structure
+    model: Program,
+    guide: Program,
+    rows: tuple[Rows, ...],
+    structure: Structure,
+    codes: dict[str, Any],
 ) -> dict[str, float]:
     """The figures of a guide that puts all mass on one value: importance sampling adds nothing."""
     evidence = log_evidence(model, guide, rows, num_samples=2)
+    uses = count_codes(model, guide, rows, structure, codes)
     return {
         "elbo": evidence.elbo,
         "reconstruction": evidence.reconstruction.mean().item(),
         "kl": evidence.kl.mean().item(),
         **{f"kl_{name}": kl.mean().item() for name, kl in evidence.kl_by_site.items()},
+        **_prior_gain(uses, evidence.kl.mean().item(), len(rows[0])),
         **_count_units(model, guide, rows),
+        **codebook_figures(uses),
         "num_data": len(rows[0]),
     }
 
@@ -180,6 +193,15 @@ def _reads_beyond(
         other = replace(draws, args=(x.gather(1, steps), *args[1:]))
         first, second = (score(model, some).log_likelihood for some in (draws, other))
     return not torch.allclose(first, second, rtol=1e-4, atol=1e-4)
+
+
+def _prior_gain(uses: dict[str, CodebookUse], kl: float, num_data: int) -> dict[str, float]:
+    """M log K − KL: what a learned prior over the codes adds to the bound with a uniform one."""
+    if len(uses) != 1:
+        return {}
+    (use,) = uses.values()
+    positions = int(use.counts.sum()) / num_data
+    return {"prior_gain": positions * math.log(len(use.counts)) - kl}
 
 
 def _per_step(evidence: Evidence, lengths: Tensor) -> dict[str, float]:
@@ -228,24 +250,28 @@ def _count_units(model: Program, guide: Program, rows: tuple[Rows, ...]) -> dict
     }
 
 
-def _inspect(model: Program, guide: Program, rows: tuple[Rows, ...]) -> tuple[Structure, int]:
-    """The structure of a pair, and how many numbers of a datum it observes, at all sites together.
+def _inspect(
+    model: Program, guide: Program, rows: tuple[Rows, ...]
+) -> tuple[Structure, int, dict[str, Any]]:
+    """The structure of a pair, how many numbers of a datum it observes, and its priors over codes.
 
-    The latter is 0 unless all are discrete data; a conditioned site's value is none.
+    The second, of all sites together, is 0 unless all are discrete data; a conditioned site's value
+    is none.
     """
     args = place(tuple(part[: rows_kept(guide) or 2] for part in rows), *placement(model, guide))
     with evaluating(model, guide), torch.random.fork_rng():
         with explaining_data(model, args, "data"):
             structure = inspect_pair(model, guide, args)
         draws = complete(model, draw(guide, args, 1, structure))
-        sites = observed_sites(trace_model(model, draws))
+        model_trace = trace_model(model, draws)
+        sites, codes = observed_sites(model_trace), priors_over_codes(model_trace)
         held = find_observed_values(poutine.replay(model, trace=draws.trace), args).held
     size = sum(site["value"].numel() for site in sites.values()) // len(args[0])
     try:
         discrete = all(site["fn"].support.is_discrete for site in sites.values())
     except NotImplementedError:  # a user's distribution need not define its support
-        return structure, 0
-    return structure, size if discrete and not held else 0
+        return structure, 0, codes
+    return structure, size if discrete and not held else 0, codes
 
 
 def _reconstruction(
@@ -264,7 +290,9 @@ def _reconstruction(
 def describe_posterior(metrics: dict[str, float]) -> str:
     """Describe the posterior in a sentence or two, from the metrics of :func:`evaluate`."""
     # With one datum the variance over the data is not defined, so no unit can count as active.
-    if metrics["latent_dim"] and not metrics["active_units"] and metrics["num_data"] > 1:
+    # Indicators of codes vary little each, so that none counts: the use of the codes is told.
+    several = metrics["num_data"] > 1 and "codebook_share" not in metrics
+    if metrics["latent_dim"] and not metrics["active_units"] and several:
         return (
             "No latent dimension is in use: the posterior has collapsed onto the prior. A smaller "
             "KL weight, a warm-up of more epochs or free bits may prevent this: --beta warmup:100, "

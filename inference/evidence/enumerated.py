@@ -23,6 +23,10 @@ MOST_VALUES = 2**20
 """The most values that are summed over, unless more are allowed."""
 
 
+MASS_TOLERANCE = 1e-3
+"""How far from 1 the masses of a prior's values may add up: float32 rounds each of them."""
+
+
 SCORED_AT_ONCE = 2**14
 """Pairs of a value and a datum that the model scores at once."""
 
@@ -87,9 +91,10 @@ def enumerated_evidence(
         log p(x) = log Σ_z p(x|z) p(z)
 
     The site's prior lists its values a part at a time (:class:`ListsValues`), as
-    :class:`latente.models.UniformCodes` does; so memory does not grow with their number. Time does:
-    the decoder runs for each pair of a value and a datum. Sums are taken in float64. A discrete
-    site that the guide does not have, and that the model marks to be enumerated, is summed out by
+    :class:`latente.models.UniformCodes` and ``AutoregressiveCodes`` do; so memory does not grow
+    with their number. Time does: the decoder runs for each pair of a value and a datum. Sums are
+    taken in float64. A discrete site that the guide does not have, and that the model marks to be
+    enumerated, is summed out by
     :func:`log_evidence`.
 
     Args:
@@ -104,7 +109,8 @@ def enumerated_evidence(
 
     Raises:
         ValueError: as :func:`log_evidence` does; if there is more than one latent site, its prior
-            does not list its values, or has more than ``max_values`` of them.
+            does not list its values, has more than ``max_values`` of them, or masses that do not
+            add up to 1.
 
     >>> from latente.guides import FiniteScalar
     >>> from latente.models import VAE, Bernoulli, UniformCodes, mlp
@@ -174,13 +180,30 @@ def _sum_over(
     drawn = draw(guide, args, 1, structure)
     bound = score(model, drawn).log_weight[0].double().cpu()
     step = max(1, SCORED_AT_ONCE // len(args[0]))
-    total = torch.full_like(bound, -torch.inf)
+    total = mass = torch.full_like(bound, -torch.inf)
     for start in range(0, values.num_values, step):
         numbers = torch.arange(start, min(start + step, values.num_values), device=args[0].device)
         terms = score(model, _at_values(drawn, values.values_at(numbers), structure))
-        log_joint = (terms.log_likelihood.double() + terms.log_prior.double()).cpu()
-        total = total.logaddexp(log_joint.logsumexp(0))
+        log_prior = terms.log_prior.double().cpu()
+        total = total.logaddexp((terms.log_likelihood.double().cpu() + log_prior).logsumexp(0))
+        mass = mass.logaddexp(log_prior.logsumexp(0))
+    _check_mass(mass)
     return total, bound
+
+
+def _check_mass(log_mass: Tensor) -> None:
+    """Refuse a prior whose masses of all values do not add up to 1 for each datum.
+
+    Raises:
+        ValueError: with what they add up to.
+    """
+    wrong = (log_mass.exp() - 1).abs() > MASS_TOLERANCE
+    if wrong.any():
+        raise ValueError(
+            f"the masses of the prior's values add up to {log_mass[wrong][0].exp().item():.4g}, "
+            "and not to 1: where two vectors of a codebook are the same, a learned prior cannot "
+            "tell them apart"
+        )
 
 
 def _at_values(drawn: Draws, values: Tensor, structure: Structure) -> Draws:

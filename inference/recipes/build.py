@@ -61,6 +61,9 @@ def build_pair(composition: Composition, sizes: Sizes) -> Pair:
         return composition.levels.build(_sequence_parts(composition, sizes, likelihood, reader))
     if composition.is_hierarchy:
         return composition.levels.build(_hierarchy_parts(composition, sizes, likelihood, reader))
+    posterior = composition.posterior
+    if posterior.part.latent_dim is not None:
+        sizes = replace(sizes, latent_dim=posterior.part.latent_dim(posterior))
     if isinstance(reader, ColumnFeatures):
         read = replace(sizes, event_shape=(reader.num_features,))
         encoder, decoder, likelihood = composition.network.build(read, likelihood, context)
@@ -68,8 +71,11 @@ def build_pair(composition: Composition, sizes: Sizes) -> Pair:
         encoder, decoder, likelihood = composition.network.build(sizes, likelihood, context)
     if reader is not None:
         encoder = reading(reader, encoder)
-    guide = composition.posterior.build(encoder, sizes.latent_dim)
+    guide = posterior.build(encoder, sizes.latent_dim)
     prior = composition.prior.build(sizes, guide, context)
+    before = posterior.part.reader(posterior)
+    if before:
+        decoder = nn.Sequential(*before, decoder)
     return VAE(prior, decoder, likelihood), guide
 
 

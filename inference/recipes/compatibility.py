@@ -9,6 +9,7 @@ from ..data.named_datasets import NAMED_DATASETS, SEQUENCE_SETS
 from ..data.text_lines import TEXT_SUFFIXES
 from .composition import Composition
 from .contexts import COLUMNS, GIVEN
+from .posteriors import POSTERIORS
 
 IMAGE_NETWORKS = ("conv", "pixelcnn")
 """Networks that take neighbours in an image."""
@@ -106,6 +107,38 @@ def _context_reaches_the_parts(c: Composition) -> str | None:
         return (
             f"with --given {c.given} x is what is left of an image, and no image for the network "
             f"{c.network.name}: take --network mlp"
+        )
+    return None
+
+
+def _codes_suit_the_parts(c: Composition) -> str | None:
+    part, over_codes = c.posterior.part, sorted({n for p in POSTERIORS.values() for n in p.priors})
+    if not part.priors:
+        fitting = [name for name, other in POSTERIORS.items() if c.prior.name in other.priors]
+        if c.prior.name in over_codes:
+            return (
+                f"the prior {c.prior.name} is over codes: take --posterior {' or '.join(fitting)}"
+            )
+        return None
+    if c.prior.name not in part.priors:
+        return (
+            f"the posterior {part.name} is over codes, and the prior {c.prior.name} is not over "
+            f"these: take --prior {' or '.join(part.priors)}"
+        )
+    if c.is_hierarchy or c.is_conditional:
+        return (
+            f"the posterior {part.name} is for one latent variable without a context: leave "
+            "--levels and --given out"
+        )
+    if part.is_mass and (c.objective.name != "elbo" or c.objective["num_particles"] > 1):
+        return (
+            f"the posterior {part.name} is a mass on one value, so that all draws are the same: "
+            "take --objective elbo"
+        )
+    if part.is_mass and c.free_bits:
+        return (
+            f"the posterior {part.name} is a mass on one code, whose KL is −log p(z): leave "
+            "--free-bits out"
         )
     return None
 
@@ -229,6 +262,7 @@ RULES: tuple[Rule, ...] = (
     _prior_suits_objective,
     _kl_splits_into_dimensions,
     _context_reaches_the_parts,
+    _codes_suit_the_parts,
     _pseudo_inputs_are_readable,
     _columns_are_no_image,
 )

@@ -5,10 +5,13 @@ from dataclasses import dataclass
 from pyro.infer import ELBO
 
 from ..data.binarization import Binarization
+from ..objectives.auxiliary_loss import AuxiliaryLoss
+from ..objectives.beta import Beta_ELBO
 from .axis import Choice, Part
 from .contexts import GivenPart
 from .likelihoods import LikelihoodPart
 from .objectives import KLWeight, ObjectivePart
+from .posteriors import PosteriorPart
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,7 @@ class Composition:
 
     levels: Choice[Part]
     prior: Choice[Part]
-    posterior: Choice[Part]
+    posterior: Choice[PosteriorPart]
     likelihood: Choice[LikelihoodPart]
     network: Choice[Part]
     objective: Choice[ObjectivePart]
@@ -59,4 +62,8 @@ class Composition:
             ValueError: if its parameters do not go together.
         """
         beta = None if self.beta is None else self.beta.build()
-        return self.objective.build(KLWeight(beta, self.free_bits))
+        objective = self.objective.build(KLWeight(beta, self.free_bits))
+        terms = self.posterior.part.auxiliary(self.posterior)
+        if not terms:
+            return objective
+        return AuxiliaryLoss(Beta_ELBO() if objective is None else objective, terms)

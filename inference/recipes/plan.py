@@ -128,6 +128,11 @@ def complete(plan: Plan, *, check_files: bool = True) -> Plan:
             "--latent-dim and --hidden are for one latent variable, and --levels "
             f"{composition.levels} has {own} of its own: leave them out"
         )
+    if composition.posterior.part.latent_dim and filled.latent_dim != Plan.latent_dim:
+        raise ValueError(
+            f"the size of the codes is in --posterior {composition.posterior}: leave --latent-dim "
+            "out"
+        )
     files = files_of(filled)
     if check_files:
         for path in files.values():

@@ -1,13 +1,25 @@
 """The axis ``--prior``: distributions p(z) by name."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
 from ...guides import Amortized
-from ...models import ConditionalNormal, FlowPrior, NormalMixture, StandardNormal, VampPrior, mlp
+from ...models import (
+    AutoregressiveCodes,
+    ConditionalNormal,
+    FlowPrior,
+    NormalMixture,
+    StandardNormal,
+    UniformCodes,
+    UniformConcrete,
+    VampPrior,
+    mlp,
+)
 from ...models._zuko import zuko
 from .axis import Axis, Part
-from .parameters import Count
+from .parameters import Count, Positive, Widths
 from .sizes import Sizes
 
 FLOW_WIDTHS = (128, 128)
@@ -40,6 +52,19 @@ def _conditional(sizes: Sizes, guide: Amortized, context: nn.Module | None) -> C
     return ConditionalNormal(network, sizes.latent_dim)
 
 
+def _learned_codes(
+    sizes: Sizes, guide: Any, context: nn.Module | None, *, hidden: Widths = (200,)
+) -> AutoregressiveCodes:
+    return AutoregressiveCodes(guide.codebook, hidden=hidden)
+
+
+def _concrete(
+    sizes: Sizes, guide: Any, context: nn.Module | None, *, temperature: Positive = 0.5
+) -> UniformConcrete:
+    *positions, num_codes = guide.event_shape
+    return UniformConcrete(num_codes, tuple(positions), temperature)
+
+
 PRIORS: Axis[Part] = Axis(
     "prior",
     Part(
@@ -66,6 +91,24 @@ PRIORS: Axis[Part] = Axis(
         "normal whose mean and scale a network makes of the context",
         "Sohn, Lee and Yan 2015",
         _conditional,
+    ),
+    Part(
+        "codes",
+        "uniform over the codes of the posterior fsq or vq",
+        "van den Oord et al. 2017, arXiv 1711.00937",
+        lambda sizes, guide, context: UniformCodes(guide.codebook),
+    ),
+    Part(
+        "learned-codes",
+        "autoregressive over the codes of the posterior fsq or vq, position by position",
+        "van den Oord et al. 2017, arXiv 1711.00937",
+        _learned_codes,
+    ),
+    Part(
+        "concrete",
+        "uniform over relaxed indicators, for the posterior gumbel",
+        "Maddison et al. 2017, arXiv 1611.00712",
+        _concrete,
     ),
 )
 """The priors; each is built from sizes, the guide, and the module that reads the context."""

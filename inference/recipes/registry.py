@@ -211,6 +211,38 @@ _OBJECTIVES = (
 )
 
 
+_CODES = (
+    Recipe(
+        "fsq",
+        "codes: features rounded to a grid, 16 codes of 64; a uniform prior",
+        "Mentzer et al. 2023, arXiv 2309.15505",
+        prior="codes",
+        posterior="fsq",
+    ),
+    Recipe(
+        "vqvae",
+        "codes in a learned codebook, 16 of 64, moved by averages; a uniform prior",
+        "van den Oord et al. 2017, arXiv 1711.00937",
+        prior="codes",
+        posterior="vq",
+    ),
+    Recipe(
+        "vqvae-prior",
+        "the same with an autoregressive prior over the codes, learned along",
+        "van den Oord et al. 2017, arXiv 1711.00937",
+        prior="learned-codes",
+        posterior="vq",
+    ),
+    Recipe(
+        "gumbel",
+        "relaxed indicators of codes, 16 of 16, Gumbel-softmax; the decoder sees hard ones",
+        "Jang et al. 2017, arXiv 1611.01144",
+        prior="concrete",
+        posterior="gumbel",
+    ),
+)
+
+
 _CONDITIONAL = (
     Recipe(
         "cvae",
@@ -311,6 +343,7 @@ RECIPES: dict[str, Recipe] = {
         *_NETWORKS,
         *_PRIORS,
         *_OBJECTIVES,
+        *_CODES,
         *_CONDITIONAL,
         *_LEVELS,
         *_SEQUENCES,

@@ -30,6 +30,8 @@ class AutoregressiveNetwork(nn.Module, ABC):
     """Number of features for each element."""
     num_latent_features: int
     """Number of features of z; 0 if the network takes none."""
+    num_classes: int = 0
+    """Number of classes of an element, which is then read as an indicator; 0: it is a number."""
 
     @property
     def order(self) -> Sequence[int]:
@@ -39,6 +41,12 @@ class AutoregressiveNetwork(nn.Module, ABC):
     @abstractmethod
     def forward(self, x: Tensor, latent: Tensor | None = None) -> Tensor:
         """Data (…, *event_shape), features of z (…, num_latent_features) to features."""
+
+    def read(self, x: Tensor, like: Tensor) -> Tensor:
+        """Elements (…) as they enter the network: (…, C) indicators of C classes, or (…, 1)."""
+        if not self.num_classes:
+            return x.to(like).unsqueeze(-1)
+        return (x.unsqueeze(-1) == torch.arange(self.num_classes, device=x.device)).to(like)
 
     def features_in_order(
         self, x: Tensor, latent: Tensor | None = None
@@ -67,6 +75,9 @@ class AutoregressiveNetwork(nn.Module, ABC):
             raise ValueError(f"order must have each of 0 … {num - 1} once, got {order.tolist()}")
         like = next(self.parameters(), torch.zeros(()))
         x, other = torch.rand(2, num, generator=torch.Generator().manual_seed(0))
+        if self.num_classes:
+            x = (x * self.num_classes).floor()
+            other = (x + 1) % self.num_classes
         cuts = torch.linspace(0, num - 1, min(num, CUTS)).long()
         # Row j has other elements from the cuts[j]-th on; the last row has the elements of x.
         rank = torch.empty_like(order).index_copy_(0, order, torch.arange(num))

@@ -42,6 +42,7 @@ class PixelCNN(AutoregressiveNetwork):
         features_per_element: number of features for each element, that of the likelihood.
         latent_features: features of z: their number, and they are the same for all pixels; or the
             shape (K, height, width) of a map, given flattened; 0 for a network without z.
+        num_classes: C, where elements are classes 0, …, C − 1 and enter as indicators; 0: numbers.
 
     Raises:
         ValueError: if the receptive field, a width or the number of layers is less than 1, there
@@ -63,6 +64,7 @@ class PixelCNN(AutoregressiveNetwork):
         layers: int = 5,
         features_per_element: int = 1,
         latent_features: int | tuple[int, ...] = 0,
+        num_classes: int = 0,
     ):
         super().__init__()
         colours, (height, width) = read_layout(event_shape, 2)
@@ -70,6 +72,7 @@ class PixelCNN(AutoregressiveNetwork):
         _check_sizes(channels, receptive_field, layers, features_per_element, colours)
         self.event_shape = Size(event_shape)
         self.features_per_element = features_per_element
+        self.num_classes = num_classes
         self.receptive_field = receptive_field
         self.image_shape = (colours, height, width)
         self.latent_shape = _latent_shape(latent_features, height, width)
@@ -79,7 +82,9 @@ class PixelCNN(AutoregressiveNetwork):
             for layer in range(layers)
         ]
         self.layers: Sequence[_Layer] = nn.ModuleList(  # pyright: ignore
-            _Layer(channels, colours, self.latent_shape[0], reach, first=not layer)
+            _Layer(
+                channels, colours, self.latent_shape[0], reach, max(num_classes, 1) * (not layer)
+            )
             for layer, reach in enumerate(reaches)
         )
         hidden = torch.arange(channels) % colours
@@ -100,8 +105,8 @@ class PixelCNN(AutoregressiveNetwork):
     def forward(self, x: Tensor, latent: Tensor | None = None) -> Tensor:
         """Data (…, *event_shape), features of z (…, num_latent_features) to features."""
         batch, latent = self._read(x, latent)
-        x = x.to(self.head[-1].weight).expand(*batch, *self.event_shape)  # pyright: ignore
-        x = x.reshape(math.prod(batch), *self.image_shape)
+        x = x.expand(*batch, *self.event_shape).reshape(math.prod(batch), *self.image_shape)
+        x = self._inputs(x)
         # A channel of ones tells a pixel of 0 from the padding beyond the edge (Salimans et al.
         # 2017, arXiv 1701.05517).
         v = u = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
@@ -110,6 +115,11 @@ class PixelCNN(AutoregressiveNetwork):
             v, down = layer.above(F.pad(v, (k, k, k, 0)), layer.biases(latent))
             u = layer.left(F.pad(u, (k, 0, 0, 0)), down)
         return self.head(u).reshape(*batch, self.features_per_element * self.event_shape.numel())
+
+    def _inputs(self, x: Tensor) -> Tensor:
+        """Pixels (B, colours, …) as they enter: (B, colours · numbers, …)."""
+        like: Tensor = self.head[-1].weight  # pyright: ignore
+        return self.read(x, like).movedim(-1, 2).flatten(1, 2)
 
     def features_in_order(
         self, x: Tensor, latent: Tensor | None = None
@@ -153,7 +163,7 @@ def _sweep(
     """The features of pixel after pixel, of rows and pixels that are complete."""
     (colours, height, width), num = network.image_shape, math.prod(batch)
     blank = next(network.parameters()).new_zeros
-    layers, places = network.layers, network.order
+    layers, places, numbers = network.layers, network.order, max(network.num_classes, 1)
     maps, steps = [y.biases(latent) for y in layers], [y.step() for y in layers]
     hidden, last = [_by_pixels(layer) for layer in network.head if isinstance(layer, _MaskedConv)]
     # The inputs of each layer, with room for the padding: of all rows; and of one row, pixel after
@@ -186,8 +196,9 @@ def _sweep(
                 u = F.linear(u.relu(), *hidden).relu()
                 features[..., row, column] = F.linear(u, *last).view(num, per_element, colours)
                 yield places[(row * width + column) * colours + colour], flat
-                pixel = x[..., row, column].reshape(num, colours)
-                left[0][:, column + layers[0].reach, colour] = pixel[:, colour]
+                pixel = network._inputs(x[..., row, column].reshape(num, colours))
+                own = slice(colour * numbers, (colour + 1) * numbers)
+                left[0][:, column + layers[0].reach, own] = pixel[:, own]
         k = layers[0].reach
         above[0][:, :, row + k, k : k + width] = left[0][:, k:].transpose(1, 2)
 
@@ -195,13 +206,18 @@ def _sweep(
 class _Layer(nn.Module):
     """A layer of both stacks, on inputs that are padded by ``reach`` pixels already."""
 
-    def __init__(self, channels: int, colours: int, latent: int, reach: int, *, first: bool):
+    def __init__(self, channels: int, colours: int, latent: int, reach: int, numbers: int):
+        """``numbers`` of each element of an image, if the layer is the first one, else 0."""
         super().__init__()
-        self.inputs, self.reach, self.first = colours + 1 if first else channels, reach, first
+        first = numbers > 0
+        self.inputs, self.reach, self.first = channels, reach, first
+        if first:
+            self.inputs = colours * numbers + 1
         # A hidden channel belongs to a channel of the image: it sees those before, and its own.
         # The channel of ones, the last one of the first inputs, is before all.
         groups = torch.arange(channels) % colours
-        before = torch.arange(-1, colours).roll(-1) if first else groups
+        of_image = torch.arange(colours).repeat_interleave(numbers)
+        before = torch.cat([of_image, torch.tensor([-1])]) if first else groups
         above = torch.ones(2 * channels, self.inputs, reach + 1, 2 * reach + 1, dtype=torch.bool)
         above[:, :, -1] = not first  # the first layer's inputs are pixels: none of this row
         left = torch.ones(2 * channels, self.inputs, 1, reach + 1, dtype=torch.bool)
