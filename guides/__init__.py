@@ -2,6 +2,7 @@
 
 from .amortized import Amortized
 from .bottom_up import BottomUp
+from .classifying import Classifying
 from .diagonal_normal import DiagonalNormal
 from .draw_posterior import DrawPosterior
 from .exact import ExactPosterior
@@ -19,6 +20,7 @@ from .vector_quantized import VectorQuantized
 __all__ = [
     "Amortized",
     "BottomUp",
+    "Classifying",
     "DiagonalNormal",
     "DrawPosterior",
     "ExactPosterior",

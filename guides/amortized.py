@@ -64,10 +64,13 @@ class Amortized(PyroModule):
         return takes_context(self.encoder)
 
     def features(self, x: Tensor, *context: Tensor) -> Tensor:
-        """Encode data (N, *event_shape) to features (N, width)."""
+        """Encode data (N, *event_shape) to features (N, width), or (S, N, width) of S contexts."""
         features = self.arrange(self.encoder(x, *context_for(self.encoder, context)))
         self.check_width(features)
-        if features.shape[: -len(self.event_shape)] != x.shape[:1]:
+        leading = features.shape[: -len(self.event_shape)]
+        # A context, such as a label of which all values are taken, may have samples to the left.
+        rows = leading[-1:] if context_for(self.encoder, context) else leading
+        if rows != x.shape[:1]:
             raise ValueError(
                 f"the encoder gave features of shape {tuple(features.shape)} for data of shape "
                 f"{tuple(x.shape)}: it must give one row for each of the N data; an mlp takes the "

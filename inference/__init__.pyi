@@ -8,6 +8,7 @@ from .data.contexts import quadrants as quadrants
 from .data.load_data import Data as Data
 from .data.load_data import load_data as load_data
 from .data.log_mel import LogMel as LogMel
+from .data.some_labels import SomeLabels as SomeLabels
 from .data.transform import Transform as Transform
 from .data.vocabulary import Vocabulary as Vocabulary
 from .diagnostics.budget import Budget as Budget
@@ -34,6 +35,7 @@ from .diagnostics.predictive_checks import PredictiveCheck as PredictiveCheck
 from .diagnostics.predictive_checks import predictive_check as predictive_check
 from .diagnostics.registry import DIAGNOSTICS as DIAGNOSTICS
 from .evaluation.arviz_export import to_datatree as to_datatree
+from .evaluation.classification import classify as classify
 from .evaluation.codebook_use import CodebookUse as CodebookUse
 from .evaluation.codebook_use import codebook_use as codebook_use
 from .evaluation.encoding import Codes as Codes

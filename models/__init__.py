@@ -9,6 +9,7 @@ from .codes import Codes
 from .contexts import Conditional, OneHot
 from .emissions import Emissions
 from .gaussian_mixture import GaussianMixture
+from .half_labelled import HalfLabelled
 from .hierarchy import Hierarchy
 from .level import Concatenation, Level
 from .likelihoods.autoregressive import AutoregressiveLikelihood
@@ -89,6 +90,7 @@ __all__ = [
     "GatedTransition",
     "GaussianAttention",
     "GaussianMixture",
+    "HalfLabelled",
     "Hierarchy",
     "Level",
     "Likelihood",

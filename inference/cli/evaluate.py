@@ -16,7 +16,7 @@ from .options import (
     RunFolder,
 )
 from .outputs import say_written
-from .run_data import rows_of, stem_of, units_of
+from .run_data import label_codes, rows_of, stem_of, units_of
 
 
 def evaluate(
@@ -43,10 +43,10 @@ def evaluate(
     if data is not None:
         kind, path = f"data of {data}", path.with_stem(f"{path.stem}-{stem_of(data)}")
     run = load_run(folder, device=device)
-    rows = rows_of(run, folder, data, labels, moved_to)[0]
-    figures: dict[str, Any] = evaluate_pair(
-        run.model, run.guide, rows, num_samples=num_samples, seed=seed, show_progress=True
-    )
+    rows, _, beside = rows_of(run, folder, data, labels, moved_to)
+    options: dict[str, Any] = {"num_samples": num_samples, "seed": seed, "show_progress": True}
+    true = label_codes(run, beside)
+    figures: dict[str, Any] = evaluate_pair(run.model, run.guide, rows, labels=true, **options)
     if data is not None:
         figures["data"] = data
     write_json(path, figures)
@@ -69,6 +69,19 @@ def tabulate_evaluation(figures: dict[str, Any], title: str) -> Table:
         evidence = f"{figures['log_evidence']:.2f} ± {figures['log_evidence_se']:.3f}"
         samples = f"log p(x), {figures['num_samples']:,} importance samples"
         table.add_row("log evidence", evidence, f"nats per {datum}; {samples}, ± their error")
+    if "num_labelled" in figures:
+        known = figures["num_labelled"]
+        what = (
+            f"log p(x, y) of {known:,} labelled rows, log p(x) of {figures['num_data'] - known:,}"
+        )
+        table.add_row("labelled", f"{known:,}", f"of {figures['num_data']:,} rows: {what}")
+    for name in ("labelled", "unlabelled"):
+        if f"elbo_{name}" in figures:
+            both = f"{figures[f'log_evidence_{name}']:.2f}, {figures[f'elbo_{name}']:.2f}"
+            table.add_row(f"{name} rows", both, "log evidence, ELBO; nats per datum")
+    if "accuracy" in figures:
+        share = f"{figures['accuracy']:.2%}"
+        table.add_row("accuracy", share, escape("of the known labels: the class of largest q(y|x)"))
     if "num_steps" in figures:
         figure, error = figures["log_evidence_per_step"], figures["log_evidence_per_step_se"]
         sums = f"{figures['num_data']:,} sequences, {figures['num_steps']:,} steps"

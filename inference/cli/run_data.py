@@ -97,6 +97,23 @@ def _beside_test(plan: "Plan", data: "Data") -> dict[str, "np.ndarray"]:
     return {**columns, **beside_test_rows(data)}
 
 
+def label_codes(run: "Run", beside: dict[str, "np.ndarray"]) -> "np.ndarray | None":
+    """The true labels of rows as numbers, where the model is given a few labels; else ``None``."""
+    import numpy as np
+
+    from ..data.some_labels import SOME_LABELS, UNKNOWN
+    from ..evaluation.rows_beside import label_name
+
+    transform = run.transform
+    if transform is None or transform.given != SOME_LABELS:
+        return None
+    values = beside.get(label_name(transform))
+    if values is None or not transform.label_names:
+        return values
+    codes = {name: number for number, name in enumerate(transform.label_names)}
+    return np.array([codes.get(value, UNKNOWN) for value in values.tolist()])
+
+
 def units_of(folder: Path) -> str:
     """A remark on the units of densities; empty if they are the data's own."""
     from ..recipes.plan import read_plan

@@ -37,6 +37,13 @@ def sample(
             help="Steps of each sequence.", show_default="drawn from the training sequences"
         ),
     ] = None,
+    label: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a model that is given labels: the class to draw, or several such as 0,1,2, in "
+            "turn."
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     seed: DrawSeed = 0,
     moved_to: MovedTo = None,
@@ -53,6 +60,7 @@ def sample(
     from ..common.files import write_atomically
     from ..common.plotting import save_figures
     from ..data.transform import has_context
+    from ..recipes.given_labels import with_given_labels
     from ..recipes.load_run import load_run
     from ..recipes.plan import read_plan
     from ..recipes.plan_data import load_plan_data
@@ -80,6 +88,8 @@ def sample(
         data = _load_for_picture(folder, moved_to)
     # A conditional model is given what the test data are.
     given = data.rows("test") if data is not None and has_context(transform) else None
+    if label is not None:
+        given, run = _of_classes(given, transform, label), with_given_labels(run)
     samples = replace(run, transform=transform).sample(num, like=given, **options)
     paths = []
     if transform.columns:
@@ -133,6 +143,26 @@ def _sample_sequences(
     with write_atomically(sound) as temporary, temporary.open("wb") as file:
         save_sound(file, *found)
     return [array, sound, *paths]
+
+
+def _of_classes(given: Any, transform: "Transform", label: str) -> tuple[Any, ...]:
+    """The rows (x, *context) that samples are like, with these classes in turn for their label."""
+    import torch
+
+    from ..data.some_labels import SOME_LABELS
+
+    if transform.given not in ("labels", SOME_LABELS):
+        raise ValueError("--label is for a model that is given labels: leave it out")
+    *others, labels = given
+    numbers = range(transform.label_range[1] + 1 if transform.label_range else 0)
+    codes = {name: number for number, name in enumerate(transform.label_names or map(str, numbers))}
+    words = [word.strip() for word in label.split(",")]
+    unknown = [word for word in words if word not in codes]
+    if unknown:
+        known = ", ".join(codes)
+        raise ValueError(f"--label {unknown[0]!r} is none of the classes of the fit: {known}")
+    chosen = torch.tensor([codes[word] for word in words])
+    return *others, chosen[torch.arange(len(labels)) % len(chosen)]
 
 
 def _load_for_picture(folder: Path, moved_to: Path | None) -> "Data | None":

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..common.arguments import name_rows
 from .checks import name_columns
+from .some_labels import SOME_LABELS, UNKNOWN
 from .source import Source
 
 
@@ -64,7 +65,7 @@ def _check_complete(values: np.ndarray, name: str) -> None:
 def context_names(given: Any) -> tuple[str, ...]:
     """The names of the columns that are given, if it is columns that are."""
     if isinstance(given, str):
-        return () if given == "labels" else (given,)
+        return () if given in ("labels", SOME_LABELS) else (given,)
     is_names = isinstance(given, list | tuple) and given and all(isinstance(n, str) for n in given)
     return tuple(given) if is_names else ()
 
@@ -120,6 +121,9 @@ def encode_context(
     Raises:
         ValueError: if the source has no labels, or lacks a column.
     """
+    if given == SOME_LABELS:
+        unknown = np.full(len(rows), UNKNOWN)
+        return (torch.as_tensor(unknown if source.labels is None else source.labels[rows]),)
     if given == "labels":
         if source.labels is None:
             raise ValueError(

@@ -27,6 +27,7 @@ from .lengths import count_lengths
 from .reading_options import ReadingOptions
 from .rows import BLOCK_ROWS, Rows, Streamed
 from .sequences import check_sequence_options, limit_words
+from .some_labels import SOME_LABELS, UNKNOWN, SomeLabels
 from .source import Source, join_notes
 from .splits import Split, check_positions
 from .tables import check_columns, refuse_wide
@@ -175,7 +176,8 @@ def load_data(
             ``"none"`` leaves grey values.
         standardize: subtract each element's training mean and divide by its training
             standard deviation. Densities are then in standardized units.
-        given: the context of a conditional model: ``"labels"``, whole numbers (N,); names of
+        given: the context of a conditional model: ``"labels"``, whole numbers (N,);
+            :class:`SomeLabels`, of which few are known; names of
             columns of a table, which become one context (N, G), words as G flags and numbers
             standardized; or boolean flags of the given elements, with the shape of a datum; or a
             function from that shape to flags, such as :func:`quadrants`. With G flags, x is the
@@ -243,6 +245,8 @@ def load_data(
             "columns of several kinds are in their own units: leave standardize=, binarize=, "
             "scale= and shape= out, or kinds="
         )
+    hiding = given if isinstance(given, SomeLabels) else None
+    given = SOME_LABELS if hiding else given
     division = Split(validation, test, split, groups, order, seed)
     names, dropped = context_names(given), _names_of(drop)
     options = ReadingOptions(
@@ -281,15 +285,17 @@ def load_data(
     transform = replace(
         _describe(loaded, layout, standardize, binarize),
         options=replace(options, vocabulary=loaded.vocabulary),
-        given="labels" if isinstance(given, str) and given == "labels" else None,
+        given=given if isinstance(given, str) and given in ("labels", SOME_LABELS) else None,
         given_flags=mask,
         context_columns=fit_context_columns(loaded, names, parts[0]),
         binarize=binarize or "none",
         seed=seed,
         train_lengths=count_lengths(loaded.lengths, parts[0]),
     )
-    if transform.given == "labels" and loaded.labels is not None:
+    if transform.given is not None and loaded.labels is not None:
         of_labels = int(loaded.labels.min()), int(loaded.labels.max())
+        if hiding:
+            of_labels = UNKNOWN, of_labels[1]
         transform = replace(transform, label_range=of_labels)
     roles = {"labels": labels, "groups": groups, "order": order, "split": split}
     told = [
@@ -298,7 +304,8 @@ def load_data(
         describe_parts(parts) if loaded.note.startswith("read ") else "",
     ]
     loaded = replace(loaded, note=join_notes(loaded.note, *told))
-    return _assemble(loaded, parts, transform, stream=stream, standardize=standardize)
+    data = _assemble(loaded, parts, transform, stream=stream, standardize=standardize)
+    return hiding.hide(data, seed) if hiding else data
 
 
 def _names_of(drop: Sequence[str]) -> Sequence[str]:

@@ -6,6 +6,7 @@ from typing import Any
 from .arrays import is_table
 from .fitted_transform import like, refuse_transformed
 from .load_data import Data
+from .some_labels import SOME_LABELS
 from .transform import Transform
 
 
@@ -23,7 +24,7 @@ def new_rows(transform: Transform | None, data: Any, labels: Any) -> Any:
     """
     own_form = isinstance(data, Data | Mapping) or type(data) is tuple
     directly = transform is None or bool(transform.argument_columns)
-    takes_labels = transform is not None and transform.given == "labels"
+    takes_labels = transform is not None and transform.given in ("labels", SOME_LABELS)
     if labels is not None and (own_form or not (directly or takes_labels)):
         raise ValueError(
             "the run takes no labels beside these data: leave them out, or, for a program of "

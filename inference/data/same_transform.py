@@ -2,6 +2,7 @@
 
 import torch
 
+from .some_labels import SOME_LABELS
 from .transform import Transform
 
 ROUNDING = 4 * torch.finfo(torch.float32).eps
@@ -32,7 +33,7 @@ def difference(transform: Transform, other: Transform) -> str:
         return "another vocabulary"
     if transform.context_columns != other.context_columns:
         return "another context"
-    if transform.given == "labels" and transform.label_names != other.label_names:
+    if transform.given in ("labels", SOME_LABELS) and transform.label_names != other.label_names:
         return "another numbering of labels"
     if transform.given == "labels" and not _within(other.label_range, transform.label_range):
         return "another range of labels"

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from ..common.arguments import refuse_more
 from ..data.arguments import open_pair
+from ..data.load_data import Data
 from ..data.row_lengths import are_known_sequences, find_row_lengths
 from ..data.rows import BLOCK_ROWS, Rows
+from ..data.some_labels import UNKNOWN
 from ..evidence.importance_sampling import Evidence, log_evidence
 from ..pairs.chains import variance_over_data
 from ..pairs.checks import explaining_data
@@ -24,6 +26,7 @@ from ..pairs.programs import Program, evaluating
 from ..pairs.sites import observed_sites
 from ..pairs.structure import Structure
 from ..simulation.predictive import posterior_means, steps_of_latents
+from .classification import accuracy, label_probabilities
 from .codebook_use import CodebookUse, codebook_figures, count_codes, priors_over_codes
 
 PROBED_ROWS = 20
@@ -58,6 +61,7 @@ def evaluate(
     guide: Program,
     data: Any,
     *more: Never,
+    labels: Any = None,
     num_samples: int = 1000,
     data_plate: str | None = None,
     seed: int = 0,
@@ -69,6 +73,9 @@ def evaluate(
         data: x or (x, *context), all of which is used; of what :func:`load_data` returns, the
             test part is used.
         more: none: the data of programs of several arguments are one tuple or dict.
+        labels: of a pair whose guide marks a discrete site to be enumerated, the true value of each
+            row, 0 … C − 1, (N,), or −1 where it is not known; of what :func:`load_data` returns,
+            those of the test part.
         num_samples: S of :func:`log_evidence`.
         data_plate: the name of the plate over the data, where two plates fit.
         seed: seed of the draws.
@@ -97,6 +104,11 @@ def evaluate(
         ``num_codes`` and ``codebook_share`` say how many are in use (:func:`codebook_use`); and
         ``prior_gain`` the nats by which a learned prior over codes raises the bound over that with
         a uniform one.
+        Where the guide marks a discrete site y to be enumerated, ``accuracy`` is the share of
+        ``labels`` that are the class of largest q(y|x). ``num_labelled`` rows have their y as data:
+        their evidence is log p(x, y), and that of the others log p(x). Where there are both,
+        ``log_evidence`` and ``elbo`` are means over both, and ``log_evidence_labelled``,
+        ``log_evidence_unlabelled``, ``elbo_labelled`` and ``elbo_unlabelled`` those of each.
 
     Raises:
         ValueError: as :func:`log_evidence` does; if latent variables are global.
@@ -114,7 +126,7 @@ def evaluate(
     if structure.points:
         return {
             "reconstruction": _reconstruction(model, guide, rows, structure),
-            **_count_units(model, guide, rows),
+            **_count_units(model, guide, rows, structure),
             "num_data": len(rows[0]),
         }
     evidence = log_evidence(
@@ -125,6 +137,7 @@ def evaluate(
     if lengths is not None and not known and _reads_beyond(model, guide, rows, lengths, structure):
         lengths = None  # an argument of that name, and no lengths of sequences
     numbers = size if lengths is None else _size_without_padding(size, rows[0], lengths)
+    numbers = 0 if structure.all_values else numbers  # a label may be observed, or not
     bits = {"bits_per_dimension": -evidence.mean / numbers / math.log(2)} if numbers else {}
     return {
         "log_evidence": evidence.mean,
@@ -141,8 +154,9 @@ def evaluate(
             else _perplexities(evidence, lengths)
         ),
         **bits,
-        **_count_units(model, guide, rows),
         **codebook_figures(count_codes(model, guide, rows, structure, codes)),
+        **_of_labels(evidence, (model, guide, rows, structure), _true_labels(labels, data)),
+        **_count_units(model, guide, rows, structure),
         "khat_bad_fraction": evidence.khat_bad_fraction,
         "khat_threshold": evidence.khat_threshold,
         "ess_median": evidence.ess.median().item(),
@@ -167,7 +181,7 @@ def _bound_alone(
         "kl": evidence.kl.mean().item(),
         **{f"kl_{name}": kl.mean().item() for name, kl in evidence.kl_by_site.items()},
         **_prior_gain(uses, evidence.kl.mean().item(), len(rows[0])),
-        **_count_units(model, guide, rows),
+        **_count_units(model, guide, rows, structure),
         **codebook_figures(uses),
         "num_data": len(rows[0]),
     }
@@ -235,8 +249,42 @@ def _size_without_padding(size: int, x: Rows, lengths: Tensor) -> float:
     return size * lengths.double().mean().item() / x.shape[1] if size == padded else 0
 
 
-def _count_units(model: Program, guide: Program, rows: tuple[Rows, ...]) -> dict[str, float]:
-    means, present = (of(model, guide, rows) for of in (posterior_means, steps_of_latents))
+def _true_labels(labels: Any, data: Any) -> Tensor | None:
+    """The labels that were given, or those of the test part of loaded data."""
+    if labels is None and isinstance(data, Data):
+        return data.test_labels
+    return None if labels is None else torch.as_tensor(labels)
+
+
+def _of_labels(
+    evidence: Evidence,
+    pair: tuple[Program, Program, tuple[Rows, ...], Structure],
+    labels: Tensor | None,
+) -> dict[str, float]:
+    """The figures of a pair whose guide enumerates labels: accuracy, and what is evidence of."""
+    if evidence.labelled is None:
+        return {}
+    figures: dict[str, float] = {"num_labelled": int(evidence.labelled.sum())}
+    if 0 < figures["num_labelled"] < len(evidence.labelled):
+        elbo = evidence.reconstruction - evidence.kl
+        for name, rows in (("labelled", evidence.labelled), ("unlabelled", ~evidence.labelled)):
+            figures[f"log_evidence_{name}"] = evidence.log_px[rows].mean().item()
+            figures[f"elbo_{name}"] = elbo[rows].mean().item()
+    if labels is None or len(pair[-1].all_values) != 1 or not bool((labels != UNKNOWN).any()):
+        return figures
+    if len(labels) != len(evidence.labelled):
+        raise ValueError(f"{len(labels)} labels were given for {len(evidence.labelled)} rows")
+    (probabilities,) = label_probabilities(*pair).values()
+    return figures | {"accuracy": accuracy(probabilities, labels)}
+
+
+def _count_units(
+    model: Program, guide: Program, rows: tuple[Rows, ...], structure: Structure
+) -> dict[str, float]:
+    """The active units, of the sites that are no labels."""
+    labels = dict(structure.all_values)
+    found, present = (of(model, guide, rows) for of in (posterior_means, steps_of_latents))
+    means = {name: value for name, value in found.items() if name not in labels}
     return {
         "active_units": sum(
             active_units(value, present=present.get(name)) for name, value in means.items()

@@ -15,7 +15,7 @@ def beside_test_rows(data: Data) -> dict[str, np.ndarray]:
     """The labels of the test part, in words if they were words, by the name of their column."""
     if data.test_labels is None:
         return {}
-    return {_label_name(data.transform): _words(data.test_labels.numpy(), data.label_names)}
+    return {label_name(data.transform): _words(data.test_labels.numpy(), data.label_names)}
 
 
 def beside_new_rows(transform: Transform, data: Any, labels: Any = None) -> dict[str, np.ndarray]:
@@ -35,7 +35,7 @@ def beside_source(transform: Transform, source: Source) -> dict[str, np.ndarray]
     """The same of what was read."""
     found = dict(source.aside)
     if source.labels is not None:
-        found[_label_name(transform)] = _words(source.labels, source.label_names)
+        found[label_name(transform)] = _words(source.labels, source.label_names)
     return found
 
 
@@ -51,7 +51,8 @@ def frame_of(index: Any, beside: Mapping[str, Any], figures: Mapping[str, Any]) 
     return pd.DataFrame({**marked, **figures}, index=pd.Index(index, name="row"))
 
 
-def _label_name(transform: Transform) -> str:
+def label_name(transform: Transform) -> str:
+    """The name of the labels of data: that of their column, or ``label``."""
     return transform.options.label_column or "label"
 
 

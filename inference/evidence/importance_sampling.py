@@ -16,6 +16,7 @@ from ..data.rows import BLOCK_ROWS
 from ..data.whole_set import open_posterior, rows_of_set
 from ..execution.precision import Precision
 from ..execution.recorded import Compile
+from ..pairs.all_values import is_known
 from ..pairs.checks import (
     check_guide_covers_prior,
     check_prior_covers_guide,
@@ -25,7 +26,7 @@ from ..pairs.checks import (
 )
 from ..pairs.inspection import check_summed_within_data, inspect_pair
 from ..pairs.kept_rows import rows_kept
-from ..pairs.log_terms import Terms
+from ..pairs.log_terms import Terms, draw
 from ..pairs.parameters import place, placement
 from ..pairs.programs import Program, evaluating
 from ..pairs.scoring import DRAWS_AT_ONCE, Scorer
@@ -81,6 +82,11 @@ class Evidence(PerDatum):
     drawn, so ``log_px`` is no estimate of log p(x) but a lower bound, the ELBO where there are no
     other sites; ``khat`` and ``standard_error`` are ∞. See :func:`enumerated_evidence`."""
 
+    labelled: Tensor | None = None
+    """Whether all discrete sites y that the guide marks to be enumerated are known in a row, (N,)
+    of bool; ``None`` where it marks none. ``log_px`` is log p(x, y) of these rows, as y is data
+    too, and log p(x) of the others, the sum over y taken exactly within each draw."""
+
     @property
     def elbo(self) -> float:
         """Mean ELBO from the same draws: never above :attr:`mean`."""
@@ -119,6 +125,9 @@ class Evidence(PerDatum):
         figure = f"mean={self.mean:.3f} ± {self.mean_standard_error:.3f} nats"
         if self.point_masses:
             figure = f"mean ≥ {self.mean:.3f} nats, a bound"
+        if self.labelled is not None:
+            count = int(self.labelled.sum())
+            of += f": log p(x, y) of {count}, log p(x) of {len(self.log_px) - count}"
         return (
             f"Evidence({figure}, "
             f"elbo={self.elbo:.3f}, {of}, S={self.num_samples}, "
@@ -154,6 +163,14 @@ def log_evidence(
     Sites that the model marks ``infer={"enumerate": "parallel"}``, and that the guide does not
     have, are summed out exactly: p(x|z) p(z) is then Σ_k p(x, z, k). If the guide draws nothing,
     because all sites are summed out, the result is log p(x) itself.
+
+    Sites y that the guide draws and marks so are summed out too, within each draw of the others::
+
+        log p̂(x) = log 1/S Σₛ Σ_y p(x, y, z_{sy}) / q(z_{sy}|x, y),   z_{sy} ~ q(z|x, y)
+
+    Where a mask says that y is known, as ``obs_mask`` of ``pyro.sample`` does, y is part of the
+    data, and the row's figure is log p(x, y): see :attr:`Evidence.labelled`. ``elbo`` remains that
+    of the pair, with log q(y|x).
 
     Where the guide puts a discrete site on one value, a mass of 1, as
     :class:`latente.guides.FiniteScalar` does, no other value is ever drawn, and ``log_px`` is a
@@ -223,6 +240,7 @@ def log_evidence(
         first = place(tuple(part[:step] for part in rows), device, dtype)
         structure = inspect_local(model, guide, first)
         scorer = Scorer(model, guide, structure, compile=compile, precision=precision)
+        known: list[Tensor] = []
         by_site: dict[str, list[Tensor]] = {name: [] for name in scorer.told_apart}
         set_seed(seed)
         with progress("evidence", num_rows, show=show_progress) as advance:
@@ -232,6 +250,8 @@ def log_evidence(
                     terms = list(scorer.terms(args, num_samples, chunk_size))
                 for name, values in _summarize(terms, (model, guide, args)).items():
                     figures[name][start : start + step] = values
+                if structure.all_values:
+                    known.append(is_known(draw(guide, args, 1, structure), structure).cpu())
                 for name, parts in by_site.items():
                     kls = [one.kl_by_site[name].double() for one in terms]
                     parts.append(torch.cat(kls).mean(0).cpu())
@@ -248,6 +268,7 @@ def log_evidence(
         exact=bool(structure.enumerated) and not structure.local_latents,
         point_masses=structure.point_masses,
         kl_by_site={name: torch.cat(parts) for name, parts in by_site.items()},
+        labelled=torch.cat(known) if known else None,
     )
 
 
@@ -288,12 +309,10 @@ def _summarize(chunks: list[Terms], pair: tuple[Any, ...]) -> dict[str, Tensor]:
     # In float32 the rounding of a sum of S weights would hide what the error estimate measures.
     log_weight = torch.cat([terms.log_weight.double() for terms in chunks]).cpu()
     reconstruction = torch.cat([terms.log_likelihood.double() for terms in chunks]).cpu()
+    kl = torch.cat([(t.log_posterior - t.log_prior).double() for t in chunks]).cpu()
     # Where log p(x|z) is −∞, so is the weight, and their difference says nothing of the KL.
-    kl = torch.where(
-        reconstruction.isfinite(),
-        reconstruction - log_weight,
-        torch.cat([(t.log_posterior - t.log_prior).double() for t in chunks]).cpu(),
-    )
+    differs = reconstruction.isfinite() & (chunks[0].log_summed_weight is None)
+    kl = torch.where(differs, reconstruction - log_weight, kl)
     try:
         figures = summarize_weights(log_weight)
     except ValueError as error:

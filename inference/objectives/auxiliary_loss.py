@@ -53,7 +53,7 @@ class AuxiliaryLoss(Objective):
         super().__init__(objective.num_particles)
         self.objective, self.settings = objective, dict(weights)
         self.terms = {name: Weight(name, value) for name, value in weights.items()}
-        self.points_allowed = objective.points_allowed
+        self.points_allowed, self.enumerates = objective.points_allowed, objective.enumerates
 
     @property
     def weights(self) -> list[Weight]:
@@ -107,4 +107,4 @@ def auxiliary_term(reading: Reading, name: str) -> Tensor:
     value = site["value"].expand(site["fn"].batch_shape).movedim(rows_dim(site), -1)
     first = 1 if reading.draws.plated else 0
     inner = tuple(range(first, value.dim() - 1))
-    return (value.sum(inner) if inner else value).reshape(reading.shape).mean(0)
+    return reading.average((value.sum(inner) if inner else value).reshape(reading.shape))

@@ -42,6 +42,9 @@ class Beta_ELBO(Objective):
     costs less. It keeps levels of a hierarchy from collapsing (Vahdat and Kautz 2020, arXiv
     2007.03898; the formula is that of their released code).
 
+    Discrete sites y that the guide marks ``infer={"enumerate": "parallel"}`` are not drawn:
+    E_q = Σ_y q(y|x) E_q(z|x,y), exactly, with draws of z at each y (Kingma et al. 2014, 1406.5298).
+
     Args:
         beta: a number of at least 0, or a :class:`Schedule` over epochs, such as ``Warmup(10)`` or
             ``Cyclical(20)``; or a mapping from latent sites to these, where a site that is not
@@ -68,6 +71,7 @@ class Beta_ELBO(Objective):
     """
 
     points_allowed = True
+    enumerates = True
 
     def __init__(
         self,
@@ -108,12 +112,12 @@ class Beta_ELBO(Objective):
 
     def bound(self, reading: Reading) -> Tensor:
         """E_q[log p(x|z)] − β KL of each datum, or their mean with free bits."""
-        reconstruction = reading.log_likelihood.mean(0)
+        reconstruction = reading.average(reading.log_likelihood)
         if self._without_kl:
             return reconstruction
         has_free_bits = not self.free_bits.is_always(0.0)
         if not has_free_bits and not self.betas.by_site and not self.balance:
-            return reconstruction - self.beta.tensor * reading.kl.mean(0)
+            return reconstruction - self.beta.tensor * reading.average(reading.kl)
         total = reconstruction.new_zeros(())
         for name, kl in self._kls(reading, has_free_bits).items():
             total = total + (self.betas.of(name) * kl if self.betas.by_site else kl)
@@ -123,16 +127,17 @@ class Beta_ELBO(Objective):
     def _kls(self, reading: Reading, has_free_bits: bool) -> dict[str, Tensor]:
         """The KL of each site before β: of each datum (N,), or with free bits their mean."""
         parts = dict(zip(reading.local_sites(), reading.kl_by_dimension(), strict=True))
-        kls = {name: kl.sum(-1).mean(0) for name, kl in parts.items()}
+        kls = {name: reading.average(kl.sum(-1)) for name, kl in parts.items()}
         if not has_free_bits and not self.balance:
             return kls
         values = {name: site["value"] for name, (site, _) in reading.local_sites().items()}
         sizes = {name: values[name].numel() // kl[..., 0].numel() for name, kl in parts.items()}
         if has_free_bits:
             counted = sizes if self.free_bits_per == "dimension" else dict.fromkeys(sizes)
-            kls = {n: _at_least(self.free_bits.of(n), kl, counted[n]) for n, kl in parts.items()}
+            means = {name: reading.average_over_data(kl) for name, kl in parts.items()}
+            kls = {n: _at_least(self.free_bits.of(n), kl, counted[n]) for n, kl in means.items()}
         if self.balance:
-            means = [kl.sum(-1).mean() for kl in parts.values()]
+            means = [reading.average_over_data(kl.sum(-1)) for kl in parts.values()]
             gammas = dict(zip(parts, balance_kls(means, [*sizes.values()]), strict=True))
             rises = self.beta.tensor < self.beta.full
             kls = {name: kl * gammas[name].where(rises, 1.0) for name, kl in kls.items()}
@@ -166,16 +171,16 @@ class Beta_ELBO(Objective):
 
 
 def _at_least(free_bits: Tensor, kl: Tensor, size: int | None) -> Tensor:
-    """The KL of one site (S, N, J), averaged over the batch, at least as large as λ.
+    """The KL of one site, averaged over draws and batch (J,), at least as large as λ.
 
     Args:
         size: its number of dimensions, of each of which λ is; ``None``: λ is of the site.
     """
-    least, mean = free_bits.to(kl), kl.mean((0, 1))
+    least = free_bits.to(kl)
     if size is None:
-        return mean.sum().clamp(min=least)
+        return kl.sum().clamp(min=least)
     # A KL that does not split into dimensions has the free bits of all of them.
-    return mean.clamp(min=least * (size // kl.shape[-1])).sum()
+    return kl.clamp(min=least * (size // kl.shape[-1])).sum()
 
 
 def balance_kls(kls: list[Tensor], sizes: list[int]) -> list[Tensor]:

@@ -50,6 +50,15 @@ class ImportanceWeighted_ELBO(Objective):
     (1 − ``elbo_weight``) · L; PIWAE (``partial``) fits the model to the bound of all k · m draws as
     one group, and the guide to that of the m groups.
 
+    Discrete sites y that the guide marks ``infer={"enumerate": "parallel"}`` are not drawn. The sum
+    over their values stands outside the logarithm::
+
+        L = Σₙ Σ_y q(y|xₙ) [L_{k,m}(xₙ, y) − log q(y|xₙ)]
+
+    with L(x, y) the bound of log p(x, y) of k draws z ~ q(z|x, y). It is a bound of log p(x), and
+    at k = 1 the ELBO. Inside the logarithm, log 1/k Σᵢ Σ_y p(x, y, zᵢ) / q(zᵢ|x, y), the bound
+    would be tighter, but without q(y|x), which it would not fit; :func:`log_evidence` takes that.
+
     Args:
         k: number of draws in a group.
         m: number of groups.
@@ -66,6 +75,8 @@ class ImportanceWeighted_ELBO(Objective):
     >>> ImportanceWeighted_ELBO(k=8, m=8, gradient=Gradient.DOUBLY_REPARAMETERIZED)
     ImportanceWeighted_ELBO(k=8, m=8, gradient=DOUBLY_REPARAMETERIZED)
     """
+
+    enumerates = True
 
     def __init__(
         self,
@@ -100,7 +111,11 @@ class ImportanceWeighted_ELBO(Objective):
 
     def bound(self, reading: Reading) -> Tensor:
         """The bound of each datum, (N,)."""
-        return self._bound(reading.log_weight, 1 if self.partial else self.m)
+        return self._over_values(reading, reading.log_weight, 1 if self.partial else self.m)
+
+    def _over_values(self, reading: Reading, log_weight: Tensor, groups: int) -> Tensor:
+        """Σ_y q(y|x) of the bounds of all values of y: (N,)."""
+        return reading.sum_values([self._bound(w, groups) for w in reading.by_value(log_weight)])
 
     def _bound(self, log_weight: Tensor, groups: int) -> Tensor:
         grouped = log_weight.unflatten(0, (groups, -1))
@@ -127,7 +142,9 @@ class ImportanceWeighted_ELBO(Objective):
             return None
         at_cut = _read_at(reading, cut)
         log_joint = at_cut.log_likelihood + at_cut.log_prior
-        of_model, of_guide = self._shares((log_joint - at_cut.log_posterior).detach())
+        log_weight = (log_joint - at_cut.log_posterior).detach()
+        shares = [self._shares(part) for part in reading.by_value(log_weight)]
+        of_model, of_guide = _times_mass(reading, shares)
         arriving = torch.autograd.grad(
             (of_guide * (log_joint - at_cut.log_posterior)).sum(),
             list(cut.values()),
@@ -135,7 +152,12 @@ class ImportanceWeighted_ELBO(Objective):
         )
         surrogate = (of_model * log_joint).sum()
         if self.gradient is Gradient.PLAIN:
-            surrogate = surrogate - (of_guide * at_cut.log_posterior).sum()
+            log_q = at_cut.log_posterior
+            if reading.log_shares is not None:  # a value of no mass counts nothing
+                log_q = log_q.clamp(min=torch.finfo(log_q.dtype).min)
+            surrogate = surrogate - (of_guide * log_q).sum()
+        if reading.log_shares is not None:  # the slope in q(y|x), of which the shares are parts
+            surrogate = surrogate + self._over_values(reading, log_weight, self.m).sum()
         sites = latent_sites(reading.draws.trace)
         for name, slope in zip(cut, arriving, strict=True):
             surrogate = surrogate + (slope * sites[name]["value"]).sum()
@@ -162,6 +184,15 @@ class ImportanceWeighted_ELBO(Objective):
         return (
             f"ImportanceWeighted_ELBO(k={self.k}, m={self.m}, gradient={self.gradient.name}{more})"
         )
+
+
+def _times_mass(reading: Reading, shares: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """The shares of model and guide at each value of y, (S, N) each, times q(y|x): (S · C, N)."""
+    if reading.log_shares is None:
+        return shares[0]
+    mass = reading.log_shares.detach().exp()
+    of_model, of_guide = (torch.stack(part, 1) * mass for part in zip(*shares, strict=True))
+    return of_model.flatten(0, 1), of_guide.flatten(0, 1)
 
 
 def _read_at(reading: Reading, cut: dict[str, Tensor]) -> Reading:

@@ -7,8 +7,9 @@ import torch
 from pyro.infer import ELBO
 from torch import Tensor
 
+from ..pairs.all_values import draw_all_values
 from ..pairs.inspection import inspect_pair
-from ..pairs.log_terms import draw, trace_model
+from ..pairs.log_terms import trace_model
 from ..pairs.minibatch_scaling import data_scale, subsamples
 from ..pairs.programs import Program, evaluating, plain_errors
 from ..pairs.sites import latent_sites
@@ -45,6 +46,11 @@ class Objective(ELBO):
 
     points_allowed = False
     """Whether the guide may be a point, which has no density."""
+
+    enumerates = False
+    """Whether :meth:`bound` takes all values of the discrete sites that the guide marks
+    ``infer={"enumerate": "parallel"}``: see :class:`Reading`. Where it is false, such a pair is
+    refused, as a mean over the draws would weigh all values alike."""
 
     def __init__(self, num_particles: int = 1):
         if num_particles < 1:
@@ -133,10 +139,10 @@ class Objective(ELBO):
                 f"{', '.join(kwargs)} as a positional argument"
             )
         structure, closed, subsampled = self._inspect(model, guide, args)
-        draws = draw(guide, args, self.num_particles, structure)
+        draws, log_shares = draw_all_values(guide, args, self.num_particles, structure)
         trace = trace_model(model, draws)
         scale = data_scale(trace, draws, subsampled or subsamples(trace))
-        return Reading(model, guide, draws, trace, structure, closed, scale)
+        return Reading(model, guide, draws, trace, structure, closed, scale, log_shares)
 
     def _inspect(
         self,
@@ -150,9 +156,9 @@ class Objective(ELBO):
         if self._seen is None or known is not None or self._seen[:2] != (model, guide):
             with evaluating(model, guide), torch.random.fork_rng(), plain_errors():
                 structure = known or inspect_pair(model, guide, args)
-                draws = draw(guide, args, 1, structure)
+                draws, shares = draw_all_values(guide, args, 1, structure)
                 trace = trace_model(model, draws)
-                reading = Reading(model, guide, draws, trace, structure, frozenset(), 1.0)
+                reading = Reading(model, guide, draws, trace, structure, frozenset(), 1.0, shares)
                 _check_all(self, reading)
                 closed = closed_forms(reading)
             self._seen = model, guide, structure, closed, subsamples(trace)
@@ -167,11 +173,19 @@ def _check_all(objective: Objective, reading: Reading) -> None:
             f"the guide has no site {structure.enumerated[0]!r}, which the model marks to be "
             f"summed out, and {name} draws all sites: use TraceEnum_ELBO"
         )
+    _check_values(objective, reading)
+    enumerated = dict(structure.all_values)
     for site_name, site in latent_sites(reading.draws.trace).items():
-        if not site["fn"].has_rsample:
+        if not site["fn"].has_rsample and site_name not in enumerated:
+            marked = ""
+            if site["infer"].get("enumerate"):
+                marked = (
+                    "; and it is not enumerated, as the guide draws it after another site, or it "
+                    "has several values for each datum"
+                )
             raise ValueError(
                 f"the guide's {site_name!r} cannot be drawn with a gradient to its parameters, "
-                f"which {name} needs: use Trace_ELBO() or ScoreFunction_ELBO()"
+                f"which {name} needs{marked}: use Trace_ELBO() or ScoreFunction_ELBO()"
             )
     if structure.points and not objective.points_allowed:
         raise ValueError(
@@ -179,6 +193,24 @@ def _check_all(objective: Objective, reading: Reading) -> None:
             f"{name} needs one: leave the objective out, or use Beta_ELBO(beta=0)"
         )
     objective.check(reading.local_sites(), structure)
+
+
+def _check_values(objective: Objective, reading: Reading) -> None:
+    """Refuse to enumerate where the objective, or the pair, does not allow it."""
+    structure, name = reading.structure, type(objective).__name__
+    if not structure.all_values:
+        return
+    site = structure.all_values[0][0]
+    if not objective.enumerates:
+        raise ValueError(
+            f"the guide marks {site!r} to be enumerated, and {name} takes draws alone: use "
+            "Beta_ELBO(), ImportanceWeighted_ELBO() or TraceEnum_ELBO()"
+        )
+    if structure.apart or structure.keeps_rows:
+        raise ValueError(
+            f"the guide marks {site!r} to be enumerated, and each of its draws is a run of its "
+            "own: use TraceEnum_ELBO()"
+        )
 
 
 def _total(bound: Tensor, reading: Reading) -> Tensor:

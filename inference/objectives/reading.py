@@ -8,6 +8,7 @@ import torch
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
+from ..pairs.all_values import average_values
 from ..pairs.kl import site_kl, sites_in_closed_form
 from ..pairs.log_terms import Draws, sum_sites
 from ..pairs.programs import Program
@@ -20,6 +21,10 @@ class Reading:
     """The log terms of a pair at S draws z ~ q(z|x) for each of the N data of a batch.
 
     An objective is a function of these terms. They are in nats, and have gradients.
+
+    Where the guide marks discrete sites y to be enumerated, there are S · C draws: for each sample
+    one z ~ q(z|x, y) at each of the C values of y, next to one another. An objective whose
+    ``enumerates`` is true averages them by :meth:`average`, or takes them :meth:`by_value`.
     """
 
     model: Program
@@ -31,11 +36,39 @@ class Reading:
     """Latent sites whose KL is taken in closed form."""
     scale: float
     """N/M: how many data each datum of the batch stands for."""
+    log_shares: Tensor | None = None
+    """log q(y|x) of the C values of the sites that are enumerated, (C, N), and −log C where y is
+    known; ``None`` where nothing is enumerated."""
 
     @property
     def shape(self) -> tuple[int, int]:
         """(S, N)."""
         return self.draws.num_samples, self.draws.num_data
+
+    def average(self, term: Tensor) -> Tensor:
+        """The mean of a term (S, N, …) over q(z|x): over its draws, and all values of y."""
+        if self.log_shares is None:
+            return term.mean(0)
+        return average_values(term, self.log_shares).mean(0)
+
+    def average_over_data(self, term: Tensor) -> Tensor:
+        """The mean of a term (S, N, …) over q(z|x) and the batch: (…)."""
+        if self.log_shares is None:
+            return term.mean((0, 1))
+        return self.average(term).mean(0)
+
+    def by_value(self, term: Tensor) -> list[Tensor]:
+        """A term (S · C, N) at each of the C values of y, each (S, N); 0 at values of no mass."""
+        if self.log_shares is None:
+            return [term]
+        terms = term.unflatten(0, (-1, len(self.log_shares)))
+        return list(torch.where(self.log_shares > -torch.inf, terms, 0.0).unbind(1))
+
+    def sum_values(self, terms: list[Tensor]) -> Tensor:
+        """Σ_y q(y|x) of a term (N,) of each value of y: (N,)."""
+        if self.log_shares is None:
+            return terms[0]
+        return average_values(torch.stack(terms), self.log_shares)[0]
 
     @cached_property
     def log_likelihood(self) -> Tensor:

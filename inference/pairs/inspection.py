@@ -7,6 +7,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from .all_values import sites_of_all_values
 from .cached_flows import UnknownDensityError
 from .calling import is_one_datum, name_data_plate
 from .chains import steps_in_turn
@@ -88,6 +89,7 @@ def inspect_pair(model: Program, guide: Program, args: tuple[Any, ...]) -> Struc
         keeps_rows=rows_kept(guide) is not None,
         drawn_together=tuple(set(_without_density(in_guide, in_model)) - {*points, *masses}),
         auxiliary=tuple(name for name in in_guide if name not in in_model),
+        all_values=sites_of_all_values(in_guide, in_model),
         data_plate=plate,
         point_masses=masses,
     )

@@ -56,10 +56,15 @@ class Terms:
     """log q of the global latent variables, (S,)."""
     kl_by_site: Mapping[str, Tensor] = field(default_factory=dict)
     """log q(z|x) − log p(z) of each local latent site, (S, N), where they were asked for."""
+    log_summed_weight: Tensor | None = None
+    """Where the guide marks discrete sites y to be enumerated, log Σ_y p(x, y, z) / q(z|x, y) of
+    one draw of z at each y, (S, N): the other terms are then means over q(y|x)."""
 
     @property
     def log_weight(self) -> Tensor:
         """log p(x, z) − log q(z|x) of the local variables of each datum, (S, N)."""
+        if self.log_summed_weight is not None:
+            return self.log_summed_weight
         return self.log_likelihood + self.log_prior - self.log_posterior
 
 
@@ -214,7 +219,7 @@ def score(model: Program, draws: Draws, start: int = 0, stop: int | None = None)
     stop = draws.num_samples if stop is None else stop
     if draws.apart and draws.enumerated:  # traces with all values of a site are not stacked
         parts = [score(model, one_sample(draws, sample)) for sample in range(start, stop)]
-        names = [one.name for one in fields(Terms) if one.name != "kl_by_site"]
+        names = [f.name for f in fields(Terms) if f.name not in ("kl_by_site", "log_summed_weight")]
         return Terms(**{n: torch.cat([getattr(part, n) for part in parts]) for n in names})  # pyright: ignore
     if draws.apart:
         return _score_apart(model, draws, start, stop)

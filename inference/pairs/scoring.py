@@ -10,8 +10,9 @@ from torch import Tensor
 
 from ..execution.precision import Precision
 from ..execution.recorded import Compile, Recorded
+from .all_values import average_values, draw_all_values, sum_values
 from .kl_by_site import density_of_site
-from .log_terms import Draws, Terms, draw, read_terms, samples, score, trace_model
+from .log_terms import Draws, Terms, read_terms, samples, score, trace_model
 from .programs import Program
 from .sites import latent_sites
 from .structure import Structure
@@ -100,19 +101,20 @@ class Scorer:
         self, args: tuple[Tensor, ...], num_samples: int, chunk_size: int | None = None
     ) -> Iterator[Terms]:
         """The terms of S draws for each datum of a block, ``chunk_size`` draws at a time."""
-        num_data = len(args[0])
-        chunk_size = chunk_size or max(1, rows_at_once(args[0]) // num_data)
-        for size in self._sizes(num_samples, num_data):
+        num_data, count = len(args[0]), self.structure.num_values
+        chunk_size = chunk_size or max(1, rows_at_once(args[0]) // num_data // count)
+        for size in self._sizes(num_samples, num_data * count):
             if size not in self._draw:
                 self._draw[size] = self._record(partial(self._drawn, size))
-            values, log_posterior, posteriors = self._draw[size](*args)
+            values, log_posterior, posteriors, *shares = self._draw[size](*args)
+            size *= count
             if self.structure.enumerated and not values:  # all samples are the same
                 yield from self._exact_terms(args, log_posterior, chunk_size)
                 continue
             plated = self.structure.plated(size)
             nothing = log_posterior.new_zeros(size)
-            for start in range(0, size, chunk_size):
-                stop = min(start + chunk_size, size)
+            for start in range(0, size, chunk_size * count):
+                stop = min(start + chunk_size * count, size)
                 chunk = [
                     samples(value, site, start, stop, None if plated else num_data)
                     for site, value in zip(self._sites.values(), values, strict=True)
@@ -121,7 +123,7 @@ class Scorer:
                 if key not in self._score:
                     self._score[key] = self._record(partial(self._scored, *key))
                 log_likelihood, log_prior, priors = self._score[key](*chunk, *args)
-                yield Terms(
+                terms = Terms(
                     log_likelihood.clone(),
                     log_prior.clone(),
                     log_posterior[start:stop].clone(),
@@ -134,6 +136,7 @@ class Scorer:
                         )
                     },
                 )
+                yield over_values(terms, shares[0]) if shares else terms
 
     def _exact_terms(
         self, args: tuple[Tensor, ...], log_posterior: Tensor, chunk_size: int
@@ -158,12 +161,13 @@ class Scorer:
         return [size] * full + [rest] * (rest > 0)
 
     def _drawn(self, size: int, *args: Tensor) -> tuple[Any, ...]:
-        draws = draw(self.guide, args, size, self.structure)
+        draws, log_shares = draw_all_values(self.guide, args, size, self.structure)
         sites = latent_sites(draws.trace)
         self._sites = self._sites or {name: {**s, "value": None} for name, s in sites.items()}
         values = tuple(site["value"] for site in sites.values())
         by_site = tuple(density_of_site(sites[name], draws) for name in self.told_apart)
-        return values, draws.log_posterior, by_site
+        shares = () if log_shares is None else (log_shares,)
+        return values, draws.log_posterior, by_site, *shares
 
     def _scored(self, plated: bool, count: int, *tensors: Tensor) -> tuple[Any, ...]:
         values, args = tensors[: len(self._sites)], tensors[len(self._sites) :]
@@ -181,3 +185,22 @@ class Scorer:
         terms, sites = read_terms(model_trace, draws), latent_sites(model_trace)
         by_site = tuple(density_of_site(sites[name], draws) for name in self.told_apart)
         return terms.log_likelihood, terms.log_prior, by_site
+
+
+def over_values(terms: Terms, log_shares: Tensor) -> Terms:
+    """The terms of S samples, from those of S · C draws at all values of a guide's discrete sites.
+
+    Args:
+        terms: (S · C, N).
+        log_shares: log q(y|x), (C, N); see :func:`draw_all_values`.
+    """
+    nothing = terms.log_prior_global[:: len(log_shares)]
+    return Terms(
+        average_values(terms.log_likelihood, log_shares),
+        average_values(terms.log_prior, log_shares),
+        average_values(terms.log_posterior, log_shares),
+        nothing,
+        nothing,
+        {name: average_values(kl, log_shares) for name, kl in terms.kl_by_site.items()},
+        sum_values(terms.log_weight, log_shares),
+    )

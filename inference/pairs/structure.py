@@ -1,5 +1,6 @@
 """The facts of a pair that decide how it is run."""
 
+import math
 from dataclasses import dataclass
 
 
@@ -39,8 +40,16 @@ class Structure:
     """Latent sites in the data plate that follow from an auxiliary site of all data."""
     auxiliary: tuple[str, ...] = ()
     """Sites of the guide that the model does not have, such as those that autoguides draw."""
+    all_values: tuple[tuple[str, int], ...] = ()
+    """Discrete sites in the data plate that the guide marks to be enumerated, and how many values
+    each has. Objectives and evidence take all of them, in place of a draw."""
     data_plate: str = "the plate 'data'"
     """The data plate in words, by the name that its user gave it."""
+
+    @property
+    def num_values(self) -> int:
+        """C: how many values the sites that the guide enumerates have together; 1 without any."""
+        return math.prod(size for _, size in self.all_values)
 
     @property
     def global_sites(self) -> tuple[str, ...]:

@@ -7,12 +7,20 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from ...guides import Amortized, BottomUp, DrawPosterior, SequencePosterior, TopDown
+from ...guides import (
+    Amortized,
+    BottomUp,
+    Classifying,
+    DrawPosterior,
+    SequencePosterior,
+    TopDown,
+)
 from ...models import (
     VAE,
     Categorical,
     ColumnFamily,
     ColumnFeatures,
+    HalfLabelled,
     Hierarchy,
     Likelihood,
     StateSpaceModel,
@@ -31,8 +39,8 @@ from .sequence_parts import SequenceParts
 from .sizes import Sizes
 
 Pair = tuple[
-    VAE | Hierarchy | StateSpaceModel,
-    Amortized | BottomUp | DrawPosterior | TopDown | SequencePosterior,
+    VAE | Hierarchy | StateSpaceModel | HalfLabelled,
+    Amortized | BottomUp | DrawPosterior | TopDown | SequencePosterior | Classifying,
 ]
 """A model and a guide."""
 
@@ -64,11 +72,11 @@ def build_pair(composition: Composition, sizes: Sizes) -> Pair:
     posterior = composition.posterior
     if posterior.part.latent_dim is not None:
         sizes = replace(sizes, latent_dim=posterior.part.latent_dim(posterior))
+    read = sizes
     if isinstance(reader, ColumnFeatures):
         read = replace(sizes, event_shape=(reader.num_features,))
-        encoder, decoder, likelihood = composition.network.build(read, likelihood, context)
-    else:
-        encoder, decoder, likelihood = composition.network.build(sizes, likelihood, context)
+    element = likelihood
+    encoder, decoder, likelihood = composition.network.build(read, element, context)
     if reader is not None:
         encoder = reading(reader, encoder)
     guide = posterior.build(encoder, sizes.latent_dim)
@@ -76,7 +84,13 @@ def build_pair(composition: Composition, sizes: Sizes) -> Pair:
     before = posterior.part.reader(posterior)
     if before:
         decoder = nn.Sequential(*before, decoder)
-    return VAE(prior, decoder, likelihood), guide
+    vae = VAE(prior, decoder, likelihood)
+    if not composition.is_half_labelled:
+        return vae, guide
+    classifier = composition.network.build(read, element, None)[0]
+    if reader is not None:
+        classifier = reading(reader, classifier)
+    return HalfLabelled(vae, sizes.context), Classifying(guide, classifier(out=sizes.context))
 
 
 def _hierarchy_parts(
@@ -147,7 +161,7 @@ def measure_sizes(plan: Plan, data: Data, columns: Sequence[Column] = ()) -> Siz
         ValueError: if labels or codes are not classes 0, 1, ….
     """
     composition, shape = compose(plan), tuple(data.event_shape)
-    if composition.given.name == "labels":
+    if composition.given.name == "labels" or composition.is_half_labelled:
         labels = data.train_labels, data.validation_labels, data.test_labels
         context = _num_classes(data, labels)
     elif data.transform.has_lengths:

@@ -8,7 +8,7 @@ from ..data.files import TABLE_SUFFIXES
 from ..data.named_datasets import NAMED_DATASETS, SEQUENCE_SETS
 from ..data.text_lines import TEXT_SUFFIXES
 from .composition import Composition
-from .contexts import COLUMNS, GIVEN
+from .contexts import COLUMNS, GIVEN, SOME_LABELS
 from .posteriors import POSTERIORS
 
 IMAGE_NETWORKS = ("conv", "pixelcnn")
@@ -169,6 +169,19 @@ def _columns_are_no_image(c: Composition) -> str | None:
     return None
 
 
+def _labels_are_enumerated(c: Composition) -> str | None:
+    if not c.is_half_labelled:
+        return None
+    if c.objective.name not in ("elbo", "iwae"):
+        return (
+            f"--given {c.given} takes the sum over all labels, and the objective "
+            f"{c.objective.name} takes draws alone: take --objective elbo or iwae"
+        )
+    if not c.has_density:
+        return f"--given {c.given} needs a posterior with a density: leave point out"
+    return None
+
+
 def _levels_suit_the_parts(c: Composition) -> str | None:
     if not c.is_hierarchy:
         return None
@@ -257,6 +270,7 @@ def _sequences_suit_the_parts(c: Composition) -> str | None:
 RULES: tuple[Rule, ...] = (
     _sequences_suit_the_parts,
     _levels_suit_the_parts,
+    _labels_are_enumerated,
     _kl_is_weighed,
     _point_has_no_density,
     _prior_suits_objective,
@@ -297,7 +311,7 @@ def check_data_kind(
     is_table = data.lower().endswith(TABLE_SUFFIXES)
     if c.given.name == COLUMNS:
         _check_columns(c, data, is_table)
-    if c.given.name == "labels":
+    if c.given.name in ("labels", SOME_LABELS):
         _check_labels(data, is_table, labels)
     is_table = is_table and shape is None
     if is_table and c.given.name.startswith("quadrant"):

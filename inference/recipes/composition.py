@@ -1,14 +1,17 @@
 """A composition: a choice on each axis."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from pyro.infer import ELBO
 
 from ..data.binarization import Binarization
+from ..data.load_data import Data
+from ..data.some_labels import UNKNOWN
 from ..objectives.auxiliary_loss import AuxiliaryLoss
 from ..objectives.beta import Beta_ELBO
 from .axis import Choice, Part
-from .contexts import GivenPart
+from .contexts import SOME_LABELS, GivenPart
 from .likelihoods import LikelihoodPart
 from .objectives import KLWeight, ObjectivePart
 from .posteriors import PosteriorPart
@@ -34,6 +37,11 @@ class Composition:
     def is_conditional(self) -> bool:
         """Whether the model is given a context."""
         return self.given.part.reader is not None
+
+    @property
+    def is_half_labelled(self) -> bool:
+        """Whether labels are given for a few data."""
+        return self.given.name == SOME_LABELS
 
     @property
     def is_hierarchy(self) -> bool:
@@ -64,6 +72,18 @@ class Composition:
         beta = None if self.beta is None else self.beta.build()
         objective = self.objective.build(KLWeight(beta, self.free_bits))
         terms = self.posterior.part.auxiliary(self.posterior)
-        if not terms:
+        if objective is None and (terms or self.is_half_labelled):
+            objective = Beta_ELBO()
+        return AuxiliaryLoss(objective, terms) if terms else objective
+
+    def objective_for(self, data: Data) -> ELBO | None:
+        """The objective, with a term of the classifier where labels are given for a few data.
+
+        It weighs ``weight`` · N / Nₗ for each of Nₗ known labels of N data, as in the paper.
+        """
+        objective = self.make_objective()
+        if not self.is_half_labelled:
             return objective
-        return AuxiliaryLoss(Beta_ELBO() if objective is None else objective, terms)
+        labels: Any = data.train_context[-1]
+        weight = self.given["weight"] * len(labels) / int((labels != UNKNOWN).sum())
+        return AuxiliaryLoss(objective, {"classifier_loss": weight})  # pyright: ignore

@@ -10,8 +10,9 @@ from torch import nn
 
 from ...models import FlattenEvent, OneHot
 from ..data.contexts import quadrants
+from ..data.some_labels import SomeLabels
 from .axis import Axis, Choice, Part
-from .parameters import Kind, one_of
+from .parameters import Kind, Natural, NonNegative, one_of
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,17 @@ def _quadrants(*, num: Quadrants = 1) -> Any:
     return partial(quadrants, num=num)
 
 
+def _some_labels(*, known: Natural = 0, weight: NonNegative = 0.1) -> SomeLabels:
+    """Known: how many training labels; 0: those of the data. Weight: of the classifier's term."""
+    return SomeLabels(known or None)
+
+
 def _read_elements(length: int) -> FlattenEvent:
     return FlattenEvent((length,))
 
+
+SOME_LABELS = "some-labels"
+"""The context that is the label of a few data."""
 
 COLUMNS = "columns"
 """The context that is columns of a table."""
@@ -81,6 +90,13 @@ GIVEN: Axis[GivenPart] = ContextAxis(
         "the label of each datum",
         "Kingma et al. 2014, arXiv 1406.5298",
         lambda: "labels",
+        OneHot,
+    ),
+    GivenPart(
+        SOME_LABELS,
+        "the label of a few data: the others' are latent, beside a classifier",
+        "Kingma et al. 2014, arXiv 1406.5298",
+        _some_labels,
         OneHot,
     ),
     GivenPart(

@@ -251,6 +251,20 @@ _CONDITIONAL = (
         given="labels",
     ),
     Recipe(
+        "m2",
+        "vae with the label of each datum, known for a few of them (--given some-labels:known=100) "
+        "and summed over for the others, beside a classifier",
+        "Kingma et al. 2014, arXiv 1406.5298",
+        given="some-labels",
+    ),
+    Recipe(
+        "m1-m2",
+        "the same for features such as the posterior means of a fitted vae: normal likelihood",
+        "Kingma et al. 2014, arXiv 1406.5298",
+        "normal:scale=predicted",
+        given="some-labels",
+    ),
+    Recipe(
         "cvae-quadrant",
         "three quadrants of an image, given the lower left one: structured prediction",
         "Sohn, Lee and Yan 2015",

@@ -7,7 +7,14 @@ from typing import Any
 
 import torch
 
-from ...models import VAE, AutoregressiveLikelihood, Hierarchy, StateSpaceModel, VampPrior
+from ...models import (
+    VAE,
+    AutoregressiveLikelihood,
+    HalfLabelled,
+    Hierarchy,
+    StateSpaceModel,
+    VampPrior,
+)
 from ..data.load_data import Data
 from ..data.rows import BLOCK_ROWS, Rows
 from ..execution.recorded import Compile
@@ -72,14 +79,15 @@ def train(
     if resume:
         network = as_before_dims(network, sizes.event_shape)
     model, guide = build_planned(replace(plan, network=network), sizes)
-    if not isinstance(model.likelihood, AutoregressiveLikelihood):
-        model.start_at_mean(*(part[:BLOCK_ROWS] for part in _mean_rows(data)))
-    _start_at_data(model, data.train)
+    generative: Any = model.model if isinstance(model, HalfLabelled) else model
+    if not isinstance(generative.likelihood, AutoregressiveLikelihood):
+        generative.start_at_mean(*(part[:BLOCK_ROWS] for part in _mean_rows(data)))
+    _start_at_data(generative, data.train)
     return fit(
         model,
         guide,
         data,
-        objective=compose(plan).make_objective(),
+        objective=compose(plan).objective_for(data),
         epochs=plan.epochs,
         batch_size=plan.batch_size,
         like_lengths=data.transform.has_lengths,

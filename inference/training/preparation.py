@@ -48,6 +48,15 @@ class ChecksData(Protocol):
         ...
 
 
+@runtime_checkable
+class ChecksRows(Protocol):
+    """A model that checks all its data, with what it is given beside x."""
+
+    def check_rows(self, *rows: Rows) -> None:
+        """Refuse rows (x, *context) that the model cannot take, with a ``ValueError``."""
+        ...
+
+
 @dataclass(frozen=True)
 class Preparation:
     """The checked parts of a fit. Optimizer, scheduler and weights change during the fit."""
@@ -118,7 +127,7 @@ def prepare(
     """
     set_seed(settings.seed)
     check_objective(objective, data.num_data, settings.batch_size)
-    _let_check(model, data.rows[0])
+    _let_check(model, data.rows)
     sample = next(data.batches(0))
     _check_whole(model, guide, data, sample)
     # Pyro's checks refuse NaN also where the model masks it.
@@ -201,9 +210,11 @@ def _describe_groups(optimizer: Optimizer, named: Mapping[str, Tensor]) -> list[
     ]
 
 
-def _let_check(model: Any, x: Rows) -> None:
+def _let_check(model: Any, rows: tuple[Rows, ...]) -> None:
     if isinstance(model, ChecksData):
-        model.check_data(x)
+        model.check_data(rows[0])
+    if isinstance(model, ChecksRows):
+        model.check_rows(*rows)
 
 
 def _check_support(model: Program, guide: Program, data: FitData) -> None:
