@@ -130,9 +130,9 @@ def counted(site: Any) -> Tensor:
             own = torch.as_tensor(mask).bool().to(counts.device)
             own = own.expand(torch.broadcast_shapes(own.shape, distribution.batch_shape))
             counts = counts & own[(..., *[None] * len(distribution.event_shape))]
-        present = distribution.present if isinstance(distribution, Chain) else None
-        if present is not None:
-            counts = counts & present[..., None].to(counts.device)
+        if isinstance(distribution, Chain):
+            present = distribution.present
+            return counts if present is None else counts & present[..., None].to(counts.device)
         if not hasattr(distribution, "base_dist"):
             return counts
         mask = getattr(distribution, "_mask", None)

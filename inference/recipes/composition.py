@@ -70,7 +70,7 @@ class Composition:
             ValueError: if its parameters do not go together.
         """
         beta = None if self.beta is None else self.beta.build()
-        objective = self.objective.build(KLWeight(beta, self.free_bits))
+        objective: Any = self.objective.build(KLWeight(beta, self.free_bits))
         terms = self.posterior.part.auxiliary(self.posterior)
         if objective is None and (terms or self.is_half_labelled):
             objective = Beta_ELBO()
