@@ -74,7 +74,7 @@ class Composition:
         terms = self.posterior.part.auxiliary(self.posterior)
         if objective is None and (terms or self.is_half_labelled):
             objective = Beta_ELBO()
-        return AuxiliaryLoss(objective, terms) if terms else objective
+        return AuxiliaryLoss(objective, terms) if terms else objective  # pyright: ignore
 
     def objective_for(self, data: Data) -> ELBO | None:
         """The objective, with a term of the classifier where labels are given for a few data.

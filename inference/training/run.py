@@ -156,11 +156,10 @@ class Run:
         Raises:
             ValueError: if ``like`` is needed and not given; or as :func:`sample_prior` does.
         """
-        end = end_of(self.model)
-        blank = _zeros(self.transform, end) if like is None else None
+        blank = _zeros(self.transform, end_of(self.model)) if like is None else None
         rows = self.rows(like, labels) if blank is None else blank
         # A text ends where the model says so.
-        if lengths is None and end is None and isinstance(blank, tuple):
+        if lengths is None and isinstance(blank, tuple) and end_of(self.model) is None:
             lengths = draw_lengths(self.transform, num, seed)
         options = {"temperature": temperature, "seed": seed, "lengths": lengths}
         drawn = sample_prior(self.model, self.guide, num, rows, **options)[1]
@@ -171,10 +170,15 @@ class Run:
             return values
         if not self.transform.has_lengths or end_of(self.model) is not None:
             return self.transform.inverse(values)
-        if lengths is None:
-            lengths = (rows.rows("test") if isinstance(rows, Data) else rows)[1]
-        of_each = torch.as_tensor(lengths).reshape(-1)
-        return self.transform.inverse(values, of_each[torch.arange(len(values)) % len(of_each)])
+        return self.transform.inverse(values, _in_turn(lengths, rows, len(values)))
+
+
+def _in_turn(lengths: Any, rows: Any, num: int) -> torch.Tensor:
+    """As many lengths, taken in turn from those that are given, or else from those of rows."""
+    if lengths is None:
+        lengths = (rows.rows("test") if isinstance(rows, Data) else rows)[1]
+    found = torch.as_tensor(lengths).reshape(-1)
+    return found[torch.arange(num) % len(found)]
 
 
 def _zeros(transform: Transform | None, end: int | None) -> Any:
