@@ -33,6 +33,8 @@ def reading():
     return SimpleNamespace(
         log_likelihood=RECONSTRUCTION,
         kl=TOP.sum(-1) + LOW.sum(-1),
+        average=lambda term: term.mean(0),
+        average_over_data=lambda term: term.mean((0, 1)),
         kl_by_dimension=lambda: [TOP, LOW],
         local_sites=lambda: {name: ({"value": value}, None) for name, value in sites.items()},
     )
