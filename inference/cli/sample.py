@@ -41,7 +41,8 @@ def sample(
         str | None,
         typer.Option(
             help="Of a model that is given labels: the class to draw, or several such as 0,1,2, in "
-            "turn."
+            "turn.",
+            show_default="those of the test data",
         ),
     ] = None,
     overwrite: Overwrite = False,
