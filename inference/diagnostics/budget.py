@@ -135,7 +135,8 @@ def fitting(budget: Budget, numbers: int, num_data: int) -> Budget:
         "num_samples": samples,
         "draws": draws,
         "simulations": max(50, min(1000, whole // draws)),
-        "replications": max(50, min(300, whole // min(data, num_data))),
+        # A replicated data set is drawn by itself, with x, which takes some times as long.
+        "replications": max(50, min(300, whole // (4 * min(data, num_data)))),
         "annealed_data": 0 if too_many else max(2, int(16 * few)),
         "gap_data": 0 if too_many else max(2, int(64 * few**2)),
         "nuts_data": 0 if too_many else 1,
