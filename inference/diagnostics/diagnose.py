@@ -114,7 +114,8 @@ def diagnose(
     data = data if isinstance(data, Data) else rows
     rows = tuple(part[: len(part) if size else budget.num_data] for part in rows)
     structure = _inspect(model, guide, rows, whole=size > 0)
-    asked, latent_numbers = budget, 0 if size else structure.local_values
+    is_chain = structure.num_steps > 1 and not size
+    asked, latent_numbers = budget, structure.local_values if is_chain else 0
     budget = fitting(asked, latent_numbers, len(rows[0]))
     rows = tuple(part[: len(part) if size else budget.num_data] for part in rows)
     results: dict[str, Any] = {}

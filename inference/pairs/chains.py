@@ -44,10 +44,9 @@ class StepEmissions(Protocol):
         ...
 
 
-def steps_in_turn(distribution: Any) -> int:
-    """How many steps a draw takes one after the other: T of a chain, 1 of any other."""
-    in_turn = isinstance(distribution, Chain) and not getattr(distribution, "memoryless", False)
-    return distribution.num_steps if in_turn else 1
+def steps_of_chain(distribution: Any) -> int:
+    """How many steps a latent site has: T of a chain, 1 of any other."""
+    return distribution.num_steps if isinstance(distribution, Chain) else 1
 
 
 def flags_of_chains(sites: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from .all_values import sites_of_all_values
 from .cached_flows import UnknownDensityError
 from .calling import is_one_datum, name_data_plate
-from .chains import steps_in_turn
+from .chains import steps_of_chain
 from .enumeration import check_can_be_summed, summed_out
 from .kept_rows import check_rows, rows_kept
 from .kl import carries_density, is_delta
@@ -84,7 +84,7 @@ def inspect_pair(model: Program, guide: Program, args: tuple[Any, ...]) -> Struc
         enumerated_outside=tuple(n for n in enumerated if not in_data_plate(in_model[n])),
         local_latents=tuple(local),
         local_values=sum(site["value"].numel() for site in local.values()) // len(args[0]),
-        num_steps=max((steps_in_turn(site["fn"]) for site in local.values()), default=1),
+        num_steps=max((steps_of_chain(site["fn"]) for site in local.values()), default=1),
         repeatable=not one_datum and (vectorized or _is_repeatable(model, guide, args, nesting)),
         keeps_rows=rows_kept(guide) is not None,
         drawn_together=tuple(set(_without_density(in_guide, in_model)) - {*points, *masses}),

@@ -30,7 +30,7 @@ class Structure:
     local_values: int = 0
     """How many numbers those of one datum hold; 0: not known."""
     num_steps: int = 1
-    """The steps that a draw of one datum takes one after the other: those of its longest chain."""
+    """The steps of its longest latent chain; 1 where there is none."""
     repeatable: bool = True
     """Whether it can be run on data repeated sample by sample, where it is not vectorized. A data
     set that is one datum cannot: each sample is then a run of its own."""

@@ -17,7 +17,7 @@ from ..data.arguments import open_pair
 from ..data.row_lengths import rows_of_lengths
 from ..data.rows import BLOCK_ROWS, Rows
 from ..pairs.calling import is_one_datum
-from ..pairs.chains import flags_of_chains, steps_in_turn
+from ..pairs.chains import flags_of_chains, steps_of_chain
 from ..pairs.coordinates import is_circular
 from ..pairs.enumeration import draw_summed_out, summed_out
 from ..pairs.kept_rows import rows_kept
@@ -129,7 +129,7 @@ def _block_means(guide: Program, args: tuple[Tensor, ...]) -> dict[str, Tensor]:
 
 def chains_alone(sites: Mapping[str, Any], alone: set[str]) -> list[str]:
     """Of the sites whose distribution is that given x alone, those that are Markov chains."""
-    return [name for name in sites if name in alone and steps_in_turn(sites[name]["fn"]) > 1]
+    return [name for name in sites if name in alone and steps_of_chain(sites[name]["fn"]) > 1]
 
 
 def moments_of_chain(site: Any) -> tuple[Tensor, Tensor]:
