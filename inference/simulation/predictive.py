@@ -128,8 +128,12 @@ def _block_means(guide: Program, args: tuple[Tensor, ...]) -> dict[str, Tensor]:
 
 
 def chains_alone(sites: Mapping[str, Any], alone: set[str]) -> list[str]:
-    """Of the sites whose distribution is that given x alone, those that are Markov chains."""
-    return [name for name in sites if name in alone and steps_of_chain(sites[name]["fn"]) > 1]
+    """Of the sites whose distribution is that given x alone, chains whose steps need one another.
+
+    Moments of others have a closed form, as those of any site may have.
+    """
+    chains = {name for name in alone if steps_of_chain(sites[name]["fn"]) > 1}
+    return [name for name in chains if not getattr(sites[name]["fn"], "memoryless", False)]
 
 
 def moments_of_chain(site: Any) -> tuple[Tensor, Tensor]:
