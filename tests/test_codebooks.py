@@ -480,5 +480,3 @@ def test_the_command_line_trains_judges_and_draws_codes(tmp_path):
     drawn = np.load(out / "samples.npy")
     assert drawn.shape == (4, 8, 8)
     assert set(np.unique(drawn)) <= {0, 16}  # bits, in the units of the data
-    latente("plot", out)
-    assert (out / "figures" / "reconstructions.png").exists()
