@@ -28,7 +28,7 @@ except ImportError:  # 0.1
 
 folder, files = Path(sys.argv[1]), json.loads(sys.argv[2])
 histories = {}
-for name in RECIPES:
+for name in json.loads(sys.argv[3]) or RECIPES:
     levels = getattr(RECIPES[name], "levels", "one")
     if name == "vae-table" or levels != "one":  # 0.1 has neither
         continue
@@ -64,14 +64,17 @@ def write_data(folder: Path) -> dict[str, str]:
     return {name: str(folder / f"{name}.npy") for name in made}
 
 
-def histories(checkout: Path, folder: Path, files: dict[str, str]) -> dict[str, list]:
-    """The histories of all recipes by the code of a checkout."""
+def histories(
+    checkout: Path, folder: Path, files: dict[str, str], recipes: list[str]
+) -> dict[str, list]:
+    """The histories of some recipes, or of all, by the code of a checkout."""
     package = folder / "path" / "latente"
     package.mkdir(parents=True)
     for part in ("models", "guides", "inference"):
         (package / part).symlink_to(checkout / part)
     settings = {**os.environ, "PYTHONPATH": str(package.parent), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", TRAIN, str(folder / "runs"), json.dumps(files)]
+    given = str(folder / "runs"), json.dumps(files), json.dumps(recipes)
+    command = [sys.executable, "-c", TRAIN, *given]
     done = subprocess.run(
         command, env=settings, cwd=folder, capture_output=True, text=True, check=True
     )
@@ -90,14 +93,12 @@ def main() -> None:
             ["git", "worktree", "add", "-q", "--detach", old, commit], cwd=ROOT, check=True
         )
         try:
-            before = histories(old, folder / "before", files)
-            after = histories(ROOT, folder / "after", files)
+            before = histories(old, folder / "before", files, [])
+            after = histories(ROOT, folder / "after", files, [*before])
         finally:
             subprocess.run(["git", "worktree", "remove", "--force", old], cwd=ROOT, check=True)
     for recipe, history in before.items():
         print(f"{recipe:28} {'same' if history == after.get(recipe) else 'DIFFERS'}")
-    for recipe in after.keys() - before.keys():
-        print(f"{recipe:28} is new")
     equal = sum(history == after.get(recipe) for recipe, history in before.items())
     print(f"{equal} of {len(before)} recipes of {commit} have the same history, bit for bit")
     sys.exit(equal < len(before))

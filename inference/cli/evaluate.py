@@ -92,6 +92,9 @@ def tabulate_evaluation(figures: dict[str, Any], title: str) -> Table:
         )
         mean = f"{figures['mean_log_evidence_per_step']:.3f}"
         table.add_row("mean of log p(x) / T", mean, "nats per step: the mean over sequences")
+    if "perplexity" in figures:
+        per_token = f"{figures['perplexity']:.2f}, {figures['perplexity_elbo']:.2f}"
+        table.add_row("perplexity", per_token, "per token, of log p(x); and of the ELBO, too high")
     if "bits_per_dimension" in figures:
         bits = f"{figures['bits_per_dimension']:.3f}"
         table.add_row("bits per dimension", bits, "−log₂ p(x), by the number of elements of x")
