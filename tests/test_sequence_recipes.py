@@ -11,16 +11,24 @@ from typer.testing import CliRunner
 from latente.guides import SequencePosterior
 from latente.inference import load_run
 from latente.inference.cli.app import app
-from latente.inference.recipes.axes import AXES
 from latente.inference.recipes.build import build_planned, planned_sizes
 from latente.inference.recipes.plan import Plan, complete, fill_axes, read_plan
 from latente.inference.recipes.registry import RECIPES
 from latente.inference.recipes.train import train
 from latente.inference.training.checkpoints import load
 from latente.inference.training.run_folder import CHECKPOINT
-from latente.models import AutoregressiveLikelihood, Bernoulli, Categorical, Normal, StateSpaceModel
+from latente.models import (
+    VAE,
+    AutoregressiveLikelihood,
+    Bernoulli,
+    Categorical,
+    Normal,
+    RecurrentLikelihood,
+    StateSpaceModel,
+)
 
 SMALL = "chain:dim=2,width=4,state=5"
+WHOLE = "sequence:dim=2,state=5"
 
 
 def latente(*arguments):
@@ -68,6 +76,8 @@ NOTES = f"{SMALL},autoregressive=3,transition=linear"
         ("jsb-chorales", ("--levels", SMALL), Bernoulli),
         ("spoken-digits", ("--standardize", "--levels", f"{SMALL},cell=lstm"), Normal),
         ("lines.txt", ("--tokens", "characters", "--levels", SMALL), Categorical),
+        ("lines.txt", ("text-vae", "--tokens", "words", "--levels", WHOLE), RecurrentLikelihood),
+        ("walks.npz", ("--lengths", "n", "--levels", WHOLE), RecurrentLikelihood),
         ("walks.npz", ("dmm-mean-field", "--lengths", "n", "--levels", FIELD), Normal),
         ("walks.npz", ("dmm-autoregressive", "--levels", NOTES), AutoregressiveLikelihood),
     ],
@@ -75,7 +85,7 @@ NOTES = f"{SMALL},autoregressive=3,transition=linear"
 def test_a_run_is_trained_and_answers_every_command(folder, data, options, kind):
     latente(*TRAIN, *options, "--data", data, "--epochs", 1)
     run = load_run("run")
-    assert isinstance(run.model, StateSpaceModel)
+    assert isinstance(run.model, VAE if kind is RecurrentLikelihood else StateSpaceModel)
     assert isinstance(run.model.likelihood, kind)
     has_lengths = run.transform.has_lengths
     told = latente("evaluate", "run", "--num-samples", 20)
@@ -134,13 +144,11 @@ def test_a_chain_of_short_sequences_is_diagnosed(folder):
     assert "Not looked at" not in "".join(told.values())
 
 
-OF_SEQUENCES = [
-    name for name, one in RECIPES.items() if AXES["levels"].parse(one.levels).part.sequences
-]
+CHAINS = [name for name, one in RECIPES.items() if one.levels.startswith("chain")]
 
 
-@pytest.mark.parametrize("recipe", OF_SEQUENCES)
-def test_every_recipe_of_sequences_builds_its_pair(recipe):
+@pytest.mark.parametrize("recipe", CHAINS)
+def test_every_recipe_of_chains_builds_its_pair(recipe):
     plan = Plan(recipe=recipe, data="jsb-chorales")
     assert fill_axes(plan).likelihood == "bernoulli"
     assert fill_axes(plan).binarize == "none"
@@ -150,6 +158,18 @@ def test_every_recipe_of_sequences_builds_its_pair(recipe):
     assert guide(x, lengths).shape == (2, 9, 64)
     assert guide.posterior(x, lengths).memoryless is (recipe == "dmm-mean-field")
     assert isinstance(guide, SequencePosterior)
+
+
+def test_the_recipe_of_texts_builds_its_pair():
+    plan = Plan(recipe="text-vae", data="lines.txt", tokens="words")
+    model, guide = build_planned(plan, planned_sizes(plan, (9,), num_classes=20))
+    x, lengths = torch.tensor([[3, 5, 0, 0], [7, 2, 4, 0]]), torch.tensor([3, 4])
+    assert model(x, lengths).shape == (2, 4)
+    assert guide(x, lengths).shape == (2, 32)
+    assert model.likelihood.end == guide.encoder.end == 0
+    assert "word_dropout=0.25" in repr(model)
+    plain = Plan(recipe="text-vae", data="jsb-chorales")
+    assert build_planned(plain, planned_sizes(plain, (88,)))[0].likelihood.end is None
 
 
 def test_the_likelihood_suits_the_data_and_filtering_is_an_objective(folder):
@@ -178,7 +198,13 @@ def test_the_likelihood_suits_the_data_and_filtering_is_an_objective(folder):
         ({"data": "a.csv", "recipe": "dmm"}, "holds a table"),
         ({"data": "lines.txt", "tokens": "words", "likelihood": "normal"}, "take --likelihood cat"),
         ({"data": "jsb-chorales", "prior": "vamp"}, "the prior of a chain is its transition"),
-        ({"data": "jsb-chorales", "posterior": "point"}, "needs a posterior with a density"),
+        ({"data": "jsb-chorales", "recipe": "text-vae", "prior": "flow"}, "has a standard normal"),
+        (
+            {"data": "jsb-chorales", "recipe": "text-vae", "objective": "filtering"},
+            "goes along a chain of latent variables",
+        ),
+        ({"data": "jsb-chorales", "levels": "sequence:word_dropout=1"}, "would see no step"),
+        ({"data": "jsb-chorales", "posterior": "point"}, "need a posterior with a density"),
         ({"data": "jsb-chorales", "objective": "info"}, "a chain has one at each step"),
         ({"data": "jsb-chorales", "network": "conv"}, "not for --levels chain"),
         ({"data": "jsb-chorales", "given": "labels"}, "take no context yet"),

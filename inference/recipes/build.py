@@ -29,6 +29,7 @@ from ..common.seeding import set_seed
 from ..data.column import Column
 from ..data.load_data import Data
 from ..data.rows import BLOCK_ROWS, Rows
+from ..data.vocabulary import END
 from .columns import column_families
 from .composition import Composition
 from .hierarchy_parts import HierarchyParts
@@ -119,7 +120,8 @@ def _sequence_parts(
             return nn.Embedding(likelihood.num_classes, width)
         return reader
 
-    return SequenceParts(sizes.event_shape, likelihood, composition.posterior.build, embed)
+    posterior = composition.posterior.build
+    return SequenceParts(sizes.event_shape, likelihood, posterior, embed, sizes.end)
 
 
 def _reader(composition: Composition, sizes: Sizes) -> nn.Module | None:
@@ -148,7 +150,8 @@ def planned_sizes(
     if compose(plan).takes_sequences:
         event_shape = event_shape[1:]
     hidden = plan.hidden or ((400, 400) if math.prod(event_shape) > 256 else (200, 200))
-    return Sizes(event_shape, plan.latent_dim, hidden, context, num_classes, columns)
+    end = None if plan.tokens is None else END
+    return Sizes(event_shape, plan.latent_dim, hidden, context, num_classes, end, columns)
 
 
 def measure_sizes(plan: Plan, data: Data, columns: Sequence[Column] = ()) -> Sizes:

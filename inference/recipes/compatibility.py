@@ -247,23 +247,35 @@ def _sequences_suit_the_parts(c: Composition) -> str | None:
             )
         return None
     if c.network.name != "mlp":
-        return f"the network {c.network.name} is for data of one shape, and not for --levels chain"
+        return (
+            f"the network {c.network.name} is for data of one shape, and not for --levels "
+            f"{c.levels.name}"
+        )
     if c.is_conditional:
         return "models of sequences take no context yet: leave --given out"
+    if c.levels.name == "sequence" and c.levels["word_dropout"] == 1:
+        return "with word_dropout=1 the decoder of --levels sequence would see no step: give less"
+    if c.prior.name != "standard" and c.levels.name == "sequence":
+        return "--levels sequence has a standard normal prior: leave --prior out"
     if c.prior.name != "standard":
         return (
             "the prior of a chain is its transition: leave --prior out, or take --levels "
             "chain:transition=linear"
         )
     if not c.has_density:
-        return "a chain of latent variables needs a posterior with a density: leave point out"
-    if c.objective.name in ("info", "total-correlation"):
+        return "models of sequences need a posterior with a density: leave point out"
+    if c.levels.name == "chain" and c.objective.name in ("info", "total-correlation"):
         return (
             f"the objective {c.objective.name} compares one latent variable with its prior, and a "
             "chain has one at each step: take --objective elbo, iwae or filtering"
         )
     if c.likelihood.part.data == "columns":
-        return "the likelihood columns is for tables, and --levels chain for sequences"
+        return f"the likelihood columns is for tables, and --levels {c.levels.name} for sequences"
+    if c.objective.part.sequences and c.levels.name != "chain":
+        return (
+            f"the objective {c.objective.name} goes along a chain of latent variables: take "
+            "--levels chain, or --objective iwae"
+        )
     return None
 
 

@@ -26,6 +26,7 @@ from .hierarchy_parts import HierarchyParts
 from .map_levels import MAX_LOG_SCALE, map_levels
 from .parameters import Flag, Widths
 from .posteriors import EncoderOfWidth
+from .sequence_level import sequence_level
 
 leaky = partial(nn.LeakyReLU, 0.1)
 """The nonlinearity of the networks of ladders, as in Sønderby et al. 2016."""
@@ -229,6 +230,14 @@ LEVELS: Axis[Part] = Axis(
         "reads x by a recurrent network",
         "Krishnan, Shalit and Sontag 2017, arXiv 1609.09869",
         chain_level,
+        sequences=True,
+    ),
+    Part(
+        "sequence",
+        "one z for a whole sequence, whose steps a recurrent network writes, each given those "
+        "before it",
+        "Bowman et al. 2016, arXiv 1511.06349",
+        sequence_level,
         sequences=True,
     ),
     Part(

@@ -347,6 +347,15 @@ _SEQUENCES = (
         levels="chain:autoregressive=128",
         beta="warmup:10",
     ),
+    Recipe(
+        "text-vae",
+        "one z for a whole line of text, or another sequence, which recurrent networks read and "
+        "write; a quarter of the steps is hidden from the writer; the KL warmed up over 10 epochs",
+        "Bowman et al. 2016, arXiv 1511.06349",
+        likelihood=None,
+        levels="sequence:word_dropout=0.25",
+        beta="warmup:10",
+    ),
 )
 
 

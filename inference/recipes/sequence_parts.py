@@ -27,3 +27,5 @@ class SequenceParts:
     embed: Callable[[int], nn.Module | None]
     """Makes, of a width, what maps a step to numbers that a network reads; ``None``: nothing is
     needed."""
+    end: int | None = None
+    """The token that ends a text; ``None``: of other sequences, which have none."""

@@ -17,5 +17,7 @@ class Sizes:
     """Length of the context as a vector: how many classes there are, or how many elements."""
     num_classes: int = 0
     """How many values the data take, where they are codes of classes."""
+    end: int | None = None
+    """The token that ends each sequence of a text."""
     columns: tuple[ColumnFamily, ...] = ()
     """The families of the columns, where the data are a table of several."""

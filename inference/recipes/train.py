@@ -12,6 +12,7 @@ from ...models import (
     AutoregressiveLikelihood,
     HalfLabelled,
     Hierarchy,
+    RecurrentLikelihood,
     StateSpaceModel,
     VampPrior,
 )
@@ -80,7 +81,8 @@ def train(
         network = as_before_dims(network, sizes.event_shape)
     model, guide = build_planned(replace(plan, network=network), sizes)
     generative: Any = model.model if isinstance(model, HalfLabelled) else model
-    if not isinstance(generative.likelihood, AutoregressiveLikelihood):
+    # A network that sees other elements of x has no bias of z's own to start at their mean.
+    if not isinstance(generative.likelihood, AutoregressiveLikelihood | RecurrentLikelihood):
         generative.start_at_mean(*(part[:BLOCK_ROWS] for part in _mean_rows(data)))
     _start_at_data(generative, data.train)
     return fit(

@@ -272,9 +272,7 @@ class RecurrentLikelihood(Likelihood):
 
     def extra_repr(self) -> str:
         """The constructor's arguments except the parts."""
-        return (
-            f"latent_features={self.num_features}, word_dropout={self.word_dropout}, end={self.end}"
-        )
+        return f"latent_features={self.num_features}, word_dropout={self.network.word_dropout}, end={self.end}"
 
 
 def _are_tokens(likelihood: Likelihood) -> bool:
