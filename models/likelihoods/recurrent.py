@@ -272,7 +272,8 @@ class RecurrentLikelihood(Likelihood):
 
     def extra_repr(self) -> str:
         """The constructor's arguments except the parts."""
-        return f"latent_features={self.num_features}, word_dropout={self.network.word_dropout}, end={self.end}"
+        dropout = self.network.word_dropout
+        return f"latent_features={self.num_features}, word_dropout={dropout}, end={self.end}"
 
 
 def _are_tokens(likelihood: Likelihood) -> bool:
