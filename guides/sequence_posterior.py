@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from ..models.contexts import takes_context
 from ..models.markov_chain import MarkovChain
 from ..models.padding import check_same_number, step_mask
+from ..models.state_space_model import TransitionPart
 from .amortized import Amortized
+from .relative import Relative
 
 
 class Reader(Protocol):
@@ -38,14 +40,25 @@ class SequencePosterior(PyroModule):
     The guide is a Pyro program ``guide(x, lengths)``, as :class:`StateSpaceModel` is, with the site
     ``"z"`` of shape (T, D) inside a plate named ``"data"`` at dimension −1. z₀ is a parameter.
 
+    With the model's transition it can start from p(z_t | z_{t−1}), as the exact posterior does ::
+
+        p(z_t | z_{t−1}, x) ∝ p(z_t | z_{t−1}) p(x_t … x_T | z_t)
+
+    :class:`PrecisionWeighted` makes the second factor of h_t, a normal density of z_t alone, so its
+    encoder may be an ``mlp``; :class:`Residual` tells how the posterior differs from the prior.
+
     Args:
         reader: a module from x (N, T, …) and its mask to h (N, T, H), such as a
             :class:`latente.models.RecurrentReader`.
         family: the posterior of one z_t.
+        transition: that of the model, for a family that starts from the prior.
 
     Raises:
-        ValueError: if the family is not of vectors; when run, if reader, family and data do not
-            fit, or a length is less than 1 or beyond the padding.
+        ValueError: if the family is not of vectors, or starts from a prior, and there is no
+            transition, or the other way round; when run, if reader, family and data do not fit, or
+            a length is less than 1 or beyond the padding.
+
+    Source: Fraccaro et al. 2016 (arXiv 1605.07571), for posteriors that start from the prior.
 
     >>> from latente.guides import DiagonalNormal
     >>> from latente.models import Combiner, RecurrentReader
@@ -56,20 +69,31 @@ class SequencePosterior(PyroModule):
     torch.Size([2, 7, 3])
     """
 
-    def __init__(self, reader: Reader, family: Amortized):
+    def __init__(
+        self, reader: Reader, family: Amortized, *, transition: TransitionPart | None = None
+    ):
         super().__init__()
         if not isinstance(family, Amortized) or not isinstance(family.latent_dim, int):
             raise ValueError(
                 "the family of a SequencePosterior is an amortized guide of a vector z_t, such as "
                 f"DiagonalNormal(Combiner(…), latent_dim=3), got {type(family).__name__}"
             )
+        if isinstance(family, Relative) != (transition is not None):
+            name = type(family).__name__
+            raise ValueError(
+                f"{name} starts from the prior of z_t: give transition=model.transition"
+                if transition is None
+                else f"{name} does not start from the prior of z_t: leave transition= out, or take "
+                "PrecisionWeighted or Residual"
+            )
         self.reader = reader
         self.family = family
+        self.transition = transition
         self.start = nn.Parameter(torch.zeros(family.latent_dim)) if self._sees_past else None
 
     @property
     def _sees_past(self) -> bool:
-        return takes_context(self.family.encoder)
+        return self.transition is not None or takes_context(self.family.encoder)
 
     def posterior(self, x: Tensor, lengths: Tensor | None = None) -> MarkovChain:
         """q(z|x) of sequences (N, T, …): batch shape (N,), event shape (T, D)."""
@@ -101,8 +125,10 @@ class SequencePosterior(PyroModule):
 
     def _step(self, read: Tensor, z: Tensor | None) -> dist.TorchDistribution:
         """q(z_t | z_{t−1}, h_t) of h_t (…, H) and z_{t−1} (…, D)."""
-        state = (z,) if self._sees_past and z is not None else ()
-        return self.family.posterior_of_level(read, state, None)
+        if not self._sees_past or z is None:
+            return self.family.posterior_of_level(read, (), None)
+        prior = None if self.transition is None else self.transition(z)
+        return self.family.posterior_of_level(read, (z,), prior)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Run the program on sequences (N, T, …) and lengths (N,); returns z (…, N, T, D)."""
