@@ -3,13 +3,21 @@
 import math
 
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 import zuko
 from pyro import poutine
 from torch import nn
 
-from latente.guides import DiagonalNormal, FullRankNormal, NormalizingFlow, SequencePosterior
+from latente.guides import (
+    DiagonalNormal,
+    FullRankNormal,
+    NormalizingFlow,
+    PrecisionWeighted,
+    Residual,
+    SequencePosterior,
+)
 from latente.inference import Beta_ELBO, Filtering_ELBO, fit, log_evidence
 from latente.inference.objectives.choice import choose_objective
 from latente.inference.pairs.inspection import inspect_pair
@@ -39,6 +47,63 @@ from .state_space_oracle import LinearGaussianSequences, small_pair
 
 LENGTHS = torch.tensor([6, 1, 4])
 STEPS = 6
+
+
+class Messages(nn.Module):
+    """For z a random walk of precision p in each dimension and x_t ~ N(z_t, 1): the evidence that
+    x_t … x_T give of z_t, by the backward recursion, as features (mean, log scale)."""
+
+    def __init__(self, precision):
+        super().__init__()
+        self.precision = precision
+
+    def forward(self, x, mask=None):
+        found, mean, weight = [], torch.zeros_like(x[:, 0]), torch.zeros_like(x[:, 0])
+        for step in reversed(range(x.shape[1])):
+            weight = weight * self.precision / (weight + self.precision)  # of z_t by later x
+            if mask is not None:
+                weight = weight * mask[:, min(step + 1, x.shape[1] - 1), None]
+            mean = (weight * mean + x[:, step]) / (weight + 1)
+            weight = weight + 1
+            found.insert(0, torch.cat([mean, -0.5 * weight.log()], -1))
+        return torch.stack(found, 1)
+
+
+@pytest.mark.parametrize("lengths", [None, LENGTHS])
+def test_the_prior_times_the_evidence_of_later_steps_is_the_exact_posterior(lengths):
+    """Every draw of the exact posterior has the weight p(x): that of a Gaussian vector of all x."""
+    step_sd, dim, x = 0.5, 2, sequences(2)
+    transition = LinearTransition(dim, step_sd)
+    model = StateSpaceModel(transition, mlp(dim, out=dim), Normal((dim,), 1.0)).double()
+    with torch.no_grad():
+        for layer in (transition.linear, model.emission[1]):
+            layer.weight.copy_(torch.eye(dim))
+            layer.bias.zero_() if layer.bias is not None else None
+        transition.log_scale.fill_(torch.tensor(step_sd).double().log())  # not that of float32
+    family = PrecisionWeighted(nn.Identity(), dim)
+    guide = SequencePosterior(Messages(step_sd**-2), family, transition=transition).double()
+    args = (x,) if lengths is None else (x, lengths)
+    evidence = log_evidence(model, guide, args, num_samples=5)
+    for row, length in enumerate([STEPS] * 3 if lengths is None else lengths.tolist()):
+        steps = torch.arange(1, length + 1).double()
+        covariance = step_sd**2 * torch.minimum(steps[:, None], steps) + torch.eye(length)
+        exact = dist.MultivariateNormal(torch.zeros(length).double(), covariance)
+        expected = exact.log_prob(x[row, :length].T).sum().item()
+        assert evidence.log_px[row].item() == pytest.approx(expected, abs=1e-9)
+        assert evidence.standard_error[row] < 1e-9
+
+
+def test_families_that_start_from_the_prior_need_the_transition():
+    model = StateSpaceModel(GatedTransition(3, 4), mlp(3, out=4), Normal((4,)))
+    reader, x = RecurrentReader(4, 5), sequences().float()
+    for family in (Residual(Combiner(5, 3, out=6), 3), PrecisionWeighted(mlp(5, out=6), 3)):
+        guide = SequencePosterior(reader, family, transition=model.transition)
+        run = fit(model, guide, (x, LENGTHS), epochs=1, show_progress=False)
+        assert run.note == ""
+        with pytest.raises(ValueError, match=r"give transition=model\.transition"):
+            SequencePosterior(reader, family)
+    with pytest.raises(ValueError, match="does not start from the prior"):
+        SequencePosterior(reader, DiagonalNormal(mlp(5, out=6), 3), transition=model.transition)
 
 
 def sequences(observed_dim=4, num=3, steps=STEPS):
