@@ -1,9 +1,10 @@
 """Labels of 100 of MNIST's images: M1+M2 of Kingma et al. 2014 (arXiv 1406.5298), by enumeration.
 
-M1 is a VAE of all training images without labels, and M2 is fitted to one draw of its posterior for
-each image, for three draws of the 100 labels. Prints the accuracy on the 10,000 test images at the
-posterior means, and the bounds of M2 in nats per datum, which are of the 50 features and not of
-images: E[log p(f, y)] of the labelled rows, E[log p(f)] of test rows.
+M1 is a VAE of all training images without labels. M2 is fitted to the means of its posteriors, those
+of its 50 dimensions that are in use, standardized, for three draws of the 100 labels. (The paper
+takes draws in place of means; with those the accuracy was 86 %.) Prints the accuracy on the 10,000
+test images, and the bounds of M2 in nats per datum, which are of the features and not of images:
+E[log p(f, y)] of the labelled rows, E[log p(f)] of test rows.
 
     python benchmarks/half_known_labels.py --out runs/half-known
 """
@@ -39,16 +40,18 @@ from latente.models import (
     mlp,
 )
 
-FEATURES, CLASSES = 50, 10
-"""Dimensions of z of M1, which M2 takes for data; digits."""
+LATENT_DIM, CLASSES = 50, 10
+"""Dimensions of z of M1; digits."""
+IN_USE = 0.3
+"""Standard deviation of a posterior mean over the images from which on a dimension is a feature."""
 
 
 def fit_m1(out: Path, epochs: int) -> DiagonalNormal:
     """The guide of a VAE of MNIST, fitted, or read from its folder."""
     data = load_data("mnist", binarize="dynamic", seed=0)
     torch.manual_seed(0)
-    vae = VAE(StandardNormal(FEATURES), mlp(FEATURES, 600, 600, out=784), Bernoulli((28, 28)))
-    guide = DiagonalNormal(mlp(784, 600, 600, out=2 * FEATURES), FEATURES)
+    vae = VAE(StandardNormal(LATENT_DIM), mlp(LATENT_DIM, 600, 600, out=784), Bernoulli((28, 28)))
+    guide = DiagonalNormal(mlp(784, 600, 600, out=2 * LATENT_DIM), LATENT_DIM)
     if (out / "checkpoint.safetensors").exists():
         load_run(out, model=vae, guide=guide)
         return guide
@@ -60,25 +63,27 @@ def fit_m1(out: Path, epochs: int) -> DiagonalNormal:
 
 
 @torch.no_grad()
-def features_of(guide: DiagonalNormal, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Means of the posterior of each image, and one draw of it: (N, 50) each."""
-    posterior = guide.posterior(x)
-    return posterior.mean, posterior.sample()
+def features_of(guide: DiagonalNormal, train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
+    """The posterior means of images in the dimensions that are in use, standardized."""
+    means, others = guide.posterior(train).mean, guide.posterior(test).mean
+    centre, scale = means.mean(0), means.std(0)
+    used = scale > IN_USE
+    return ((means - centre) / scale)[:, used], ((others - centre) / scale)[:, used]
 
 
-def make_m2(latent_dim: int, width: int) -> tuple[HalfLabelled, Classifying]:
+def make_m2(features: int, latent_dim: int, width: int) -> tuple[HalfLabelled, Classifying]:
     """M2 of vectors of features."""
-    likelihood = Normal((FEATURES,), scale=None)
+    likelihood = Normal((features,), scale=None)
     decoder = Conditional(
         mlp(latent_dim + CLASSES, width, out=likelihood.num_features),
         FlattenEvent(latent_dim),
         OneHot(CLASSES),
     )
     encoder = Conditional(
-        mlp(FEATURES + CLASSES, width, out=2 * latent_dim), FlattenEvent(FEATURES), OneHot(CLASSES)
+        mlp(features + CLASSES, width, out=2 * latent_dim), FlattenEvent(features), OneHot(CLASSES)
     )
     model = HalfLabelled(VAE(StandardNormal(latent_dim), decoder, likelihood), CLASSES)
-    guide = Classifying(DiagonalNormal(encoder, latent_dim), mlp(FEATURES, width, out=CLASSES))
+    guide = Classifying(DiagonalNormal(encoder, latent_dim), mlp(features, width, out=CLASSES))
     return model, guide
 
 
@@ -89,9 +94,9 @@ def run_draw(data: Data, guide: DiagonalNormal, args: argparse.Namespace, seed: 
     assert isinstance(data.test, Tensor)
     assert isinstance(labels, Tensor)
     torch.manual_seed(seed)
-    (_, train), (means, test) = features_of(guide, data.train), features_of(guide, data.test)
+    train, test = features_of(guide, data.train, data.test)
     start = time.process_time()
-    model, own = make_m2(args.latent_dim, args.width)
+    model, own = make_m2(train.shape[1], args.latent_dim, args.width)
     known = labels >= 0
     weight = args.weight * len(labels) / int(known.sum())
     run = fit(
@@ -106,8 +111,8 @@ def run_draw(data: Data, guide: DiagonalNormal, args: argparse.Namespace, seed: 
         seed=seed,
     )
     seconds = time.process_time() - start
-    unknown = torch.full((len(means),), -1)
-    right = own.classify(means).logits.argmax(1) == data.test_labels
+    unknown = torch.full((len(test),), -1)
+    right = own.classify(test).logits.argmax(1) == data.test_labels
     share = right.double().mean().item()
     some = slice(0, 1000)
     of_test = evaluate(run.model, run.guide, (test[some], unknown[some]), num_samples=100)
@@ -128,13 +133,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/half-known"))
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--known", type=int, default=100)
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--m1-epochs", type=int, default=30)
-    parser.add_argument("--batch-size", type=int, default=200)
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
-    parser.add_argument("--latent-dim", type=int, default=5)
-    parser.add_argument("--width", type=int, default=200)
-    parser.add_argument("--weight", type=float, default=0.1)
+    parser.add_argument("--batch-size", type=int, default=500)
+    parser.add_argument("--learning-rate", type=float, default=4e-3)
+    parser.add_argument("--latent-dim", type=int, default=3)
+    parser.add_argument("--width", type=int, default=300)
+    parser.add_argument("--weight", type=float, default=1.0)
     args = parser.parse_args()
     guide = fit_m1(args.out, args.m1_epochs)
     found = []
