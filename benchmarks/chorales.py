@@ -83,8 +83,8 @@ def main():
     run = fit(
         model, guide, data, objective=Beta_ELBO(Warmup(WARMUP, 0.2)), epochs=args.epochs,
         batch_size=BATCH, learning_rate=3e-3, optimizer=partial(torch.optim.Adam, weight_decay=0.2),
-        schedule=hold_then_fall(args.epochs, 0.7), clip_norm=10.0, like_lengths=True, seed=0, out=out,
-        resume=out.exists(),
+        schedule=hold_then_fall(args.epochs, 0.7), clip_norm=10.0, like_lengths=True, seed=0,
+        out=out, resume=out.exists(),
     )  # fmt: skip
     print(f"{time.perf_counter() - began:.0f} s of training")
     x, lengths = data.rows("test")[:2]

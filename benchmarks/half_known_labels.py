@@ -1,8 +1,8 @@
 """Labels of 100 of MNIST's images: M1+M2 of Kingma et al. 2014 (arXiv 1406.5298), by enumeration.
 
-M1 is a VAE of all training images without labels. M2 is fitted to the means of its posteriors, those
-of its 50 dimensions that are in use, standardized, for three draws of the 100 labels. (The paper
-takes draws in place of means; with those the accuracy was 86 %.) Prints the accuracy on the 10,000
+M1 is a VAE of all training images without labels. M2 is fitted to the means of its posteriors in
+those of its 50 dimensions that are in use, standardized, for three draws of the 100 labels. (The
+paper takes draws in place of means; with those the accuracy was 86 %.) Prints the accuracy on the 10,000
 test images, and the bounds of M2 in nats per datum, which are of the features and not of images:
 E[log p(f, y)] of the labelled rows, E[log p(f)] of test rows.
 
