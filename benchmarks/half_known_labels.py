@@ -2,9 +2,9 @@
 
 M1 is a VAE of all training images without labels. M2 is fitted to the means of its posteriors in
 those of its 50 dimensions that are in use, standardized, for three draws of the 100 labels. (The
-paper takes draws in place of means; with those the accuracy was 86 %.) Prints the accuracy on the 10,000
-test images, and the bounds of M2 in nats per datum, which are of the features and not of images:
-E[log p(f, y)] of the labelled rows, E[log p(f)] of test rows.
+paper takes draws in place of means; with those the accuracy was 86 %.) Prints the accuracy on the
+10,000 test images, and the bounds of M2 in nats per datum, which are of the features and not of
+images: E[log p(f, y)] of the labelled rows, E[log p(f)] of test rows.
 
     python benchmarks/half_known_labels.py --out runs/half-known
 """
