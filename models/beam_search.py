@@ -12,11 +12,13 @@ def beam_search(distribution: RecurrentDistribution, width: int = 5) -> tuple[Te
 
     At each step the ``width`` most probable beginnings are kept, those that have ended among them.
     With a width of 1 it is greedy decoding, with as many as there are sequences the exact maximum.
-    Log p is that of the sequence, its end included: it is not divided by the length.
+    Log p is that of the sequence, its end included: it is not divided by the length. Where p(x|z) is
+    given lengths, as without an end, steps beyond them are token 0 and count nothing.
 
     Args:
         distribution: p(x|z) of tokens, ``likelihood(decoder(z), T)`` with a
-            :class:`RecurrentLikelihood`; T is the most steps that a sequence may have.
+            :class:`RecurrentLikelihood`; T is the most steps that a sequence may have. In place
+            of T may stand which steps are there, (*batch, T).
         width: how many beginnings are kept.
 
     Returns:
@@ -33,6 +35,7 @@ def beam_search(distribution: RecurrentDistribution, width: int = 5) -> tuple[Te
     (torch.Size([2, 7]), torch.Size([2]))
     """
     network, end = distribution.source.network, distribution.source.end
+    present = distribution.present if end is None else None
     distribution.source.check_tokens("beam_search")
     if width < 1:
         raise ValueError(f"the width of a beam must be at least 1, got {width}")
@@ -46,15 +49,16 @@ def beam_search(distribution: RecurrentDistribution, width: int = 5) -> tuple[Te
         total = latent.new_full((rows, width), -torch.inf)
         total[:, 0] = 0
         tokens = torch.zeros(rows, width, 0, dtype=torch.int64, device=latent.device)
-        for _ in range(distribution.num_steps):
+        if present is not None:
+            present = present.expand(*distribution.batch_shape, -1).reshape(rows, -1)
+        for step in range(distribution.num_steps):
             last = tokens[..., -1].flatten() if tokens.shape[-1] else None
             features, state = network.advance(last, latent, state)
             log_prob = features.log_softmax(-1).view(rows, width, -1)
             if end is not None and last is not None:
-                ended = (last == end).view(rows, width, 1)
-                only_end = torch.full_like(log_prob, -torch.inf)
-                only_end[..., end] = 0
-                log_prob = torch.where(ended, only_end, log_prob)
+                log_prob = _only(end, (last == end).view(rows, width, 1), log_prob)
+            if present is not None:
+                log_prob = _only(0, ~present[:, step, None, None], log_prob)
             total, best = (total[..., None] + log_prob).flatten(1).topk(width, 1)
             parent = best // log_prob.shape[-1]
             kept = tokens.gather(1, parent[..., None].expand(-1, -1, tokens.shape[-1]))
@@ -64,6 +68,13 @@ def beam_search(distribution: RecurrentDistribution, width: int = 5) -> tuple[Te
         shape = distribution.batch_shape
         # topk sorts from the most probable.
         return tokens[:, 0].reshape(*shape, -1), total[:, 0].reshape(shape)
+
+
+def _only(token: int, where: Tensor, log_prob: Tensor) -> Tensor:
+    """The log masses of the next token, and of one token alone where nothing else may follow."""
+    alone = torch.full_like(log_prob, -torch.inf)
+    alone[..., token] = 0
+    return torch.where(where, alone, log_prob)
 
 
 def _select(state: State, rows: Tensor) -> State:

@@ -167,6 +167,11 @@ def test_the_classifiers_term_teaches_it_the_known_labels() -> None:
     mean = share * both["elbo_labelled"] + (1 - share) * both["elbo_unlabelled"]
     assert both["elbo"] == pytest.approx(mean, abs=1e-6)
     assert both["accuracy"] == right
+    # Labels are unknown where they are −1, or NaN.
+    known = torch.arange(len(labels)) % 3 > 0
+    some = evaluate(model, guide, DATA, labels=labels.where(known, torch.nan), num_samples=5)
+    of_known = (probabilities.argmax(1) == labels)[known].double().mean().item()
+    assert some["accuracy"] == of_known != right
 
 
 def test_samples_are_of_the_class_that_is_given() -> None:

@@ -164,6 +164,20 @@ def test_beam_search_finds_the_most_probable_sequence():
     assert (of_greedy < log_prob - 1e-6).any()  # so the search is worth something here
 
 
+def test_beam_search_counts_no_step_beyond_given_lengths():
+    torch.manual_seed(3)
+    step, lengths = Categorical((), 3), torch.tensor([1, 4, 2])
+    likelihood = RecurrentLikelihood(step, 6, latent_features=DIM).double()
+    x = torch.tensor(list(itertools.product(range(3), repeat=4)))
+    given = likelihood(2 * torch.randn(3, DIM).double(), torch.arange(4) < lengths[:, None])
+    with torch.no_grad():
+        best = torch.stack([given.log_prob(one.expand(3, 4)) for one in x]).max(0).values
+    tokens, log_prob = beam_search(given, width=81)
+    assert torch.allclose(log_prob, best, rtol=0, atol=1e-12)
+    assert torch.allclose(log_prob, given.log_prob(tokens), rtol=0, atol=1e-12)
+    assert not tokens[torch.arange(4) >= lengths[:, None]].any()
+
+
 def test_word_dropout_hides_steps_in_training_alone():
     likelihood, x = recurrent(word_dropout=0.5, num_tokens=4), torch.tensor([[1, 3, 2, 3, 1, 0]])
     without, z = recurrent(num_tokens=4), torch.randn(1, DIM).double()

@@ -69,12 +69,19 @@ def label_probabilities(
     return {name: torch.cat(parts) for name, parts in found.items()}
 
 
+def are_known(labels: Tensor) -> Tensor:
+    """Which labels (N,) are known: neither −1 nor NaN, as programs take them too."""
+    return (labels != UNKNOWN) & ~labels.isnan()
+
+
 def accuracy(probabilities: Tensor, labels: Tensor) -> float:
     """The share of the known labels (N,) that are the class of largest q(y|x), (N, C).
+
+    Labels are −1, or NaN, where they are not known.
 
     >>> accuracy(torch.tensor([[0.2, 0.8], [0.9, 0.1], [0.5, 0.5]]), torch.tensor([1, 1, -1]))
     0.5
     """
-    known = labels != UNKNOWN
+    known = are_known(labels)
     right = probabilities.argmax(1)[known] == labels[known]
     return right.double().mean().item()

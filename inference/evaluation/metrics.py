@@ -13,7 +13,6 @@ from ..data.arguments import open_pair
 from ..data.load_data import Data
 from ..data.row_lengths import are_known_sequences, find_row_lengths
 from ..data.rows import BLOCK_ROWS, Rows
-from ..data.some_labels import UNKNOWN
 from ..evidence.importance_sampling import Evidence, log_evidence
 from ..pairs.chains import variance_over_data
 from ..pairs.checks import explaining_data
@@ -26,7 +25,7 @@ from ..pairs.programs import Program, evaluating
 from ..pairs.sites import observed_sites
 from ..pairs.structure import Structure
 from ..simulation.predictive import posterior_means, steps_of_latents
-from .classification import accuracy, label_probabilities
+from .classification import accuracy, are_known, label_probabilities
 from .codebook_use import CodebookUse, codebook_figures, count_codes, priors_over_codes
 
 PROBED_ROWS = 20
@@ -74,7 +73,7 @@ def evaluate(
             test part is used.
         more: none: the data of programs of several arguments are one tuple or dict.
         labels: of a pair whose guide marks a discrete site to be enumerated, the true value of each
-            row, 0 … C − 1, (N,), or −1 where it is not known; of what :func:`load_data` returns,
+            row, 0 … C − 1, (N,), or −1 or NaN where it is not known; of what :func:`load_data` returns,
             those of the test part.
         num_samples: S of :func:`log_evidence`.
         data_plate: the name of the plate over the data, where two plates fit.
@@ -270,7 +269,7 @@ def _of_labels(
         for name, rows in (("labelled", evidence.labelled), ("unlabelled", ~evidence.labelled)):
             figures[f"log_evidence_{name}"] = evidence.log_px[rows].mean().item()
             figures[f"elbo_{name}"] = elbo[rows].mean().item()
-    if labels is None or len(pair[-1].all_values) != 1 or not bool((labels != UNKNOWN).any()):
+    if labels is None or len(pair[-1].all_values) != 1 or not bool(are_known(labels).any()):
         return figures
     if len(labels) != len(evidence.labelled):
         raise ValueError(f"{len(labels)} labels were given for {len(evidence.labelled)} rows")
