@@ -476,6 +476,9 @@ def test_the_command_line_trains_judges_and_draws_codes(tmp_path):
     figures = json.loads((out / "evaluation.json").read_text())
     loss = figures["elbo"] - figures["reconstruction"]
     assert figures["prior_gain"] == pytest.approx(3 * math.log(8) + loss, abs=1e-4)
+    said = latente("score", out, "--num-samples", 10)
+    assert "a lower bound" in said
+    assert "± inf" not in said
     latente("sample", out, "--num", 4)
     drawn = np.load(out / "samples.npy")
     assert drawn.shape == (4, 8, 8)

@@ -121,6 +121,11 @@ def test_chorales_are_drawn_as_long_as_they_are_or_as_is_said(folder):
     result = CliRunner().invoke(app, ["sample", "run", "--num", "2"])
     assert result.exit_code == 2
     assert "is there already" in result.output
+    for option, reason in (("--label", "given labels"), ("--length", "at least 1 step, got")):
+        words = ["sample", "run", "--overwrite", option, "0"]
+        refused = CliRunner(env={"COLUMNS": "200"}).invoke(app, words)
+        assert refused.exit_code == 2
+        assert reason in refused.output
 
 
 def test_a_text_keeps_its_vocabulary_and_is_drawn_as_text(folder):

@@ -82,6 +82,11 @@ def command_of_rows(
 def _summary(found: "Codes | Evidence", units: str) -> str:
     """The mean of log p(x), and the share of bad k̂."""
     log_px, error = found.log_px.double(), found.standard_error.double()
+    if bool(error.isinf().all()):  # of a guide that puts a mass of 1 on one value: see Evidence
+        return (
+            f"{len(log_px)} data: mean log p(x) ≥ {log_px.mean().item():.2f} nats{units}, a lower "
+            "bound, as the guide puts each datum on one value: it has no error, and k̂ is ∞"
+        )
     bad = (~(found.khat <= found.khat_threshold)).double().mean().item()
     return (
         f"{len(log_px)} data: mean log p(x) = {log_px.mean().item():.2f} ± "

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from ..training.run import Run
 
 
+NO_LABELS = "--label is for a model that is given labels: leave it out"
+
+
 FIRST_SHOWN, FIRST_HEARD = 16, 4
 """How many of the sequences that are drawn are in the picture, and in the sound."""
 
@@ -75,6 +78,8 @@ def sample(
     run, data = load_run(folder), None
     transform, options = run.transform, {"temperature": temperature, "seed": seed}
     if transform is not None and transform.has_lengths:
+        if label is not None:
+            raise ValueError(NO_LABELS)
         paths = _sample_sequences(run, transform, folder, num, {**options, "lengths": length})
         say_written(paths, folder, "diagnose")
         return
@@ -153,7 +158,7 @@ def _of_classes(given: Any, transform: "Transform", label: str) -> tuple[Any, ..
     from ..data.some_labels import SOME_LABELS
 
     if transform.given not in ("labels", SOME_LABELS):
-        raise ValueError("--label is for a model that is given labels: leave it out")
+        raise ValueError(NO_LABELS)
     *others, labels = given
     numbers = range(transform.label_range[1] + 1 if transform.label_range else 0)
     codes = {name: number for number, name in enumerate(transform.label_names or map(str, numbers))}

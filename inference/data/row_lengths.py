@@ -80,6 +80,8 @@ def rows_of_lengths(
             "(x, lengths), to a model with an argument named lengths"
         )
     each = to_array(np.full(num, lengths) if np.ndim(lengths) == 0 else lengths, "lengths=")
+    if each.size and each.min() < 1:
+        raise ValueError(f"a sequence has at least 1 step, got lengths={each.min():g}")
     longest = int(each.max()) if each.size else 0
     whole = torch.from_numpy(read_lengths(each, num, longest, "the samples"))
     turns = torch.arange(num) % len(rows[0])
