@@ -12,8 +12,8 @@ def beam_search(distribution: RecurrentDistribution, width: int = 5) -> tuple[Te
 
     At each step the ``width`` most probable beginnings are kept, those that have ended among them.
     With a width of 1 it is greedy decoding, with as many as there are sequences the exact maximum.
-    Log p is that of the sequence, its end included: it is not divided by the length. Where p(x|z) is
-    given lengths, as without an end, steps beyond them are token 0 and count nothing.
+    Log p is that of the sequence, its end included: it is not divided by the length. Where p(x|z)
+    is given lengths, as without an end, steps beyond them are token 0 and count nothing.
 
     Args:
         distribution: p(x|z) of tokens, ``likelihood(decoder(z), T)`` with a

@@ -73,8 +73,8 @@ def evaluate(
             test part is used.
         more: none: the data of programs of several arguments are one tuple or dict.
         labels: of a pair whose guide marks a discrete site to be enumerated, the true value of each
-            row, 0 … C − 1, (N,), or −1 or NaN where it is not known; of what :func:`load_data` returns,
-            those of the test part.
+            row, 0 … C − 1, (N,), or −1 or NaN where it is not known; of what :func:`load_data`
+            returns, those of the test part.
         num_samples: S of :func:`log_evidence`.
         data_plate: the name of the plate over the data, where two plates fit.
         seed: seed of the draws.
