@@ -1,6 +1,6 @@
 """Deep Markov models of Bach's chorales: −ELBO and log p(x) in nats per step, by three averages.
 
-    python benchmarks/chorales.py [--emission bernoulli] [--epochs 240] [--out runs/chorales]
+    python benchmarks/chorales.py [--emission bernoulli] [--epochs 300] [--out runs/chorales]
     python benchmarks/chorales.py --emission autoregressive
 
 z of 64 dimensions with a gated transition, a backward GRU as encoder with Krishnan's combiner;
@@ -69,7 +69,7 @@ def averages(log_px, lengths):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--emission", choices=("bernoulli", "autoregressive"), default="bernoulli")
-    parser.add_argument("--epochs", type=int, default=240)
+    parser.add_argument("--epochs", type=int, default=300)
     parser.add_argument("--out", default="runs/chorales")
     args = parser.parse_args()
     torch.set_num_threads(1)
