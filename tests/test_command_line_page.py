@@ -58,7 +58,7 @@ def test_what_is_to_be_trained_is_a_composition(arguments, tmp_path, monkeypatch
     """What trains is shown elsewhere (test_compositions): here each command comes to its fit."""
     plans = []
     monkeypatch.chdir(tmp_path)
-    for file in (word for word in arguments if word.endswith(".csv")):
+    for file in (word for word in arguments if word.endswith((".csv", ".txt"))):
         Path(file).touch()
 
     def record(plan, folder, **options):

@@ -62,7 +62,10 @@ def test_known_labels_are_drawn_evenly_by_the_seed() -> None:
     assert torch.equal(DATA.train_labels[labels >= 0], known)
     assert bool((DATA.test_context[0] == -1).all())
     assert not torch.equal(SomeLabels(100).hide(DATA, seed=1).train_context[0], labels)
-    assert SomeLabels(3).hide(DATA, seed=0).train_context[0].max() >= 0
+    (uneven,) = SomeLabels(23).hide(DATA, seed=0).train_context
+    assert sorted(uneven[uneven >= 0].bincount().tolist()) == [2] * 7 + [3] * 3
+    with pytest.raises(ValueError, match="of 3 known labels some would have none"):
+        SomeLabels(3).hide(DATA, seed=0)
     with pytest.raises(ValueError, match="20000 known labels are 2000 of each class, and digits"):
         SomeLabels(20_000).hide(DATA, seed=0)
     without = replace(DATA, train_labels=None)

@@ -35,7 +35,7 @@ from .test_fit import same, weights
 from .test_importance import TwoLayers
 from .test_regularized import BITS, OBJECTIVES, SEED, at_seed, bernoulli_pair, parameters_of
 
-quiet = partial(fit, show_progress=False, batch_size=50)
+quiet = partial(fit, compile="plain", show_progress=False, batch_size=50)
 
 
 class Recorded(Beta_ELBO):

@@ -29,9 +29,8 @@ RecipeName = Annotated[
 DataName = Annotated[
     str,
     typer.Option(
-        help="digits, mnist, fashion-mnist, kmnist, freyfaces, jsb-chorales, spoken-digits; a "
-        "file: .npy, .npz, .mat, .h5, .csv, .tsv, .xlsx, .parquet, .feather, .h5ad, .txt; or a "
-        "folder of images: .png, .jpg, .tif.",
+        help="digits, mnist, fashion-mnist, kmnist, freyfaces, jsb-chorales, spoken-digits; a folder "
+        "of images; .npy, .npz, .mat, .h5, .csv, .tsv, .xlsx, .parquet, .feather, .h5ad, .txt.",
         rich_help_panel=DATA_PANEL,
     ),
 ]

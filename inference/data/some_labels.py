@@ -72,7 +72,14 @@ class SomeLabels:
         assert self.known is not None
         random = np.random.default_rng(seed)
         classes = [int(one) for one in labels.unique() if one != UNKNOWN]
+        if self.known < len(classes):
+            raise ValueError(
+                f"{name} has {len(classes)} classes, and of {self.known} known labels some would "
+                f"have none: give known={len(classes)} or more"
+            )
         shares = [part.size for part in np.array_split(np.arange(self.known), len(classes))]
+        if self.known % len(classes):  # which classes have one more
+            random.shuffle(shares)
         shown = torch.full_like(labels, UNKNOWN)
         for one, share in zip(classes, shares, strict=True):
             rows = np.flatnonzero((labels == one).numpy())

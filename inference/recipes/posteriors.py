@@ -132,7 +132,7 @@ def _gumbel(
     *,
     codes: Count = 16,
     positions: Count = 16,
-    temperature: Positive = 2 / 3,
+    temperature: Positive = 0.67,
     hard: Flag = True,
 ) -> GumbelSoftmax:
     return GumbelSoftmax(encoder(out=latent_dim), codes, positions, temperature)
