@@ -89,14 +89,12 @@ def main():
     print(f"{time.perf_counter() - began:.0f} s of training")
     x, lengths = data.rows("test")[:2]
     evidence = log_evidence(run.model, run.guide, (x, lengths), num_samples=1000)
-    filtered = particle_filter(
-        run.model, run.guide, (x, lengths), num_particles=100, num_filters=10
-    )
+    filtered = particle_filter(run.model, run.guide, (x, lengths), num_particles=100, num_filters=5)
     table = Table("nats per step", "Σ / Σ", "mean over sequences", "mean over batches")
     for name, log_px in {
         "ELBO": evidence.reconstruction - evidence.kl,
         "importance sampling, 1,000 draws": evidence.log_px,
-        "particle filter, 10 of 100": filtered.log_px,
+        "particle filter, 5 of 100": filtered.log_px,
     }.items():
         table.add_row(name, *(f"{value:.3f}" for value in averages(log_px, lengths)))
     Console().print(table)

@@ -29,8 +29,8 @@ RecipeName = Annotated[
 DataName = Annotated[
     str,
     typer.Option(
-        help="digits, mnist, fashion-mnist, kmnist, freyfaces, jsb-chorales, spoken-digits; a folder "
-        "of images; .npy, .npz, .mat, .h5, .csv, .tsv, .xlsx, .parquet, .feather, .h5ad, .txt.",
+        help="digits, mnist, fashion-mnist, kmnist, freyfaces, jsb-chorales, spoken-digits; image "
+        "folder; .npy, .npz, .mat, .h5, .csv, .tsv, .xlsx, .parquet, .feather, .h5ad, .txt.",
         rich_help_panel=DATA_PANEL,
     ),
 ]
