@@ -372,13 +372,13 @@ def _check_sequences(c: Composition, data: str, tokens: str | None) -> None:
     if holds_sequences(data) and not c.takes_sequences:
         raise ValueError(
             f"{data} holds sequences of different lengths, and --levels {c.levels} is for data of "
-            "one shape: take --levels chain, or the recipe dmm"
+            "one shape: take --levels chain, or the recipe dmm; or text-vae"
         )
     if c.takes_sequences and not holds_sequences(data):
         what = "images" if data in NAMED_DATASETS else "a table"
         if data in NAMED_DATASETS or data.lower().endswith(TABLE_SUFFIXES):
             raise ValueError(
-                f"--levels chain is for sequences, and {data} holds {what}: take a recipe for data "
+                f"--levels {c.levels.name} is for sequences, and {data} holds {what}: take a recipe for data "
                 "of one shape, such as vae"
             )
     if is_text and tokens is None:

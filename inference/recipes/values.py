@@ -56,7 +56,7 @@ def _check_steps(composition: Composition, data: Data) -> None:
     if data.transform.has_lengths and not composition.takes_sequences:
         raise ValueError(
             f"{data.name} holds sequences of different lengths, and --levels {composition.levels} "
-            "is for data of one shape: take --levels chain, or the recipe dmm"
+            "is for data of one shape: take --levels chain, or the recipe dmm; or text-vae"
         )
     if not composition.takes_sequences:
         return
