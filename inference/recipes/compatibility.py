@@ -378,8 +378,8 @@ def _check_sequences(c: Composition, data: str, tokens: str | None) -> None:
         what = "images" if data in NAMED_DATASETS else "a table"
         if data in NAMED_DATASETS or data.lower().endswith(TABLE_SUFFIXES):
             raise ValueError(
-                f"--levels {c.levels.name} is for sequences, and {data} holds {what}: take a recipe for data "
-                "of one shape, such as vae"
+                f"--levels {c.levels.name} is for sequences, and {data} holds {what}: take a "
+                "recipe for data of one shape, such as vae"
             )
     if is_text and tokens is None:
         raise ValueError(f"{data} holds lines of text: give --tokens characters, or --tokens words")
