@@ -183,7 +183,7 @@ def test_the_prior_is_drawn_with_lengths_of_the_data_or_others():
     assert sample_prior(model, guide, 2, (x, LENGTHS), lengths=4)[1].shape == (2, 4, 8)
     with pytest.raises(ValueError, match="these data have none"):
         sample_prior(model, guide, 2, x, lengths=4)
-    with pytest.raises(ValueError, match="of length 0 in row 1"):
+    with pytest.raises(ValueError, match="a sequence has at least 1 step"):
         sample_prior(model, guide, 2, (x, LENGTHS), lengths=[4, 0])
 
 
